@@ -1,6 +1,22 @@
-//! `runtime`: runs OCI bundles as containers, with runc's command line.
+//! An OCI runtime with runc's command line.
 
-#[allow(dead_code, reason = "used by the plan")]
+#[allow(dead_code, reason = "the commands are not wired yet")]
+mod bundle;
+#[allow(dead_code, reason = "the commands are not wired yet")]
+mod clock;
+#[allow(dead_code, reason = "the commands are not wired yet")]
+mod error;
+#[allow(dead_code, reason = "the commands are not wired yet")]
+mod hooks;
+#[allow(dead_code, reason = "the commands are not wired yet")]
+mod host;
+#[allow(dead_code, reason = "the commands are not wired yet")]
+mod log;
+#[allow(dead_code, reason = "the commands are not wired yet")]
+mod signals;
+#[allow(dead_code, reason = "the commands are not wired yet")]
 mod spec;
+#[allow(dead_code, reason = "the commands are not wired yet")]
+mod state;
 
 fn main() {}
