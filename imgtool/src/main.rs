@@ -1,1 +1,29 @@
-fn main() {}
+//! imgtool: images from registries and archives into a store, and from the
+//! store into OCI bundles.
+
+mod args;
+mod commands;
+mod digest;
+mod error;
+mod manifest;
+mod reference;
+mod store;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let cli = match args::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return args::report(&error),
+    };
+    match cli.run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error::is_broken_pipe(&error) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("imgtool: {}", error::printable(&format!("{error:#}")));
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! The command line: global flags and one arm per verb. Each verb's own
+//! arguments stand in its file under `commands/`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::error::ErrorKind;
+use clap::{Parser, Subcommand};
+
+use crate::commands;
+use crate::store::Store;
+
+/// The exit code of a wrong command line, as docker and podman have it.
+const USAGE: u8 = 125;
+
+/// Images from registries and archives, into a store, into OCI bundles.
+#[derive(Debug, Parser)]
+#[command(name = "imgtool", version, disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Flags that every verb takes.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Global {
+    /// The image store [default: $IMGTOOL_ROOT or /var/lib/imgtool]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) root: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Tag(commands::tag::Args),
+}
+
+impl Cli {
+    /// Runs the verb.
+    pub(crate) fn run(self) -> Result<()> {
+        let store = Store::open(self.global.root.as_deref())?;
+        match self.command {
+            Command::Tag(args) => commands::tag::run(&store, &args),
+        }
+    }
+}
+
+/// Prints what clap has to say: help in full, a mistake in one line with a hint.
+pub(crate) fn report(error: &clap::Error) -> ExitCode {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            // Nothing is left to do if the reader went away.
+            let _ = error.print();
+            ExitCode::SUCCESS
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            let _ = error.print();
+            ExitCode::from(USAGE)
+        }
+        _ => {
+            let text = error.to_string();
+            let text = text.strip_prefix("error: ").unwrap_or(&text);
+            let summary: Vec<&str> = text
+                .split("\n\nUsage")
+                .next()
+                .unwrap_or(text)
+                .lines()
+                .map(str::trim)
+                .filter(|line| !line.is_empty() && !line.starts_with("For more information"))
+                .collect();
+            eprintln!(
+                "imgtool: {} (see imgtool --help)",
+                crate::error::printable(&summary.join(" "))
+            );
+            ExitCode::from(USAGE)
+        }
+    }
+}

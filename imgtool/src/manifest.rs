@@ -1,0 +1,292 @@
+//! The JSON documents that make up an image: descriptor, index, manifest and
+//! config, in OCI's and in Docker's spelling. Fields that we don't know are
+//! kept where we rewrite a document; `null` stands for "absent" as in Go.
+
+mod config;
+mod platform;
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::{Deserialize, Deserializer, Serialize};
+
+pub(crate) use config::{Config, History, ImageConfig, RootFs};
+pub(crate) use platform::Platform;
+
+use crate::digest::Digest;
+
+/// The largest manifest or index we read: registries need not take more.
+pub(crate) const MAX_MANIFEST_SIZE: u64 = 4 << 20;
+/// The largest image config we read.
+pub(crate) const MAX_CONFIG_SIZE: u64 = 8 << 20;
+
+/// Media types by the name that the specifications give them.
+pub(crate) mod media_type {
+    pub(crate) const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+    pub(crate) const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+    pub(crate) const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+    pub(crate) const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+    pub(crate) const OCI_LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+    pub(crate) const OCI_LAYER_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
+    pub(crate) const DOCKER_LIST: &str =
+        "application/vnd.docker.distribution.manifest.list.v2+json";
+    pub(crate) const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+    pub(crate) const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
+    pub(crate) const DOCKER_SCHEMA1: &str = "application/vnd.docker.distribution.manifest.v1+json";
+    pub(crate) const DOCKER_SCHEMA1_SIGNED: &str =
+        "application/vnd.docker.distribution.manifest.v1+prettyjws";
+}
+
+/// The annotation that carries a name in an image layout.
+pub(crate) const REF_NAME: &str = "org.opencontainers.image.ref.name";
+/// containerd's annotation for the full name.
+pub(crate) const CONTAINERD_NAME: &str = "io.containerd.image.name";
+
+pub(crate) type Annotations = BTreeMap<String, String>;
+
+/// Reads a field that Go programs write as `null` when it is empty.
+pub(crate) fn null_as_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de> + Default,
+{
+    Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// Points at a blob and says what it must be.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Descriptor {
+    #[serde(
+        default,
+        deserialize_with = "null_as_default",
+        skip_serializing_if = "String::is_empty"
+    )]
+    pub(crate) media_type: String,
+    pub(crate) digest: Digest,
+    pub(crate) size: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) platform: Option<Platform>,
+    #[serde(
+        default,
+        deserialize_with = "null_as_default",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
+    pub(crate) annotations: Annotations,
+    #[serde(flatten)]
+    pub(crate) other: BTreeMap<String, serde_json::Value>,
+}
+
+impl Descriptor {
+    /// A descriptor with the three required fields.
+    pub(crate) fn new(media_type: &str, digest: Digest, size: u64) -> Self {
+        Self {
+            media_type: media_type.to_owned(),
+            digest,
+            size,
+            platform: None,
+            annotations: Annotations::new(),
+            other: BTreeMap::new(),
+        }
+    }
+
+    /// Whether it points at an index; an absent type says nothing.
+    pub(crate) fn is_index(&self) -> bool {
+        is_index_type(&self.media_type)
+    }
+
+    /// Whether it points at a manifest of layers.
+    pub(crate) fn is_manifest(&self) -> bool {
+        is_manifest_type(&self.media_type)
+    }
+
+    /// BuildKit's provenance records stand in indexes beside the images.
+    pub(crate) fn is_attestation(&self) -> bool {
+        self.annotations
+            .get("vnd.docker.reference.type")
+            .is_some_and(|kind| kind == "attestation-manifest")
+    }
+}
+
+fn is_index_type(media_type: &str) -> bool {
+    matches!(media_type, media_type::OCI_INDEX | media_type::DOCKER_LIST)
+}
+
+fn is_manifest_type(media_type: &str) -> bool {
+    matches!(media_type, media_type::OCI_MANIFEST | media_type::DOCKER_MANIFEST)
+}
+
+/// A list of manifests, one per platform, or of the images of a layout.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Index {
+    pub(crate) schema_version: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) media_type: Option<String>,
+    #[serde(default, deserialize_with = "null_as_default")]
+    pub(crate) manifests: Vec<Descriptor>,
+    #[serde(
+        default,
+        deserialize_with = "null_as_default",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
+    pub(crate) annotations: Annotations,
+    #[serde(flatten)]
+    pub(crate) other: BTreeMap<String, serde_json::Value>,
+}
+
+impl Index {
+    /// An index without entries.
+    pub(crate) fn empty() -> Self {
+        Self {
+            schema_version: 2,
+            media_type: Some(media_type::OCI_INDEX.to_owned()),
+            manifests: Vec::new(),
+            annotations: Annotations::new(),
+            other: BTreeMap::new(),
+        }
+    }
+}
+
+/// One image of one platform: its config and its layers, bottom first.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Manifest {
+    pub(crate) schema_version: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) media_type: Option<String>,
+    pub(crate) config: Descriptor,
+    #[serde(default, deserialize_with = "null_as_default")]
+    pub(crate) layers: Vec<Descriptor>,
+    #[serde(
+        default,
+        deserialize_with = "null_as_default",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
+    pub(crate) annotations: Annotations,
+}
+
+impl Manifest {
+    /// An OCI manifest over blobs that are known already.
+    pub(crate) fn new(config: Descriptor, layers: Vec<Descriptor>) -> Self {
+        Self {
+            schema_version: 2,
+            media_type: Some(media_type::OCI_MANIFEST.to_owned()),
+            config,
+            layers,
+            annotations: Annotations::new(),
+        }
+    }
+}
+
+/// What a manifest blob turned out to be.
+#[derive(Clone, Debug)]
+pub(crate) enum Document {
+    Index(Index),
+    Manifest(Manifest),
+}
+
+impl Document {
+    /// Reads a manifest or an index and settles which one it is.
+    ///
+    /// `declared` is the media type of the descriptor or of the HTTP answer,
+    /// empty where there was none. A document that could be read as both, or
+    /// whose own type is another than the declared one, is refused: two
+    /// programs would see two images under one digest (CVE-2021-41190).
+    pub(crate) fn parse(bytes: &[u8], declared: &str) -> Result<Self> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Probe {
+            #[serde(default)]
+            schema_version: Option<u32>,
+            #[serde(default)]
+            media_type: Option<String>,
+            #[serde(default)]
+            manifests: Option<serde::de::IgnoredAny>,
+            #[serde(default)]
+            layers: Option<serde::de::IgnoredAny>,
+            #[serde(default)]
+            config: Option<serde::de::IgnoredAny>,
+            #[serde(default, rename = "fsLayers")]
+            fs_layers: Option<serde::de::IgnoredAny>,
+        }
+        let probe: Probe = serde_json::from_slice(bytes).context("parse manifest")?;
+        let own = probe.media_type.as_deref().unwrap_or_default();
+        if probe.schema_version == Some(1) || probe.fs_layers.is_some() {
+            bail!(
+                "schema 1 manifests are not supported: the image has to be pushed again by a newer tool"
+            );
+        }
+        ensure!(probe.schema_version == Some(2), "manifest has no schemaVersion 2");
+        ensure!(
+            probe.manifests.is_none() || (probe.layers.is_none() && probe.config.is_none()),
+            "document is both an index and a manifest: it has \"manifests\" beside \"layers\" or \"config\""
+        );
+        if !own.is_empty() && !declared.is_empty() && own != declared {
+            bail!("manifest says it is {own:?} but was announced as {declared:?}");
+        }
+        let kind = if own.is_empty() { declared } else { own };
+        if is_index_type(kind) || (kind.is_empty() && probe.manifests.is_some()) {
+            ensure!(probe.layers.is_none(), "index has layers");
+            return Ok(Self::Index(serde_json::from_slice(bytes).context("parse index")?));
+        }
+        if is_manifest_type(kind) || (kind.is_empty() && probe.layers.is_some()) {
+            ensure!(probe.manifests.is_none(), "manifest has \"manifests\"");
+            return Ok(Self::Manifest(serde_json::from_slice(bytes).context("parse manifest")?));
+        }
+        bail!("not an image manifest: media type {kind:?}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn descriptor() -> String {
+        format!(r#"{{"mediaType":"x","digest":"{}","size":1}}"#, Digest::of(b""))
+    }
+
+    #[test]
+    fn documents_of_two_kinds_are_refused() {
+        let d = descriptor();
+        let both =
+            format!(r#"{{"schemaVersion":2,"manifests":[{d}],"layers":[{d}],"config":{d}}}"#);
+        for declared in ["", media_type::OCI_INDEX, media_type::OCI_MANIFEST] {
+            let error = Document::parse(both.as_bytes(), declared).unwrap_err();
+            assert!(error.to_string().contains("both"), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_announced_type_must_match() {
+        let d = descriptor();
+        let manifest = format!(
+            r#"{{"schemaVersion":2,"mediaType":"{}","layers":null,"config":{d}}}"#,
+            media_type::OCI_MANIFEST
+        );
+        assert!(Document::parse(manifest.as_bytes(), media_type::OCI_MANIFEST).is_ok());
+        assert!(Document::parse(manifest.as_bytes(), "").is_ok());
+        assert!(Document::parse(manifest.as_bytes(), media_type::DOCKER_MANIFEST).is_err());
+        assert!(Document::parse(manifest.as_bytes(), media_type::OCI_INDEX).is_err());
+    }
+
+    #[test]
+    fn schema_one_and_garbage_are_refused() {
+        for bad in ["", "[", "{}", "null", r#"{"schemaVersion":1}"#, r#"{"schemaVersion":2}"#] {
+            assert!(Document::parse(bad.as_bytes(), "").is_err(), "{bad}");
+        }
+        let deep = "[".repeat(1 << 20);
+        assert!(Document::parse(deep.as_bytes(), "").is_err());
+    }
+
+    #[test]
+    fn unknown_fields_of_descriptors_survive() {
+        let text = format!(
+            r#"{{"mediaType":"x","digest":"{}","size":1,"artifactType":"y"}}"#,
+            Digest::of(b"")
+        );
+        let parsed: Descriptor = serde_json::from_str(&text).unwrap();
+        assert_eq!(serde_json::to_string(&parsed).unwrap(), text);
+        assert!(serde_json::from_str::<Descriptor>(&text.replace(":1,", ":-1,")).is_err());
+    }
+}

@@ -1,0 +1,194 @@
+//! The image store: an OCI image layout that other tools read as it lies,
+//! with unpacked layers, bundles and a staging directory beside it.
+//!
+//! Nothing gets its final name before it is whole and verified: staging,
+//! fsync, rename, fsync of the directory; `index.json` always last.
+
+mod blob;
+mod gc;
+mod index;
+mod lock;
+mod resolve;
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+
+pub(crate) use blob::{BlobWriter, StagedBlob};
+pub(crate) use gc::{Removed, chain_ids};
+pub(crate) use index::entry_name;
+pub(crate) use lock::Lock;
+pub(crate) use resolve::{Image, Selection};
+
+use crate::digest::{Digest, HashingReader};
+use crate::manifest::{Descriptor, Index};
+
+const LAYOUT_FILE: &str = "oci-layout";
+const LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
+/// What a store consists of; a directory with other things in it is not ours to fill.
+const MEMBERS: [&str; 7] =
+    [LAYOUT_FILE, "index.json", "blobs", "layers", "bundles", "staging", "lock"];
+
+/// An open store. Cheap; holds no lock by itself.
+#[derive(Clone, Debug)]
+pub(crate) struct Store {
+    root: PathBuf,
+}
+
+impl Store {
+    /// Opens the store at `root`, or where the environment says, and makes it
+    /// if it does not exist.
+    pub(crate) fn open(root: Option<&Path>) -> Result<Self> {
+        let root = match root {
+            Some(root) => root.to_owned(),
+            None => default_root()?,
+        };
+        let root = std::path::absolute(&root)
+            .with_context(|| format!("resolve store path {}", root.display()))?;
+        let store = Self { root };
+        if !store.root.join(LAYOUT_FILE).exists() {
+            store.initialise().with_context(|| format!("create store {}", store.root.display()))?;
+        }
+        Ok(store)
+    }
+
+    /// The directory it lies in; absolute.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Where unpacked layers lie, by chain ID: `layers/sha256/<hex>/diff`.
+    pub(crate) fn layers_dir(&self) -> PathBuf {
+        self.root.join("layers/sha256")
+    }
+
+    /// Where what is not finished lies; on the same file system as all the rest.
+    pub(crate) fn staging_dir(&self) -> PathBuf {
+        self.root.join("staging")
+    }
+
+    /// A new empty directory in staging, removed on drop unless renamed away
+    /// with `keep`. Hold a lock while it exists.
+    pub(crate) fn staging_subdirectory(&self) -> Result<tempfile::TempDir> {
+        let staging = self.staging_dir();
+        make_dir(&staging)?;
+        tempfile::Builder::new()
+            .prefix("dir-")
+            .tempdir_in(&staging)
+            .with_context(|| format!("create directory in {}", staging.display()))
+    }
+
+    /// Whether the blob is here (which implies: whole and verified).
+    pub(crate) fn has_blob(&self, digest: &Digest) -> bool {
+        self.blob_path(digest).is_file()
+    }
+
+    /// Opens a blob for reading. Bytes are not verified again: use
+    /// [`Store::read_blob`] for documents.
+    pub(crate) fn open_blob(&self, digest: &Digest) -> Result<File> {
+        let path = self.blob_path(digest);
+        File::open(&path).with_context(|| format!("open blob {digest} in {}", self.root.display()))
+    }
+
+    /// Reads a small blob, checking size and digest against its descriptor.
+    pub(crate) fn read_blob(&self, descriptor: &Descriptor, limit: u64) -> Result<Vec<u8>> {
+        let digest = &descriptor.digest;
+        ensure!(
+            descriptor.size <= limit,
+            "blob {digest} of {} bytes is larger than the limit of {limit}",
+            descriptor.size
+        );
+        let mut reader = HashingReader::new(
+            self.open_blob(digest)?.take(descriptor.size + 1),
+            digest.algorithm(),
+        );
+        let mut bytes = Vec::new();
+        reader.read_to_end(&mut bytes).with_context(|| format!("read blob {digest}"))?;
+        let (actual, size) = reader.finish();
+        ensure!(
+            size == descriptor.size && actual == *digest,
+            "blob {digest} in {} is damaged",
+            self.root.display()
+        );
+        Ok(bytes)
+    }
+
+    fn blob_path(&self, digest: &Digest) -> PathBuf {
+        self.blob_dir(digest.algorithm()).join(digest.hex())
+    }
+
+    fn blob_dir(&self, algorithm: crate::digest::Algorithm) -> PathBuf {
+        self.root.join("blobs").join(algorithm.name())
+    }
+
+    /// Writes `bytes` to a file of the root directory: staging, fsync, rename,
+    /// fsync of the directory.
+    fn replace_file(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let staging = self.staging_dir();
+        make_dir(&staging)?;
+        let path = self.root.join(name);
+        let write = || -> io::Result<()> {
+            let mut file = tempfile::Builder::new().prefix("file-").tempfile_in(&staging)?;
+            file.write_all(bytes)?;
+            file.as_file().sync_all()?;
+            file.persist(&path)?;
+            sync_dir(&self.root)
+        };
+        write().with_context(|| format!("write {}", path.display()))
+    }
+
+    fn initialise(&self) -> Result<()> {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.root)?;
+        for entry in fs::read_dir(&self.root)? {
+            let name = entry?.file_name();
+            if !MEMBERS.iter().any(|member| name == *member) {
+                bail!("directory is not empty and not an image store");
+            }
+        }
+        let _lock = self.lock_index()?;
+        for algorithm in crate::digest::Algorithm::ALL {
+            make_dir(&self.blob_dir(algorithm))?;
+        }
+        if !self.root.join("index.json").exists() {
+            self.replace_file("index.json", &serde_json::to_vec(&Index::empty())?)?;
+        }
+        self.replace_file(LAYOUT_FILE, LAYOUT.as_bytes())
+    }
+}
+
+fn default_root() -> Result<PathBuf> {
+    let from_environment = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+    if let Some(root) = from_environment("IMGTOOL_ROOT") {
+        return Ok(root.into());
+    }
+    if nix::unistd::geteuid().is_root() {
+        return Ok("/var/lib/imgtool".into());
+    }
+    if let Some(data) = from_environment("XDG_DATA_HOME") {
+        return Ok(PathBuf::from(data).join("imgtool"));
+    }
+    match from_environment("HOME") {
+        Some(home) => Ok(PathBuf::from(home).join(".local/share/imgtool")),
+        None => bail!("no place for the store: none of IMGTOOL_ROOT, XDG_DATA_HOME, HOME is set"),
+    }
+}
+
+/// Makes a directory of the store, with those above it, readable by its owner only.
+pub(crate) fn make_dir(path: &Path) -> Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .with_context(|| format!("create directory {}", path.display()))
+}
+
+/// Makes the names in a directory outlive a power cut.
+pub(crate) fn sync_dir(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,109 @@
+//! Who may touch the store when. Two locks, always taken in this order:
+//!
+//! - `lock`: shared by everybody who adds to the store or relies on what is in
+//!   it, exclusive for whoever deletes. It also says what in `staging/` is
+//!   dead: whoever holds it exclusively knows that nobody else is staging.
+//! - the root directory: exclusive while `index.json` is read and replaced.
+
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+
+use super::{Store, make_dir};
+
+/// Interrupted downloads are kept this long, so that a second pull resumes them.
+const PARTIAL_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+/// The prefix of their names in `staging/`.
+pub(super) const PARTIAL_PREFIX: &str = "partial-";
+
+/// A held lock, given back on drop.
+#[derive(Debug)]
+pub(crate) struct Lock {
+    _file: Flock<File>,
+}
+
+impl Store {
+    /// Keeps what is in the store from being deleted. Waits for a deletion
+    /// under way, and clears what dead processes left in staging.
+    pub(crate) fn lock_shared(&self) -> Result<Lock> {
+        let file = match Flock::lock(self.lock_file()?, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => {
+                self.clear_staging()?;
+                lock.relock(FlockArg::LockShared).context("lock store")?;
+                lock
+            }
+            Err((file, _)) => wait_lock(file, FlockArg::LockShared)?,
+        };
+        Ok(Lock { _file: file })
+    }
+
+    /// Waits until nobody else uses the store; for deletions.
+    pub(crate) fn lock_exclusive(&self) -> Result<Lock> {
+        let file = wait_lock(self.lock_file()?, FlockArg::LockExclusive)?;
+        self.clear_staging()?;
+        Ok(Lock { _file: file })
+    }
+
+    /// Serialises changes of `index.json`; never held for long.
+    pub(super) fn lock_index(&self) -> Result<Lock> {
+        let directory = File::open(self.root())
+            .with_context(|| format!("open store {}", self.root().display()))?;
+        Ok(Lock { _file: wait_lock(directory, FlockArg::LockExclusive)? })
+    }
+
+    fn lock_file(&self) -> Result<File> {
+        let path = self.root().join("lock");
+        OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+            .open(&path)
+            .with_context(|| format!("open {}", path.display()))
+    }
+
+    /// Removes what is left in staging. Only for the holder of the exclusive lock.
+    fn clear_staging(&self) -> Result<()> {
+        let staging = self.staging_dir();
+        make_dir(&staging)?;
+        let entries =
+            fs::read_dir(&staging).with_context(|| format!("read {}", staging.display()))?;
+        for entry in entries {
+            let entry = entry.with_context(|| format!("read {}", staging.display()))?;
+            let metadata = entry.metadata()?;
+            let partial =
+                entry.file_name().as_encoded_bytes().starts_with(PARTIAL_PREFIX.as_bytes());
+            let recent = metadata
+                .modified()
+                .is_ok_and(|time| time.elapsed().is_ok_and(|age| age < PARTIAL_KEPT));
+            if partial && recent && metadata.is_file() {
+                continue;
+            }
+            remove(&entry.path(), metadata.is_dir())
+                .with_context(|| format!("remove stale {}", entry.path().display()))?;
+        }
+        Ok(())
+    }
+}
+
+fn remove(path: &Path, directory: bool) -> std::io::Result<()> {
+    if directory { fs::remove_dir_all(path) } else { fs::remove_file(path) }
+}
+
+fn wait_lock(file: File, how: FlockArg) -> Result<Flock<File>> {
+    let mut file = file;
+    loop {
+        match Flock::lock(file, how) {
+            Ok(lock) => return Ok(lock),
+            Err((again, Errno::EINTR)) => file = again,
+            Err((_, errno)) => return Err(errno).context("lock store"),
+        }
+    }
+}
