@@ -1,0 +1,90 @@
+//! What a test may not change for good: links, addresses, routes, rules, mounts, cgroups, state.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+use super::command::Cmd;
+
+/// Directories where the three binaries keep what is alive; what a test makes there, it must undo.
+const STATE: [&str; 4] = ["/run/runtime", "/run/runc", "/run/netsetup", "/etc/netsetup"];
+
+/// The host, as sets of lines by kind.
+#[derive(Debug, PartialEq)]
+pub(crate) struct HostState(BTreeMap<&'static str, BTreeSet<String>>);
+
+impl HostState {
+    pub(crate) fn capture() -> Self {
+        let mut state = BTreeMap::new();
+        for (kind, command) in [
+            ("links", "ip -br link"),
+            ("addresses", "ip -o addr"),
+            ("routes", "ip route show table all"),
+            ("rules", "nft -s list ruleset"),
+            ("namespaces", "ip netns list"),
+        ] {
+            let outcome = Cmd::line(command).run().success();
+            state.insert(kind, outcome.stdout.lines().map(without_lifetime).collect());
+        }
+        let mounts = fs::read_to_string("/proc/self/mounts").expect("read own mounts");
+        state.insert("mounts", mounts.lines().map(str::to_owned).collect());
+        let mut dirs = BTreeSet::new();
+        list_cgroups(Path::new("/sys/fs/cgroup"), &mut dirs);
+        state.insert("cgroups", dirs);
+        state.insert("sysctls", sysctls());
+        let mut files = BTreeSet::new();
+        for dir in STATE {
+            list(Path::new(dir), &mut files);
+        }
+        state.insert("state", files);
+        Self(state)
+    }
+
+    /// Every line that one side has and the other has not: `-` was there before, `+` is new.
+    pub(crate) fn differences(&self, after: &Self) -> Vec<String> {
+        let mut found = Vec::new();
+        for (kind, before) in &self.0 {
+            let after = &after.0[kind];
+            found.extend(before.difference(after).map(|line| format!("- {kind}: {line}")));
+            found.extend(after.difference(before).map(|line| format!("+ {kind}: {line}")));
+        }
+        found
+    }
+}
+
+fn without_lifetime(line: &str) -> String {
+    line.split(" valid_lft").next().unwrap_or(line).trim_end().to_owned()
+}
+
+/// All cgroup directories but those that engines running beside the tests keep for themselves.
+fn list_cgroups(dir: &Path, dirs: &mut BTreeSet<String>) {
+    // A directory that goes away while it is read was not ours to keep.
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let engine = ["docker", "libpod_parent", "machine.slice"].iter().any(|n| path.ends_with(n));
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) && !engine {
+            list_cgroups(&path, dirs);
+            dirs.insert(path.display().to_string());
+        }
+    }
+}
+
+fn sysctls() -> BTreeSet<String> {
+    ["net/ipv4/ip_forward", "net/ipv4/conf/all/route_localnet", "net/ipv6/conf/all/forwarding"]
+        .iter()
+        .filter_map(|name| {
+            let value = fs::read_to_string(format!("/proc/sys/{name}")).ok()?;
+            Some(format!("{name} = {}", value.trim()))
+        })
+        .collect()
+}
+
+fn list(dir: &Path, files: &mut BTreeSet<String>) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            list(&path, files);
+        }
+        files.insert(path.display().to_string());
+    }
+}

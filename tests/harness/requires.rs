@@ -1,0 +1,11 @@
+//! What a test needs of the machine. Missing means failed: `tests/run` installs it all.
+
+use std::path::Path;
+
+/// Fails, naming the Debian package, unless `program` is installed.
+#[track_caller]
+pub(crate) fn program(program: &str, package: &str) {
+    let path = std::env::var("PATH").unwrap_or_default();
+    let found = path.split(':').any(|dir| Path::new(dir).join(program).exists());
+    assert!(found, "{program} is missing: apt-get install {package}, or use tests/run");
+}

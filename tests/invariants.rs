@@ -1,0 +1,77 @@
+//! What must hold of the tree itself, whatever the code does.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Lines of a source file before its unit tests; past that it is two nouns in one file.
+const FILE_LIMIT: usize = 500;
+
+#[test]
+fn unsafe_stands_only_in_the_sys_modules() {
+    for (path, text) in sources() {
+        let sys = path.ends_with("sys.rs") || path.components().any(|c| c.as_os_str() == "sys");
+        let found = text.lines().find(|line| {
+            let code = line.split("//").next().unwrap_or_default();
+            ["unsafe {", "unsafe fn", "unsafe impl", "unsafe extern"]
+                .iter()
+                .any(|word| code.contains(word))
+        });
+        assert!(sys || found.is_none(), "{}: unsafe outside sys: {found:?}", path.display());
+    }
+}
+
+#[test]
+fn no_source_file_outgrows_the_limit() {
+    for (path, text) in sources() {
+        let lines = text.lines().take_while(|line| *line != "#[cfg(test)]").count();
+        assert!(lines <= FILE_LIMIT, "{} has {lines} lines before its tests", path.display());
+    }
+}
+
+#[test]
+fn planning_touches_nothing() {
+    let root = root().join("runtime/src");
+    for (path, text) in sources() {
+        let Ok(inside) = path.strip_prefix(&root) else { continue };
+        let pure = ["spec", "spec.rs", "validate.rs", "plan", "plan.rs"];
+        if inside.iter().next().is_some_and(|top| pure.iter().any(|name| top == *name)) {
+            for word in ["crate::apply", "crate::spawn", "crate::sys"] {
+                assert!(!text.contains(word), "{} imports {word}", path.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn no_binary_links_another_ones_crate() {
+    for package in ["runtime", "imgtool", "netsetup"] {
+        let manifest = fs::read_to_string(root().join(package).join("Cargo.toml"));
+        let manifest = manifest.expect("read the manifest");
+        assert!(!manifest.contains("path = \"../"), "{package} depends on a neighbour by path");
+    }
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ lies in the root").to_owned()
+}
+
+fn sources() -> Vec<(PathBuf, String)> {
+    let mut files = Vec::new();
+    for package in ["runtime", "imgtool", "netsetup"] {
+        walk(&root().join(package).join("src"), &mut files);
+    }
+    assert!(!files.is_empty(), "no sources found");
+    files
+}
+
+fn walk(dir: &Path, files: &mut Vec<(PathBuf, String)>) {
+    for entry in fs::read_dir(dir).expect("read a source directory") {
+        let path = entry.expect("read an entry").path();
+        if path.is_dir() {
+            walk(&path, files);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = fs::read_to_string(&path).expect("read a source file");
+            files.push((path, text));
+        }
+    }
+}

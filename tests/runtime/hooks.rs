@@ -1,0 +1,67 @@
+//! Hooks across commands: what `create`, `start` and `delete` each run.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::{scene, under_both};
+use crate::harness::Bundle;
+
+/// A hook that writes `word` and the status it was told to `log`.
+fn say(word: &str, log: &Path) -> Value {
+    let line = format!("echo {word} $(grep -o '\"status\":\"[a-z]*\"') >> {}", log.display());
+    json!([{ "path": "/bin/sh", "args": ["sh", "-c", line], "env": ["PATH=/usr/bin:/bin"] }])
+}
+
+#[test]
+fn each_command_runs_its_own_hooks() {
+    under_both(|it| {
+        let log = it.scene.path("log");
+        let hooks = json!({
+            "createRuntime": say("createRuntime", &log),
+            "createContainer": say("createContainer", &log),
+            "poststop": say("poststop", &log),
+        });
+        let bundle = Bundle::new(it.scene, &["pause"]).edit("/hooks", hooks);
+        let id = it.scene.id("hooks");
+        let read = || fs::read_to_string(&log).unwrap_or_default();
+        it.cmd(["create", "--bundle"]).arg(bundle.write()).arg(&id).run().success();
+        let created =
+            "createRuntime \"status\":\"creating\"\ncreateContainer \"status\":\"creating\"\n";
+        assert_eq!(read(), created);
+        it.run(["start", &id]).success();
+        it.run(["delete", "--force", &id]).success();
+        assert_eq!(read(), format!("{created}poststop \"status\":\"stopped\"\n"));
+    });
+}
+
+/// Debian's runc still runs these at `create`; the specification wants them after `start`.
+#[test]
+fn poststart_hooks_run_at_start_and_see_a_running_container() {
+    scene(|scene| {
+        let log = scene.path("log");
+        let hooks = json!({ "poststart": say("poststart", &log) });
+        let bundle = Bundle::new(scene, &["pause"]).edit("/hooks", hooks);
+        let id = scene.id("poststart");
+        scene.runtime().args(["create", "--bundle"]).arg(bundle.write()).arg(&id).run().success();
+        assert!(!log.exists(), "poststart ran at create");
+        scene.runtime().args(["start", &id]).run().success();
+        assert_eq!(fs::read_to_string(&log).unwrap(), "poststart \"status\":\"running\"\n");
+        scene.runtime().args(["delete", "--force", &id]).run().success();
+    });
+}
+
+#[test]
+fn a_hook_that_fails_leaves_no_container() {
+    under_both(|it| {
+        for kind in ["prestart", "createRuntime", "createContainer"] {
+            let hooks = json!({ kind: [{ "path": "/bin/true" }, { "path": "/bin/false" }] });
+            let bundle = Bundle::new(it.scene, &["pause"]).edit("/hooks", hooks);
+            let id = it.scene.id("failing");
+            let create = it.cmd(["create", "--bundle"]).arg(bundle.write()).arg(&id).run();
+            create.code(1).stderr_has("hook #1");
+            it.run(["state", &id]).code(1);
+        }
+    });
+}

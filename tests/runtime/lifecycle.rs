@@ -1,0 +1,220 @@
+//! create, start, run, state, list, ps, kill, delete.
+
+use std::fs;
+
+use super::{binary, scene, under_both, wait_for_exit};
+use crate::harness::{Bundle, Cmd};
+
+#[test]
+fn create_waits_and_start_runs_the_program() {
+    under_both(|it| {
+        let bundle = Bundle::new(it.scene, &["append", "/ran", "yes"]);
+        let id = it.scene.id("create");
+        let ran = it.scene.path("bundle/rootfs/ran");
+        it.cmd(["create", "--bundle"]).arg(bundle.write()).arg(&id).run().success();
+        assert_eq!(it.status(&id), "created");
+        assert!(!ran.exists(), "the program ran before start");
+        let pid = it.pid(&id);
+        it.run(["start", &id]).success();
+        wait_for_exit(pid);
+        assert_eq!(it.status(&id), "stopped");
+        assert_eq!(it.pid(&id), 0);
+        assert_eq!(fs::read_to_string(ran).unwrap(), "yes\n");
+        it.run(["start", &id]).code(1).stderr_has("cannot start a container that has stopped");
+        it.run(["delete", &id]).success();
+        it.run(["state", &id]).code(1).stderr_has("container does not exist");
+    });
+}
+
+#[test]
+fn a_created_container_is_deleted_without_force() {
+    under_both(|it| {
+        let bundle = Bundle::new(it.scene, &["pause"]);
+        let id = it.scene.id("created");
+        it.cmd(["create", "--bundle"]).arg(bundle.write()).arg(&id).run().success();
+        let pid = it.pid(&id);
+        it.run(["delete", &id]).success();
+        wait_for_exit(pid);
+        it.run(["state", &id]).code(1);
+    });
+}
+
+#[test]
+fn a_running_container_is_deleted_with_force_only() {
+    under_both(|it| {
+        let bundle = Bundle::new(it.scene, &["pause"]);
+        let id = it.scene.id("running");
+        it.start_pausing(bundle.write(), &id);
+        it.run(["start", &id]).code(1).stderr_has("cannot start an already running container");
+        let refused = format!("cannot delete container {id} that is not stopped: running");
+        it.run(["delete", &id]).code(1).stderr_has(&refused);
+        assert_eq!(it.status(&id), "running");
+        it.run(["delete", "--force", &id]).success();
+        it.run(["delete", "--force", &id]).success();
+        it.run(["delete", &id]).code(1).stderr_has("container does not exist");
+    });
+}
+
+#[test]
+fn kill_takes_names_and_numbers() {
+    under_both(|it| {
+        let bundle = Bundle::new(it.scene, &["pause"]);
+        let id = it.scene.id("kill");
+        it.start_pausing(bundle.write(), &id);
+        // As pid 1 of its namespace the probe is deaf to what it does not handle, but for KILL.
+        it.run(["kill", &id, "SIGUSR1"]).success();
+        it.run(["kill", &id, "usr2"]).success();
+        it.run(["kill", &id, "0"]).success();
+        it.run(["kill", &id, "NONSENSE"]).code(1).stderr_has("unknown signal");
+        assert_eq!(it.status(&id), "running");
+        it.stop(&id);
+        it.run(["kill", &id, "KILL"]).code(1).stderr_has("container not running");
+        it.run(["delete", &id]).success();
+    });
+}
+
+#[test]
+fn an_id_serves_one_container() {
+    under_both(|it| {
+        let bundle = Bundle::new(it.scene, &["pause"]);
+        let id = it.scene.id("twice");
+        let dir = bundle.write();
+        it.start_pausing(dir, &id);
+        let again = it.cmd(["run", "--detach", "--bundle"]).arg(dir).arg(&id).run();
+        again.code(1).stderr_has("container with given ID already exists");
+        assert_eq!(it.status(&id), "running");
+        it.run(["delete", "--force", &id]).success();
+    });
+}
+
+#[test]
+fn ids_that_could_leave_the_state_directory_are_refused() {
+    under_both(|it| {
+        let bundle = Bundle::new(it.scene, &["pause"]);
+        let dir = bundle.write();
+        for id in ["../escape", "a/b", "..", ".", "a b", ""] {
+            let outcome = it.cmd(["create", "--bundle"]).arg(dir).arg(id).run();
+            assert_ne!(outcome.code, 0, "id {id:?} is taken: {outcome:?}");
+        }
+    });
+}
+
+#[test]
+fn list_and_ps_show_what_runs() {
+    under_both(|it| {
+        let bundle = Bundle::new(it.scene, &["pause"]);
+        let id = it.scene.id("list");
+        it.start_pausing(bundle.write(), &id);
+        let pid = it.pid(&id);
+        it.run(["list"]).success().stdout_has(&id).stdout_has("running");
+        let ids = it.run(["list", "--quiet"]).success();
+        assert!(ids.stdout.lines().any(|line| line == id));
+        let listed = it.run(["list", "--format", "json"]).success().json();
+        let own = listed.as_array().unwrap().iter().find(|c| c["id"] == id.as_str()).unwrap();
+        assert_eq!((&own["pid"], &own["status"]), (&pid.into(), &"running".into()));
+        it.run(["ps", &id]).success().stdout_has(&pid.to_string()).stdout_has("/probe pause");
+        assert_eq!(it.run(["ps", "--format", "json", &id]).json(), serde_json::json!([pid]));
+        it.run(["delete", "--force", &id]).success();
+    });
+}
+
+#[test]
+fn the_pid_file_names_the_container() {
+    under_both(|it| {
+        let bundle = Bundle::new(it.scene, &["pause"]);
+        let id = it.scene.id("pid-file");
+        let file = it.scene.path("pid");
+        let run = it.cmd(["run", "--detach", "--pid-file"]).arg(&file).arg("--bundle");
+        run.arg(bundle.write()).arg(&id).run().success();
+        assert_eq!(fs::read_to_string(file).unwrap(), it.pid(&id).to_string());
+        it.run(["delete", "--force", &id]).success();
+    });
+}
+
+#[test]
+fn a_foreground_run_keeps_nothing_unless_asked() {
+    under_both(|it| {
+        let bundle = Bundle::new(it.scene, &["exit", "7"]);
+        let id = it.scene.id("keep");
+        let dir = bundle.write();
+        it.cmd(["run", "--bundle"]).arg(dir).arg(&id).run().code(7);
+        it.run(["state", &id]).code(1);
+        it.cmd(["run", "--keep", "--bundle"]).arg(dir).arg(&id).run().code(7);
+        assert_eq!(it.status(&id), "stopped");
+        it.run(["delete", &id]).success();
+    });
+}
+
+#[test]
+fn stdin_reaches_the_program() {
+    under_both(|it| {
+        let bundle = Bundle::new(it.scene, &["stdin"]);
+        let run = it.cmd(["run", "--bundle"]).arg(bundle.write()).arg(it.scene.id("stdin"));
+        assert_eq!(run.stdin("typed by hand").run().success().stdout, "typed by hand");
+    });
+}
+
+#[test]
+fn a_signal_to_a_foreground_run_reaches_the_program() {
+    under_both(|it| {
+        // A shared pid namespace: the probe is no pid 1 and dies of TERM.
+        let bundle = Bundle::new(it.scene, &["pause"]).edit(
+            "/linux/namespaces",
+            serde_json::json!([{ "type": "mount" }, { "type": "network" }, { "type": "uts" }]),
+        );
+        let id = it.scene.id("signal");
+        let dir = bundle.write().display().to_string();
+        let program = it.program.display();
+        let ready = it.scene.path("pid").display().to_string();
+        // The pid file appears when the program is about to start; TERM then goes to the runtime.
+        let script = format!(
+            "{program} run --pid-file {ready} --bundle {dir} {id} & run=$!; \
+             until [ \"$({program} state {id} 2>/dev/null | grep -c running)\" = 1 ]; do :; done; \
+             kill -TERM $run; wait $run"
+        );
+        Cmd::new("sh").args(["-c", &script]).run().code(143);
+    });
+}
+
+#[test]
+fn several_ids_are_deleted_in_one_go_and_each_failure_is_told() {
+    scene(|scene| {
+        let bundle = Bundle::new(scene, &["pause"]);
+        let dir = bundle.write();
+        let (one, two) = (scene.id("one"), scene.id("two"));
+        for id in [&one, &two] {
+            scene.runtime().args(["run", "--detach", "--bundle"]).arg(dir).arg(id).run().success();
+        }
+        let words = ["delete", "--force", &one, &two];
+        scene.runtime().args(words).run().success();
+        let outcome = scene.runtime().args(["delete", &one, &two]).run().code(1);
+        assert!(outcome.stderr.contains(&one) || outcome.stderr.contains("does not exist"));
+    });
+}
+
+#[test]
+fn an_id_left_out_is_generated_and_printed() {
+    scene(|scene| {
+        let bundle = Bundle::new(scene, &["pause"]);
+        let run = scene.runtime().args(["run", "--detach", "--bundle"]).arg(bundle.write()).run();
+        let id = run.success().word().to_owned();
+        assert_eq!(id.len(), 64);
+        assert!(id.bytes().all(|byte| byte.is_ascii_hexdigit()));
+        scene.runtime().args(["delete", "--force", &id]).run().success();
+    });
+}
+
+#[test]
+fn called_runc_it_is_runc() {
+    scene(|scene| {
+        let link = scene.path("runc");
+        std::os::unix::fs::symlink(binary("runtime"), &link).unwrap();
+        let first = Cmd::new(&link).arg("--version").run().success();
+        assert!(first.stdout.starts_with("runc version "), "{}", first.stdout);
+        let bundle = Bundle::new(scene, &["pause"]);
+        let id = scene.id("as-runc");
+        Cmd::new(&link).args(["run", "-d", "-b"]).arg(bundle.write()).arg(&id).run().success();
+        assert!(fs::exists(format!("/run/runc/{id}/state.json")).unwrap());
+        Cmd::new(&link).args(["delete", "-f", &id]).run().success();
+    });
+}

@@ -1,0 +1,70 @@
+//! Cgroup limits as the host sees them.
+
+use std::fs;
+
+use serde_json::json;
+
+use super::under_both;
+use crate::harness::Bundle;
+
+/// The file of a v1 controller in the cgroup of `pid`.
+fn read(pid: i32, controller: &str, file: &str) -> String {
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    let path = text
+        .lines()
+        .filter_map(|line| line.splitn(3, ':').skip(1).collect::<Vec<_>>().try_into().ok())
+        .find_map(|[names, path]: [&str; 2]| {
+            names.split(',').any(|name| name == controller).then_some(path)
+        });
+    let path = path.unwrap_or_else(|| panic!("no {controller} in {text}"));
+    let file = format!("/sys/fs/cgroup/{controller}{path}/{file}");
+    fs::read_to_string(&file).unwrap_or_else(|error| panic!("read {file}: {error}")).trim().into()
+}
+
+#[test]
+fn limits_stand_in_the_cgroup() {
+    under_both(|it| {
+        let resources = json!({
+            "devices": [{ "allow": false, "access": "rwm" }],
+            "memory": { "limit": 67_108_864, "reservation": 33_554_432, "swap": 134_217_728 },
+            "cpu": { "shares": 512, "quota": 25_000, "period": 50_000, "cpus": "0" },
+            "pids": { "limit": 77 },
+        });
+        let bundle = Bundle::new(it.scene, &["pause"])
+            .edit("/linux/resources", resources)
+            .edit("/linux/cgroupsPath", format!("/{}", it.scene.id("limits")));
+        let id = it.scene.id("limits");
+        it.start_pausing(bundle.write(), &id);
+        let pid = it.pid(&id);
+        for (controller, file, value) in [
+            ("memory", "memory.limit_in_bytes", "67108864"),
+            ("memory", "memory.soft_limit_in_bytes", "33554432"),
+            ("cpu", "cpu.shares", "512"),
+            ("cpu", "cpu.cfs_quota_us", "25000"),
+            ("cpu", "cpu.cfs_period_us", "50000"),
+            ("cpuset", "cpuset.cpus", "0"),
+            ("pids", "pids.max", "77"),
+        ] {
+            assert_eq!(read(pid, controller, file), value, "{file}");
+        }
+        let devices = read(pid, "devices", "devices.list");
+        assert!(devices.contains("c 1:3 rwm") && !devices.contains("a *:*"), "{devices}");
+        it.run(["delete", "--force", &id]).success();
+    });
+}
+
+#[test]
+fn a_frozen_container_can_be_thawed_and_force_deleted() {
+    under_both(|it| {
+        let bundle = Bundle::new(it.scene, &["pause"]);
+        let id = it.scene.id("pause");
+        it.start_pausing(bundle.write(), &id);
+        it.run(["pause", &id]).success();
+        assert_eq!(it.status(&id), "paused");
+        it.run(["exec", &id, "/probe"]).code(255).stderr_has("cannot exec in a paused container");
+        it.run(["resume", &id]).success();
+        assert_eq!(it.status(&id), "running");
+        it.run(["pause", &id]).success();
+        it.run(["delete", "--force", &id]).success();
+    });
+}
