@@ -1,6 +1,8 @@
 //! An OCI runtime with runc's command line.
 
 #[allow(dead_code, reason = "the commands are not wired yet")]
+mod apply;
+#[allow(dead_code, reason = "the commands are not wired yet")]
 mod bundle;
 #[allow(dead_code, reason = "the commands are not wired yet")]
 mod clock;
@@ -12,11 +14,16 @@ mod hooks;
 mod host;
 #[allow(dead_code, reason = "the commands are not wired yet")]
 mod log;
+#[allow(dead_code, unused_imports, reason = "the commands are not wired yet")]
+mod plan;
 #[allow(dead_code, reason = "the commands are not wired yet")]
 mod signals;
 #[allow(dead_code, reason = "the commands are not wired yet")]
 mod spec;
 #[allow(dead_code, reason = "the commands are not wired yet")]
 mod state;
+#[allow(unsafe_code)]
+#[allow(dead_code, reason = "the commands are not wired yet")]
+mod sys;
 
 fn main() {}

@@ -1,0 +1,3 @@
+//! Carries plans out inside the container's process.
+
+pub(crate) mod seccomp;

@@ -1,0 +1,3 @@
+//! System calls that no crate of ours wraps: the only unsafe code.
+
+pub(crate) mod seccomp;
