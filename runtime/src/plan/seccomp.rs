@@ -62,7 +62,7 @@ pub(crate) fn compile(written: &Seccomp) -> Result<Option<Filter>> {
                 .to_owned(),
         );
     }
-    let program = assemble(&profile);
+    let program = assemble(&profile)?;
     check::check(&program)?;
     let listener = profile.notifies.then(|| Listener {
         path: written.listener_path.clone(),
@@ -72,7 +72,7 @@ pub(crate) fn compile(written: &Seccomp) -> Result<Option<Filter>> {
     Ok(Some(Filter { program, flags: profile.flags, listener, warnings, unknown }))
 }
 
-fn assemble(profile: &Profile) -> BpfProgram {
+fn assemble(profile: &Profile) -> Result<BpfProgram> {
     // x32 is no architecture of its own: it lies among x86_64's numbers.
     let own_architecture = |abi: &&Abi| **abi != Abi::X32;
     let architectures: Vec<_> = profile

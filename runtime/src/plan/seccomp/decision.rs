@@ -32,6 +32,7 @@ pub(super) struct Test {
     /// The same of the high half, where the ABI compares 64 bits.
     pub(super) high: Option<u32>,
     pub(super) comparison: Comparison,
+    /// The upper halves of these two count only if `high` is there.
     pub(super) mask: u64,
     pub(super) value: u64,
 }
@@ -206,13 +207,12 @@ fn multiplexed_clause(rule: &Rule, selector: u64, abi: Abi) -> Clause {
 fn clause(rule: &Rule, conditions: &[Condition], abi: Abi) -> Clause {
     let tests = conditions.iter().map(|condition| {
         let (low, high) = abi.argument_offsets(condition.index);
-        let width = if high.is_some() { u64::MAX } else { u64::from(u32::MAX) };
         Test {
             low,
             high,
             comparison: condition.comparison,
-            mask: condition.mask & width,
-            value: condition.value & width,
+            mask: condition.mask,
+            value: condition.value,
         }
     });
     Clause { tests: tests.collect(), value: rule.value }

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use anyhow::{Result, ensure};
 use libc::{BPF_ABS, BPF_ALU, BPF_AND, BPF_JA, BPF_JEQ, BPF_JGE, BPF_JGT, BPF_JMP, BPF_K, BPF_LD};
 use libc::{BPF_RET, BPF_W};
 use seccompiler::{BpfProgram, sock_filter};
@@ -16,7 +17,7 @@ const NUMBER_OFFSET: u32 = 0;
 const ARCHITECTURE_OFFSET: u32 = 4;
 
 /// The program for architectures, by audit value, in the order in which they are looked for.
-pub(super) fn program(architectures: &[(u32, Vec<Segment>)], default: u32) -> BpfProgram {
+pub(super) fn program(architectures: &[(u32, Vec<Segment>)], default: u32) -> Result<BpfProgram> {
     let mut emitter = Emitter::new(default);
     let roots: Vec<(u32, Label)> = architectures
         .iter()
@@ -31,8 +32,9 @@ pub(super) fn program(architectures: &[(u32, Vec<Segment>)], default: u32) -> Bp
         next = emitter.jump(BPF_JEQ, audit_arch, root, next);
     }
     emitter.load(ARCHITECTURE_OFFSET, next);
+    ensure!(emitter.all_jumps_fit, "the seccomp program has a jump that does not reach its target");
     emitter.reversed.reverse();
-    emitter.reversed
+    Ok(emitter.reversed)
 }
 
 /// An instruction's place, counted from the end of the program.
@@ -49,11 +51,19 @@ struct Emitter {
     returns: HashMap<u32, Label>,
     /// Argument programs placed so far.
     programs: HashMap<Vec<Clause>, Label>,
+    /// False once a distance did not fit its field: the generator's fault, never the profile's.
+    all_jumps_fit: bool,
 }
 
 impl Emitter {
     fn new(default: u32) -> Self {
-        Self { default, reversed: Vec::new(), returns: HashMap::new(), programs: HashMap::new() }
+        Self {
+            default,
+            reversed: Vec::new(),
+            returns: HashMap::new(),
+            programs: HashMap::new(),
+            all_jumps_fit: true,
+        }
     }
 
     /// A balanced search for the segment that has the number.
@@ -180,12 +190,11 @@ impl Emitter {
         let yes = self.within_reach(yes);
         let no = self.within_reach(no);
         let here = self.reversed.len();
-        // Both fit, since either was within reach, or was placed just now.
-        let distance = |target: Label| u8::try_from(here - target - 1).unwrap_or(u8::MAX);
+        let [jt, jf] = [yes, no].map(|target| self.fit(here - target - 1));
         self.reversed.push(sock_filter {
             code: code(BPF_JMP | operation | BPF_K),
-            jt: distance(yes),
-            jf: distance(no),
+            jt,
+            jf,
             k: value,
         });
         here
@@ -209,8 +218,14 @@ impl Emitter {
 
     fn jump_to(&mut self, target: Label) -> Label {
         let distance = self.reversed.len() - target - 1;
-        // Programs are far shorter than 2^32: the self-check holds them to 4096.
-        self.push(BPF_JMP | BPF_JA, u32::try_from(distance).unwrap_or(u32::MAX))
+        let distance = self.fit(distance);
+        self.push(BPF_JMP | BPF_JA, distance)
+    }
+
+    fn fit<T: TryFrom<usize> + Default>(&mut self, distance: usize) -> T {
+        let fitting = T::try_from(distance);
+        self.all_jumps_fit &= fitting.is_ok();
+        fitting.unwrap_or_default()
     }
 
     fn push(&mut self, operation: u32, k: u32) -> Label {

@@ -225,6 +225,27 @@ fn jumps_farther_than_a_byte_are_bridged() {
 }
 
 #[test]
+fn jumps_reach_their_targets_at_every_distance() {
+    let named: Vec<_> = table::names()
+        .filter_map(|name| Some((name, table::number(name, super::abi::Abi::X86_64)?)))
+        .collect();
+    for count in 90..=named.len() {
+        let rules: Vec<Value> = named[..count]
+            .iter()
+            .map(|(name, number)| {
+                json!({"names": [name], "action": "SCMP_ACT_ERRNO", "errnoRet": number + 1000})
+            })
+            .collect();
+        let profile = profile(json!({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": rules}));
+        let program = super::compile(&profile).unwrap().unwrap().program;
+        for &(name, number) in &named[..count] {
+            let call = Call { arch: X86_64, number, args: [0; 6] };
+            assert_eq!(interpret(&program, &call), 0x0005_0000 | (number + 1000), "{count} {name}");
+        }
+    }
+}
+
+#[test]
 fn the_program_stays_small() {
     let one = super::compile(&like_the_default(&[])).unwrap().unwrap();
     let three = super::compile(&like_the_default(&["SCMP_ARCH_X86", "SCMP_ARCH_X32"]));
