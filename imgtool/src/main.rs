@@ -5,8 +5,12 @@ mod args;
 mod commands;
 mod digest;
 mod error;
+#[allow(dead_code, reason = "bundle and commit call it")]
+mod layer;
 mod manifest;
 mod reference;
+#[allow(dead_code, reason = "layer and bundle call it")]
+mod rooted;
 mod store;
 
 use std::process::ExitCode;

@@ -1,0 +1,436 @@
+//! Unpacks a layer's archive beneath a directory. Parents are opened by the kernel with that
+//! directory as the root, entries are made relative to their parent's descriptor, and what stands
+//! in the way of an entry is removed, never written through.
+
+mod directories;
+
+use std::collections::{BTreeSet, HashSet};
+use std::io::BufRead;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::rc::Rc;
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, XattrFlags};
+use rustix::io::Errno;
+
+use self::directories::{Directories, Directory};
+use super::metadata::{Place, Setter};
+use super::tar::{Entry, Kind, Reader};
+use super::whiteout::{self, Meaning};
+use crate::rooted;
+
+/// What the directory shows, and so what a whiteout does to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// This layer alone, as a lower directory of overlayfs: whiteouts become what overlayfs
+    /// takes for one.
+    Overlay,
+    /// All lower layers too: whiteouts remove what those gave.
+    Flat,
+}
+
+/// What is to be known after a layer was unpacked.
+#[derive(Debug, Default)]
+pub(crate) struct Summary {
+    /// What could not be done and is no error.
+    pub(crate) warnings: Vec<String>,
+    /// Directories that entries lie in and that the archive did not describe, parents first; the
+    /// root is the empty path. In an overlay a lower layer's one must lend them its metadata.
+    pub(crate) implicit: BTreeSet<Vec<u8>>,
+    /// Where whiteouts were left for overlayfs.
+    pub(crate) whiteouts: Vec<Vec<u8>>,
+}
+
+/// The archive can't be unpacked by itself: it names something through a lower layer, such as the
+/// target of a hard link or a directory behind a symbolic link.
+#[derive(Debug, thiserror::Error)]
+#[error("layer depends on lower layers at {0:?}")]
+pub(crate) struct NeedsLower(pub(crate) String);
+
+/// Longest path of an entry; the kernel resolves no longer one.
+const MAX_PATH: usize = 4000;
+
+/// Unpacks an archive, without compression, beneath `root`. The input is read to its end. If this
+/// fails, what was unpacked so far is left behind for the caller to remove.
+pub(crate) fn extract(
+    input: &mut dyn BufRead,
+    root: BorrowedFd<'_>,
+    target: Target,
+) -> Result<Summary> {
+    let mut reader = Reader::new(input);
+    let mut extractor = Extractor {
+        target,
+        directories: Directories::new(root, target)?,
+        setter: Setter::new(),
+        made: HashSet::new(),
+        summary: Summary::default(),
+    };
+    extractor.summary.implicit.insert(Vec::new());
+    while let Some(entry) = reader.next_entry()? {
+        extractor
+            .entry(&entry, &mut reader)
+            .with_context(|| format!("unpack {:?}", String::from_utf8_lossy(&entry.path)))?;
+    }
+    extractor.finish()
+}
+
+struct Extractor<'a> {
+    target: Target,
+    directories: Directories<'a>,
+    setter: Setter,
+    /// What this layer gave, by inode of the directory and name: whiteouts spare it. An inode is
+    /// used again only by a directory that this layer makes, where all is this layer's anyway.
+    made: HashSet<(u64, Vec<u8>)>,
+    summary: Summary,
+}
+
+type Input<'i> = Reader<&'i mut dyn BufRead>;
+
+impl Extractor<'_> {
+    fn entry(&mut self, entry: &Entry, reader: &mut Input<'_>) -> Result<()> {
+        let path = clean(&entry.path)?;
+        if path.is_empty() {
+            ensure!(entry.kind == Kind::Directory, "the root can't be anything but a directory");
+            let root = self.directories.root()?;
+            return self.describe_directory(&root, b"", entry);
+        }
+        let (parent, name) = split(&path);
+        match whiteout::meaning(parent, name)? {
+            Meaning::Ignore => return Ok(()),
+            Meaning::Opaque => return self.opaque(parent),
+            Meaning::Hide(name) => return self.hide(parent, name),
+            Meaning::Entry => {}
+        }
+        match entry.kind {
+            Kind::CharDevice if entry.device == (0, 0) => self.hide(parent, name),
+            Kind::Directory => self.directory(&path, entry),
+            Kind::File => self.file(parent, name, entry, reader),
+            Kind::HardLink => self.hard_link(parent, name, entry),
+            Kind::Symlink => self.node(parent, name, entry, &|parent| {
+                fs::symlinkat(&entry.link[..], parent, name)
+            }),
+            Kind::CharDevice | Kind::BlockDevice | Kind::Fifo => self.special(parent, name, entry),
+            Kind::Unknown(byte) => {
+                self.setter.warn(format!("entries of type {byte:?} are left out"));
+                Ok(())
+            }
+        }
+    }
+
+    fn finish(mut self) -> Result<Summary> {
+        self.directories.finish(&mut self.setter)?;
+        self.summary.warnings = self.setter.into_warnings();
+        Ok(self.summary)
+    }
+
+    /// The directory at `path`, made if it is missing.
+    fn parent(&mut self, path: &[u8]) -> Result<Rc<Directory>> {
+        if let Some(directory) = self.directories.existing(path)? {
+            return Ok(directory);
+        }
+        let (parent, name) = split(path);
+        let parent = self.parent(parent)?;
+        let replaced = match rooted::try_stat(parent.fd(), name)? {
+            None => false,
+            Some(stat) => match rooted::file_type(&stat) {
+                FileType::Symlink => bail!(
+                    "its directory {:?} is a symbolic link that leads to none",
+                    String::from_utf8_lossy(path)
+                ),
+                FileType::Directory => bail!("a directory appeared while unpacking"),
+                _ => true,
+            },
+        };
+        let directory = self.make_directory(&parent, path, replaced)?;
+        self.directories.describe(&directory, path, None);
+        self.summary.implicit.insert(path.to_vec());
+        Ok(directory)
+    }
+
+    fn directory(&mut self, path: &[u8], entry: &Entry) -> Result<()> {
+        let (parent, name) = split(path);
+        let parent = self.parent(parent)?;
+        let directory = match rooted::try_stat(parent.fd(), name)? {
+            Some(stat) if rooted::file_type(&stat) == FileType::Directory => {
+                self.made(&parent, name);
+                self.directories.child(&parent, path)?
+            }
+            existing => self.make_directory(&parent, path, existing.is_some())?,
+        };
+        self.describe_directory(&directory, path, entry)
+    }
+
+    /// Makes the directory `path`. Where something else of this layer stood, it shows nothing of
+    /// what lower layers have there.
+    fn make_directory(
+        &mut self,
+        parent: &Directory,
+        path: &[u8],
+        replaces: bool,
+    ) -> Result<Rc<Directory>> {
+        let (_, name) = split(path);
+        if replaces {
+            self.remove(parent, name)?;
+        }
+        fs::mkdirat(parent.fd(), name, Mode::RWXU).context("make directory")?;
+        self.made(parent, name);
+        let directory = self.directories.child(parent, path)?;
+        if parent.has_default_acl() {
+            Place::itself(directory.fd()).remove_inherited_acl()?;
+        }
+        if replaces && self.target == Target::Overlay {
+            set_opaque(directory.fd())?;
+        }
+        Ok(directory)
+    }
+
+    fn describe_directory(&mut self, directory: &Directory, path: &[u8], entry: &Entry) -> Result<()> {
+        self.setter.replace_xattrs(Place::itself(directory.fd()), entry)?;
+        self.directories.describe(directory, path, Some(entry));
+        self.summary.implicit.remove(path);
+        Ok(())
+    }
+
+    fn file(
+        &mut self,
+        parent: &[u8],
+        name: &[u8],
+        entry: &Entry,
+        reader: &mut Input<'_>,
+    ) -> Result<()> {
+        let parent = self.parent(parent)?;
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+        let create = || fs::openat(parent.fd(), name, flags, Mode::RUSR | Mode::WUSR);
+        let file = match create() {
+            Err(Errno::EXIST) => {
+                self.remove(&parent, name)?;
+                create()
+            }
+            file => file,
+        };
+        let file = file.context("create file")?;
+        self.made(&parent, name);
+        write_contents(file.as_fd(), entry, reader)?;
+        self.describe(&parent, name, entry)
+    }
+
+    /// Makes an entry without contents, in the place of whatever has its name.
+    fn node(
+        &mut self,
+        parent: &[u8],
+        name: &[u8],
+        entry: &Entry,
+        make: &dyn Fn(BorrowedFd<'_>) -> Result<(), Errno>,
+    ) -> Result<()> {
+        let parent = self.parent(parent)?;
+        let result = match make(parent.fd()) {
+            Err(Errno::EXIST) => {
+                self.remove(&parent, name)?;
+                make(parent.fd())
+            }
+            result => result,
+        };
+        result.context("create")?;
+        self.made(&parent, name);
+        self.describe(&parent, name, entry)
+    }
+
+    fn special(&mut self, parent: &[u8], name: &[u8], entry: &Entry) -> Result<()> {
+        let kind = match entry.kind {
+            Kind::CharDevice => FileType::CharacterDevice,
+            Kind::BlockDevice => FileType::BlockDevice,
+            _ => FileType::Fifo,
+        };
+        if kind != FileType::Fifo && !self.setter.privileged() {
+            self.setter.warn("without root devices are left out".to_owned());
+            return Ok(());
+        }
+        let device = fs::makedev(entry.device.0, entry.device.1);
+        self.node(parent, name, entry, &|parent| {
+            fs::mknodat(parent, name, kind, Mode::RUSR | Mode::WUSR, device)
+        })
+    }
+
+    fn hard_link(&mut self, parent: &[u8], name: &[u8], entry: &Entry) -> Result<()> {
+        let target = clean(&entry.link).context("target of the link")?;
+        let (target_parent, target_name) = split(&target);
+        let missing = || format!("no target {:?} of the link", String::from_utf8_lossy(&target));
+        let found = match self.directories.existing(target_parent)? {
+            Some(directory) => rooted::try_stat(directory.fd(), target_name)?
+                .filter(|stat| !(self.target == Target::Overlay && whiteout::is_whiteout(stat)))
+                .map(|stat| (directory, stat)),
+            None => None,
+        };
+        let Some((target_parent, stat)) = found else {
+            ensure!(self.target == Target::Flat, NeedsLower(missing()));
+            bail!(missing());
+        };
+        ensure!(rooted::file_type(&stat) != FileType::Directory, "hard link to a directory");
+        let parent = self.parent(parent)?;
+        if parent.inode() == target_parent.inode() && name == target_name {
+            return Ok(());
+        }
+        let link =
+            || fs::linkat(target_parent.fd(), target_name, parent.fd(), name, AtFlags::empty());
+        let result = match link() {
+            Err(Errno::EXIST) => {
+                self.remove(&parent, name)?;
+                link()
+            }
+            result => result,
+        };
+        result.context("make hard link")?;
+        self.made(&parent, name);
+        Ok(())
+    }
+
+    fn describe(&mut self, parent: &Directory, name: &[u8], entry: &Entry) -> Result<()> {
+        let place = Place { parent: parent.fd(), name };
+        if parent.has_default_acl() {
+            place.remove_inherited_acl()?;
+        }
+        self.setter.all(place, entry)
+    }
+
+    /// A marker that hides one name of the lower layers.
+    fn hide(&mut self, parent: &[u8], name: &[u8]) -> Result<()> {
+        if self.target == Target::Flat {
+            let Some(parent) = self.directories.existing(parent)? else { return Ok(()) };
+            return self.strip(parent.fd(), parent.inode(), name).map(drop);
+        }
+        let path = join(parent, name);
+        let parent = self.parent(parent)?;
+        match rooted::try_stat(parent.fd(), name)? {
+            Some(stat) if rooted::file_type(&stat) == FileType::Directory => {
+                set_opaque(rooted::open_child(parent.fd(), name)?.as_fd())
+            }
+            // Whatever else this layer has there hides the lower entry by itself.
+            Some(_) => Ok(()),
+            None => {
+                let mode = Mode::empty();
+                fs::mknodat(parent.fd(), name, FileType::CharacterDevice, mode, 0)
+                    .context("make whiteout")?;
+                self.summary.whiteouts.push(path);
+                Ok(())
+            }
+        }
+    }
+
+    /// A marker that hides all names that the lower layers have in a directory.
+    fn opaque(&mut self, path: &[u8]) -> Result<()> {
+        if self.target == Target::Overlay {
+            return set_opaque(self.parent(path)?.fd());
+        }
+        let Some(directory) = self.directories.existing(path)? else { return Ok(()) };
+        for name in rooted::names(rooted::reopen(directory.fd())?)? {
+            self.strip(directory.fd(), directory.inode(), name.to_bytes())?;
+        }
+        Ok(())
+    }
+
+    /// Removes what this layer did not give, at any depth, wherever in the archive the marker
+    /// stands. Tells whether anything stays.
+    fn strip(&mut self, parent: BorrowedFd<'_>, inode: u64, name: &[u8]) -> Result<bool> {
+        let Some(stat) = rooted::try_stat(parent, name)? else { return Ok(false) };
+        let mut stays = self.made.contains(&(inode, name.to_vec()));
+        if rooted::file_type(&stat) == FileType::Directory {
+            let directory = rooted::open_child(parent, name)?;
+            for child in rooted::names(&directory)? {
+                stays |= self.strip(directory.as_fd(), stat.st_ino, child.to_bytes())?;
+            }
+        }
+        if !stays {
+            rooted::remove(parent, name).context("remove what a whiteout hides")?;
+            if matches!(rooted::file_type(&stat), FileType::Directory | FileType::Symlink) {
+                self.directories.forget();
+            }
+        }
+        Ok(stays)
+    }
+
+    fn remove(&mut self, parent: &Directory, name: &[u8]) -> Result<()> {
+        let stat = rooted::stat(parent.fd(), name)?;
+        rooted::remove(parent.fd(), name).context("remove what stands in the way")?;
+        if matches!(rooted::file_type(&stat), FileType::Directory | FileType::Symlink) {
+            self.directories.forget();
+        }
+        self.made.remove(&(parent.inode(), name.to_vec()));
+        Ok(())
+    }
+
+    fn made(&mut self, parent: &Directory, name: &[u8]) {
+        if self.target == Target::Flat {
+            self.made.insert((parent.inode(), name.to_vec()));
+        }
+    }
+}
+
+fn write_contents(file: BorrowedFd<'_>, entry: &Entry, reader: &mut Input<'_>) -> Result<()> {
+    let Some(segments) = &entry.segments else {
+        return reader.contents(|bytes| write_all(file, bytes, None));
+    };
+    for segment in segments {
+        let mut offset = segment.offset;
+        reader.read_contents(segment.length, &mut |bytes| {
+            write_all(file, bytes, Some(offset))?;
+            offset += bytes.len() as u64;
+            Ok(())
+        })?;
+    }
+    fs::ftruncate(file, entry.size).context("set size of file")
+}
+
+fn write_all(file: BorrowedFd<'_>, mut bytes: &[u8], mut offset: Option<u64>) -> Result<()> {
+    while !bytes.is_empty() {
+        let written = match offset {
+            Some(offset) => rustix::io::pwrite(file, bytes, offset),
+            None => rustix::io::write(file, bytes),
+        };
+        match written {
+            Err(Errno::INTR) => {}
+            written => {
+                let written = written.context("write file")?;
+                bytes = &bytes[written..];
+                offset = offset.map(|offset| offset + written as u64);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn set_opaque(directory: BorrowedFd<'_>) -> Result<()> {
+    let path = rooted::proc_path(directory, b".");
+    fs::lsetxattr(path, whiteout::OPAQUE_XATTR, b"y", XattrFlags::empty())
+        .context("mark directory as opaque")
+}
+
+/// The path of an entry from the root, without `.` and empty components. `..` is resolved as
+/// text, and may not lead out.
+fn clean(path: &[u8]) -> Result<Vec<u8>> {
+    ensure!(path.len() <= MAX_PATH, "path is too long");
+    ensure!(!path.contains(&0), "path with a zero byte");
+    let mut components: Vec<&[u8]> = Vec::new();
+    for component in path.split(|byte| *byte == b'/') {
+        match component {
+            b"" | b"." => {}
+            b".." => ensure!(components.pop().is_some(), "path leads out of the root"),
+            _ => components.push(component),
+        }
+    }
+    Ok(components.join(&b'/'))
+}
+
+/// Cuts a cleaned path into the path of its directory and its name.
+fn split(path: &[u8]) -> (&[u8], &[u8]) {
+    match path.iter().rposition(|byte| *byte == b'/') {
+        Some(slash) => (&path[..slash], &path[slash + 1..]),
+        None => (&[], path),
+    }
+}
+
+fn join(parent: &[u8], name: &[u8]) -> Vec<u8> {
+    if parent.is_empty() { name.to_vec() } else { [parent, b"/", name].concat() }
+}
+
+#[cfg(test)]
+mod tests;
