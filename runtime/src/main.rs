@@ -5,6 +5,8 @@ mod apply;
 #[allow(dead_code, reason = "the commands are not wired yet")]
 mod bundle;
 #[allow(dead_code, reason = "the commands are not wired yet")]
+mod channel;
+#[allow(dead_code, reason = "the commands are not wired yet")]
 mod clock;
 #[allow(dead_code, reason = "the commands are not wired yet")]
 mod error;
@@ -17,6 +19,10 @@ mod log;
 #[allow(dead_code, unused_imports, reason = "the commands are not wired yet")]
 mod plan;
 #[allow(dead_code, reason = "the commands are not wired yet")]
+mod procfs;
+#[allow(dead_code, reason = "the commands are not wired yet")]
+mod rooted;
+#[allow(dead_code, reason = "the commands are not wired yet")]
 mod signals;
 #[allow(dead_code, reason = "the commands are not wired yet")]
 mod spec;
@@ -25,5 +31,7 @@ mod state;
 #[allow(unsafe_code)]
 #[allow(dead_code, reason = "the commands are not wired yet")]
 mod sys;
+#[allow(dead_code, reason = "the commands are not wired yet")]
+mod validate;
 
 fn main() {}

@@ -1,0 +1,189 @@
+//! What the two halves of a start tell each other, over one socket pair.
+//!
+//! ```text
+//!   parent                                   child
+//!     |--- Mapped ----------------------------->|  new user namespace: its ids are mapped
+//!     |--- Placed ----------------------------->|  it is in its cgroup
+//!     |<------------------------------ Prepared-|  mounts are made, the root is not yet entered
+//!     |    prestart, createRuntime hooks        |
+//!     |--- Proceed ---------------------------->|  createContainer hooks, pivot_root, ...
+//!     |<----------------------- Console(master)-|  if it has a terminal
+//!     |<-------------------- Listener(seccomp)--|  if the filter notifies
+//!     |<--------------------------- Warning(..)-|  at any time
+//!     |<---------------------------- Failed(..)-|  at any time, and then it exits
+//!     |<--------------------------------- Ready-|  nothing is left but to wait for `start`
+//! ```
+//!
+//! `exec` has no Prepared and Proceed, and the end of the channel, closed by execve, is its success.
+//! Where a side dies its end closes, so that no wait is for ever.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+
+use anyhow::{Context, Result, bail};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+};
+
+/// Longer texts are cut; the kernel keeps messages of this socket type whole.
+const MAX_TEXT: usize = 16 * 1024;
+
+/// One step of the protocol.
+#[derive(Debug)]
+pub(crate) enum Message {
+    Mapped,
+    Placed,
+    Prepared,
+    Proceed,
+    /// The pid, as the sender sees it, of the process that takes its place.
+    Relayed(i32),
+    Console(OwnedFd),
+    Listener(OwnedFd),
+    Warning(String),
+    Failed(String),
+    Ready,
+}
+
+impl Message {
+    fn tag(&self) -> u8 {
+        match self {
+            Message::Mapped => 0,
+            Message::Placed => 1,
+            Message::Prepared => 2,
+            Message::Proceed => 3,
+            Message::Relayed(_) => 4,
+            Message::Console(_) => 5,
+            Message::Listener(_) => 6,
+            Message::Warning(_) => 7,
+            Message::Failed(_) => 8,
+            Message::Ready => 9,
+        }
+    }
+}
+
+/// One end.
+pub(crate) struct Channel(OwnedFd);
+
+impl Channel {
+    /// Makes both ends.
+    pub(crate) fn pair() -> Result<(Channel, Channel)> {
+        let (a, b) = rustix::net::socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )
+        .context("socketpair")?;
+        Ok((Channel(a), Channel(b)))
+    }
+
+    /// Sends one message.
+    pub(crate) fn send(&self, message: &Message) -> Result<()> {
+        let number;
+        let body: &[u8] = match message {
+            Message::Warning(text) | Message::Failed(text) => {
+                &text.as_bytes()[..text.len().min(MAX_TEXT)]
+            }
+            Message::Relayed(pid) => {
+                number = pid.to_ne_bytes();
+                &number
+            }
+            _ => &[],
+        };
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        let descriptor;
+        if let Message::Console(fd) | Message::Listener(fd) = message {
+            descriptor = [fd.as_fd()];
+            ancillary.push(SendAncillaryMessage::ScmRights(&descriptor));
+        }
+        let tag = [message.tag()];
+        let parts = [IoSlice::new(&tag), IoSlice::new(body)];
+        rustix::io::retry_on_intr(|| {
+            rustix::net::sendmsg(&self.0, &parts, &mut ancillary, SendFlags::NOSIGNAL)
+        })
+        .with_context(|| format!("send {message:?}"))?;
+        Ok(())
+    }
+
+    /// Waits for the next message; `None` when the other side is gone.
+    pub(crate) fn receive(&self) -> Result<Option<Message>> {
+        let mut buffer = [0; MAX_TEXT + 1];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let received = rustix::io::retry_on_intr(|| {
+            rustix::net::recvmsg(
+                &self.0,
+                &mut [IoSliceMut::new(&mut buffer)],
+                &mut ancillary,
+                RecvFlags::CMSG_CLOEXEC,
+            )
+        });
+        let length = match received {
+            // The other end died with unread messages of ours.
+            Err(rustix::io::Errno::CONNRESET) => return Ok(None),
+            received => received.context("receive a message")?.bytes,
+        };
+        let mut descriptor = None;
+        for message in ancillary.drain() {
+            if let RecvAncillaryMessage::ScmRights(mut fds) = message {
+                descriptor = fds.next();
+            }
+        }
+        let Some((tag, body)) = buffer[..length].split_first() else { return Ok(None) };
+        decode(*tag, body, descriptor).map(Some)
+    }
+
+    /// Waits for the one message that may come now.
+    pub(crate) fn expect(&self, tag_of: &Message) -> Result<()> {
+        match self.receive()? {
+            Some(message) if message.tag() == tag_of.tag() => Ok(()),
+            Some(message) => bail!("waited for {tag_of:?}, got {message:?}"),
+            None => bail!("waited for {tag_of:?}, but the runtime is gone"),
+        }
+    }
+}
+
+fn decode(tag: u8, body: &[u8], descriptor: Option<OwnedFd>) -> Result<Message> {
+    let text = || String::from_utf8_lossy(body).into_owned();
+    Ok(match tag {
+        0 => Message::Mapped,
+        1 => Message::Placed,
+        2 => Message::Prepared,
+        3 => Message::Proceed,
+        4 => Message::Relayed(i32::from_ne_bytes(body.try_into().context("read a pid")?)),
+        5 => Message::Console(descriptor.context("no terminal came with the message")?),
+        6 => Message::Listener(descriptor.context("no listener came with the message")?),
+        7 => Message::Warning(text()),
+        8 => Message::Failed(text()),
+        9 => Message::Ready,
+        other => bail!("unknown message {other}"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_arrive_whole_with_their_descriptor() {
+        let (a, b) = Channel::pair().unwrap();
+        a.send(&Message::Failed("why: é".to_owned())).unwrap();
+        a.send(&Message::Relayed(77)).unwrap();
+        a.send(&Message::Console(std::fs::File::open("/dev/null").unwrap().into())).unwrap();
+        assert!(matches!(b.receive().unwrap(), Some(Message::Failed(text)) if text == "why: é"));
+        assert!(matches!(b.receive().unwrap(), Some(Message::Relayed(77))));
+        assert!(matches!(b.receive().unwrap(), Some(Message::Console(_))));
+    }
+
+    #[test]
+    fn the_end_of_the_other_side_ends_the_wait() {
+        let (a, b) = Channel::pair().unwrap();
+        drop(a);
+        assert!(b.receive().unwrap().is_none());
+        assert!(b.expect(&Message::Placed).is_err());
+        assert!(b.send(&Message::Ready).is_err());
+    }
+}

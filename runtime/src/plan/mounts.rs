@@ -1,0 +1,246 @@
+//! Mounts: the words of their options become flags, decided before anything is mounted.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+use rustix::mount::{MountAttrFlags, MountPropagationFlags};
+
+use crate::rooted::clean;
+use crate::spec::Mount;
+
+mod options;
+
+use options::{Effect, OPTIONS};
+
+/// What is mounted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Bind {
+        recursive: bool,
+    },
+    Proc,
+    Sysfs,
+    Tmpfs,
+    Mqueue,
+    /// By the type `cgroup`: whichever version the host has.
+    Cgroup,
+    /// A file system without a device, whose options are words and `key=value`.
+    Virtual,
+    /// Any other, whose data only it understands.
+    Other,
+}
+
+/// Attributes of a mount to set and to clear.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Attributes {
+    pub(crate) set: Bits,
+    pub(crate) clear: Bits,
+}
+
+/// `MOUNT_ATTR_*`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Bits(pub(crate) MountAttrFlags);
+
+impl Default for Bits {
+    fn default() -> Self {
+        Bits(MountAttrFlags::empty())
+    }
+}
+
+impl Attributes {
+    /// Nothing is asked for.
+    pub(crate) fn is_empty(self) -> bool {
+        self.set.0.is_empty() && self.clear.0.is_empty()
+    }
+
+    /// The last of two opposite words wins.
+    fn change(&mut self, flag: MountAttrFlags, on: bool) {
+        let atime = MountAttrFlags::MOUNT_ATTR__ATIME;
+        // The three access time modes are one field, of which relatime is the zero.
+        let mask = if atime.contains(flag) || flag.is_empty() { atime } else { flag };
+        self.set.0.remove(mask);
+        self.clear.0.remove(mask);
+        if mask == atime {
+            // The kernel takes a change of this field only with all of it cleared.
+            self.clear.0.insert(atime);
+            if on {
+                self.set.0.insert(flag);
+            }
+        } else if on {
+            self.set.0.insert(flag);
+        } else {
+            self.clear.0.insert(flag);
+        }
+    }
+}
+
+/// One mount, decided.
+#[derive(Clone, Debug)]
+pub(crate) struct MountPlan {
+    pub(crate) kind: Kind,
+    /// The type as the kernel knows it.
+    pub(crate) filesystem: String,
+    /// For a bind an absolute path on the host.
+    pub(crate) source: PathBuf,
+    /// As config.json has it, for messages.
+    pub(crate) destination: PathBuf,
+    /// Relative to the root and clean.
+    pub(crate) target: PathBuf,
+    pub(crate) attributes: Attributes,
+    pub(crate) recursive: Attributes,
+    /// Words for the file system as a whole: `ro`, `sync`, `dirsync`, `mand`, `lazytime`.
+    pub(crate) superblock: Vec<&'static str>,
+    pub(crate) propagation: Vec<(MountPropagationFlags, bool)>,
+    /// What is left for the file system itself.
+    pub(crate) data: Vec<String>,
+    /// Fill a tmpfs with what it hides.
+    pub(crate) copy_up: bool,
+    pub(crate) remount: bool,
+    /// `MS_*` names, for messages.
+    pub(crate) flag_names: Vec<&'static str>,
+}
+
+impl MountPlan {
+    /// Nothing is to be writable through it, once all is in place.
+    pub(crate) fn read_only(&self) -> bool {
+        self.attributes.set.0.contains(MountAttrFlags::MOUNT_ATTR_RDONLY)
+    }
+}
+
+/// Decides all mounts, in the order given; relative sources of binds start at the bundle.
+pub(crate) fn plan(mounts: &[Mount], bundle: &Path) -> Result<Vec<MountPlan>> {
+    mounts.iter().map(|mount| plan_one(mount, bundle)).collect()
+}
+
+fn plan_one(mount: &Mount, bundle: &Path) -> Result<MountPlan> {
+    let filesystem = mount.typ().clone().unwrap_or_default();
+    let mut plan = MountPlan {
+        kind: Kind::Other,
+        source: mount.source().clone().unwrap_or_default(),
+        destination: mount.destination().clone(),
+        target: clean(mount.destination()),
+        attributes: Attributes::default(),
+        recursive: Attributes::default(),
+        superblock: Vec::new(),
+        propagation: Vec::new(),
+        data: Vec::new(),
+        copy_up: false,
+        remount: false,
+        flag_names: Vec::new(),
+        filesystem,
+    };
+    let mut bind = (plan.filesystem == "bind").then_some(false);
+    for word in mount.options().iter().flatten() {
+        let Some((_, effect, name)) = OPTIONS.iter().find(|(known, ..)| known == word) else {
+            plan.data.push(word.clone());
+            continue;
+        };
+        match *effect {
+            Effect::Bind { recursive } => bind = Some(recursive || bind == Some(true)),
+            Effect::Attribute(flag, on) => plan.attributes.change(flag, on),
+            Effect::Recursive(flag, on) => plan.recursive.change(flag, on),
+            Effect::Propagation(flag, recursive) => plan.propagation.push((flag, recursive)),
+            Effect::Superblock(word, on) => {
+                plan.superblock.retain(|other| *other != word);
+                if on {
+                    plan.superblock.push(word);
+                }
+            }
+            Effect::CopyUp => plan.copy_up = true,
+            Effect::Remount => plan.remount = true,
+            Effect::Idmap => {
+                bail!("mount option {word:?} of {} is not supported", plan.destination.display())
+            }
+            Effect::Nothing => {}
+        }
+        if !name.is_empty() {
+            plan.flag_names.push(name);
+        }
+    }
+    finish(&mut plan, mount, bind, bundle)?;
+    Ok(plan)
+}
+
+fn finish(plan: &mut MountPlan, mount: &Mount, bind: Option<bool>, bundle: &Path) -> Result<()> {
+    let has_mappings =
+        |list: &Option<Vec<crate::spec::IdMapping>>| list.as_ref().is_some_and(|l| !l.is_empty());
+    if has_mappings(mount.uid_mappings()) || has_mappings(mount.gid_mappings()) {
+        bail!("id mappings of mount {} are not supported", plan.destination.display());
+    }
+    if let Some(recursive) = bind {
+        // runc 1.1 drops such options in silence, which helps nobody.
+        if !plan.data.is_empty() {
+            bail!(
+                "bind mounts cannot have any filesystem-specific options applied: {} has {:?}",
+                plan.destination.display(),
+                plan.data
+            );
+        }
+        plan.kind = Kind::Bind { recursive };
+        plan.source = bundle.join(&plan.source);
+        return Ok(());
+    }
+    plan.kind = match plan.filesystem.as_str() {
+        "proc" => Kind::Proc,
+        "sysfs" => Kind::Sysfs,
+        "tmpfs" => Kind::Tmpfs,
+        "mqueue" => Kind::Mqueue,
+        "cgroup" => Kind::Cgroup,
+        "devpts" | "cgroup2" | "ramfs" | "bpf" | "debugfs" | "tracefs" | "securityfs"
+        | "hugetlbfs" | "binfmt_misc" | "pstore" => Kind::Virtual,
+        _ => Kind::Other,
+    };
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn planned(options: &str) -> Result<MountPlan> {
+        let json =
+            format!(r#"{{"destination":"/x","type":"tmpfs","source":"s","options":{options}}}"#);
+        plan_one(&serde_json::from_str(&json).unwrap(), Path::new("/bundle"))
+    }
+
+    #[test]
+    fn the_last_of_two_opposites_wins() {
+        let plan = planned(r#"["ro","nosuid","rw","suid","nosuid","exec"]"#).unwrap();
+        assert_eq!(plan.attributes.set.0, MountAttrFlags::MOUNT_ATTR_NOSUID);
+        assert!(plan.attributes.clear.0.contains(MountAttrFlags::MOUNT_ATTR_NOEXEC));
+        assert!(!plan.read_only());
+    }
+
+    #[test]
+    fn access_time_modes_replace_each_other() {
+        let plan = planned(r#"["noatime","strictatime"]"#).unwrap();
+        assert_eq!(plan.attributes.set.0, MountAttrFlags::MOUNT_ATTR_STRICTATIME);
+        assert_eq!(plan.attributes.clear.0, MountAttrFlags::MOUNT_ATTR__ATIME);
+    }
+
+    #[test]
+    fn unknown_words_go_to_the_file_system() {
+        let plan = planned(r#"["size=64k","mode=755","tmpcopyup"]"#).unwrap();
+        assert_eq!(plan.data, ["size=64k", "mode=755"]);
+        assert!(plan.copy_up);
+    }
+
+    #[test]
+    fn a_bind_starts_at_the_bundle_and_takes_no_data() {
+        let plan = planned(r#"["rbind","rro"]"#).unwrap();
+        assert_eq!(plan.kind, Kind::Bind { recursive: true });
+        assert_eq!(plan.source, Path::new("/bundle/s"));
+        assert_eq!(plan.recursive.set.0, MountAttrFlags::MOUNT_ATTR_RDONLY);
+        let error = planned(r#"["bind","size=1"]"#).unwrap_err().to_string();
+        assert!(error.starts_with("bind mounts cannot have any filesystem-specific options"));
+    }
+
+    #[test]
+    fn propagation_words_keep_their_order() {
+        let plan = planned(r#"["rslave","shared"]"#).unwrap();
+        assert_eq!(
+            plan.propagation,
+            [(MountPropagationFlags::DOWNSTREAM, true), (MountPropagationFlags::SHARED, false)]
+        );
+    }
+}

@@ -1,0 +1,81 @@
+//! Access to /proc that a container can't divert: an instance of our own or one that was verified,
+//! never a path through the container's mounts (CVE-2025-52881).
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
+
+use crate::rooted::open_beneath;
+
+const PROC_SUPER_MAGIC: u64 = 0x9fa0;
+const PROC_ROOT_INODE: u64 = 1;
+
+/// The root of a trusted procfs.
+pub(crate) struct Procfs(OwnedFd);
+
+impl Procfs {
+    /// Takes a mount that we made ourselves.
+    pub(crate) fn from_mount(root: OwnedFd) -> Self {
+        Procfs(root)
+    }
+
+    /// Makes a procfs that is mounted nowhere; where the rights for that are missing, takes the
+    /// host's, which the container has not been able to touch.
+    pub(crate) fn private() -> Result<Self> {
+        match detached() {
+            Ok(root) => Ok(Procfs(root)),
+            Err(_) => Self::of_host(),
+        }
+    }
+
+    fn of_host() -> Result<Self> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let root = rustix::fs::open("/proc", flags, Mode::empty()).context("open /proc")?;
+        if !is_procfs(root.as_fd())? || rustix::fs::fstat(&root)?.st_ino != PROC_ROOT_INODE {
+            bail!("/proc is not the root of a procfs");
+        }
+        Ok(Procfs(root))
+    }
+
+    /// Opens a file that is no link and has nothing mounted over it.
+    pub(crate) fn open(&self, path: &Path, flags: OFlags) -> Result<OwnedFd> {
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS;
+        open_beneath(self.0.as_fd(), path, flags, Mode::empty(), resolve)
+            .with_context(|| format!("open /proc/{}", path.display()))
+    }
+
+    /// Opens anew what `descriptor` is a handle of.
+    pub(crate) fn reopen(&self, descriptor: BorrowedFd, flags: OFlags) -> Result<OwnedFd> {
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS;
+        // "self" is a symlink, and a pid of ours need not be this procfs's: take the link's text.
+        let link =
+            rustix::fs::readlinkat(&self.0, "self", Vec::new()).context("readlink /proc/self")?;
+        let directory = Path::new(OsStr::from_bytes(link.as_bytes())).join("fd");
+        let path_flags = OFlags::PATH | OFlags::DIRECTORY;
+        let fds = open_beneath(self.0.as_fd(), &directory, path_flags, Mode::empty(), resolve)
+            .context("open /proc/self/fd")?;
+        let name = descriptor.as_raw_fd().to_string();
+        rustix::fs::openat(&fds, &name, flags | OFlags::CLOEXEC, Mode::empty())
+            .with_context(|| format!("open /proc/self/fd/{name}"))
+    }
+}
+
+fn detached() -> rustix::io::Result<OwnedFd> {
+    let context = rustix::mount::fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    rustix::mount::fsconfig_create(&context)?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID
+        | MountAttrFlags::MOUNT_ATTR_NODEV
+        | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+}
+
+/// Whether `file` lies in a procfs.
+pub(crate) fn is_procfs(file: BorrowedFd) -> Result<bool> {
+    let kind = rustix::fs::fstatfs(file).context("fstatfs")?.f_type;
+    Ok(u64::try_from(kind).is_ok_and(|kind| kind == PROC_SUPER_MAGIC))
+}

@@ -1,0 +1,315 @@
+//! Refuses what can't be meant: one small check per section of config.json, all run before any
+//! planning. The texts are runc's, since engines and people search for them.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+
+use crate::bundle::Bundle;
+use crate::plan::namespaces::{Kind, Namespaces};
+use crate::plan::sysctl;
+use crate::rooted::clean;
+use crate::spec::{Linux, Mount, Process, Spec};
+
+/// What a check looks at.
+struct Subject<'a> {
+    bundle: &'a Bundle,
+    spec: &'a Spec,
+    linux: &'a Linux,
+    namespaces: Namespaces,
+}
+
+type Check = fn(&Subject) -> Result<()>;
+
+const CHECKS: &[Check] = &[
+    version,
+    process,
+    root,
+    hostname,
+    domainname,
+    mount_destinations,
+    masks_need_a_mount_namespace,
+    user_namespace,
+    cgroup_namespace,
+    time_namespace,
+    sysctls,
+    labels,
+    not_yet,
+];
+
+/// Runs every check; the first failure is returned.
+pub(crate) fn validate(bundle: &Bundle) -> Result<()> {
+    let spec = &bundle.spec;
+    let empty = Linux::default();
+    let linux = spec.linux.as_ref().unwrap_or(&empty);
+    let namespaces = Namespaces::plan(linux)?;
+    let subject = Subject { bundle, spec, linux, namespaces };
+    CHECKS.iter().try_for_each(|check| check(&subject))
+}
+
+fn version(subject: &Subject) -> Result<()> {
+    let version = &subject.spec.oci_version;
+    let major = version.split('.').next().unwrap_or_default();
+    if !version.is_empty() && major != "1" {
+        bail!("unsupported ociVersion {version:?}: only 1.x is known");
+    }
+    Ok(())
+}
+
+fn process(subject: &Subject) -> Result<()> {
+    process_block(subject.spec.process.as_ref().context("process property must not be empty")?)
+}
+
+/// What holds for the process of config.json and for that of `exec` alike.
+pub(crate) fn process_block(process: &Process) -> Result<()> {
+    if process.cwd.is_empty() {
+        bail!("Cwd property must not be empty");
+    }
+    if !Path::new(&process.cwd).is_absolute() {
+        bail!("Cwd must be an absolute path");
+    }
+    if process.args.is_empty() {
+        bail!("args must not be empty");
+    }
+    for (index, limit) in process.rlimits.iter().enumerate() {
+        if process.rlimits[..index].iter().any(|earlier| earlier.kind == limit.kind) {
+            bail!("rlimit {} is given twice", limit.kind);
+        }
+    }
+    Ok(())
+}
+
+fn root(subject: &Subject) -> Result<()> {
+    if subject.spec.root.as_ref().is_none_or(|root| root.path.is_empty()) {
+        bail!("root must be specified");
+    }
+    let path = &subject.bundle.rootfs;
+    let metadata = std::fs::symlink_metadata(path)
+        .with_context(|| format!("invalid rootfs: stat {}", path.display()))?;
+    if metadata.is_symlink() {
+        bail!("invalid rootfs: not an absolute path, or a symlink");
+    }
+    if !metadata.is_dir() {
+        bail!("invalid rootfs: {} is not a directory", path.display());
+    }
+    Ok(())
+}
+
+fn hostname(subject: &Subject) -> Result<()> {
+    if !subject.spec.hostname.is_empty() && !subject.namespaces.has(Kind::Uts) {
+        bail!("unable to set hostname without a private UTS namespace");
+    }
+    Ok(())
+}
+
+fn domainname(subject: &Subject) -> Result<()> {
+    if !subject.spec.domainname.is_empty() && !subject.namespaces.has(Kind::Uts) {
+        bail!("unable to set domainname without a private UTS namespace");
+    }
+    Ok(())
+}
+
+fn mount_destinations(subject: &Subject) -> Result<()> {
+    subject.spec.mounts.iter().try_for_each(mount_destination)?;
+    if !subject.spec.mounts.is_empty() && !subject.namespaces.has(Kind::Mount) {
+        bail!("unable to mount without a private mount namespace");
+    }
+    Ok(())
+}
+
+/// Files of /proc that lxcfs and its like may replace; anything else there would lie to us too.
+const REPLACEABLE: [&str; 10] = [
+    "proc/cpuinfo",
+    "proc/diskstats",
+    "proc/meminfo",
+    "proc/stat",
+    "proc/swaps",
+    "proc/uptime",
+    "proc/loadavg",
+    "proc/slabinfo",
+    "proc/sys/kernel/ns_last_pid",
+    "proc/sys/crypto/fips_enabled",
+];
+
+fn mount_destination(mount: &Mount) -> Result<()> {
+    let target = clean(mount.destination());
+    if target.as_os_str().is_empty() {
+        bail!("mount destination {:?} is the root itself", mount.destination());
+    }
+    let inside = target.starts_with("proc") && target != Path::new("proc");
+    if inside && !REPLACEABLE.iter().any(|path| target == Path::new(path)) {
+        bail!("\"/{}\" cannot be mounted because it is inside /proc", target.display());
+    }
+    Ok(())
+}
+
+fn masks_need_a_mount_namespace(subject: &Subject) -> Result<()> {
+    let linux = subject.linux;
+    let asked = !linux.masked_paths.is_empty() || !linux.readonly_paths.is_empty();
+    if asked && !subject.namespaces.has(Kind::Mount) {
+        bail!("unable to restrict sys entries without a private MNT namespace");
+    }
+    Ok(())
+}
+
+fn user_namespace(subject: &Subject) -> Result<()> {
+    let linux = subject.linux;
+    let mapped = !linux.uid_mappings.is_empty() || !linux.gid_mappings.is_empty();
+    if mapped && !subject.namespaces.has(Kind::User) {
+        bail!("user namespace mappings specified, but user namespace isn't enabled in the config");
+    }
+    if subject.namespaces.is_new(Kind::User) {
+        if linux.uid_mappings.is_empty() {
+            bail!("user namespaces enabled, but no uid mappings found");
+        }
+        if linux.gid_mappings.is_empty() {
+            bail!("user namespaces enabled, but no gid mappings found");
+        }
+    }
+    Ok(())
+}
+
+fn cgroup_namespace(subject: &Subject) -> Result<()> {
+    let present = Path::new("/proc/self/ns/cgroup").exists();
+    if subject.namespaces.has(Kind::Cgroup) && !present {
+        bail!("cgroup namespaces aren't enabled in the kernel");
+    }
+    Ok(())
+}
+
+fn time_namespace(subject: &Subject) -> Result<()> {
+    if subject.linux.time_offsets.is_empty() {
+        return Ok(());
+    }
+    if !subject.namespaces.has(Kind::Time) {
+        bail!("time namespace offsets specified, but time namespace isn't enabled in the config");
+    }
+    for (clock, offset) in &subject.linux.time_offsets {
+        if clock != "boottime" && clock != "monotonic" {
+            bail!("unknown clock {clock:?} in time namespace offsets");
+        }
+        if offset.nanosecs >= 1_000_000_000 {
+            bail!("invalid offset of clock {clock:?}: nanosecs is not below a second");
+        }
+    }
+    Ok(())
+}
+
+/// System V IPC settings, which an IPC namespace has of its own.
+const IPC_SYSCTLS: [&str; 8] = [
+    "kernel/msgmax",
+    "kernel/msgmnb",
+    "kernel/msgmni",
+    "kernel/sem",
+    "kernel/shmall",
+    "kernel/shmmax",
+    "kernel/shmmni",
+    "kernel/shm_rmid_forced",
+];
+
+fn sysctls(subject: &Subject) -> Result<()> {
+    let namespaces = &subject.namespaces;
+    for key in subject.linux.sysctl.keys() {
+        let path = sysctl(key);
+        if path.components().any(|part| !matches!(part, std::path::Component::Normal(_))) {
+            bail!("sysctl {key:?} is not a name");
+        }
+        let needed = if IPC_SYSCTLS.iter().any(|known| path == Path::new(known))
+            || path.starts_with("fs/mqueue")
+        {
+            Kind::Ipc
+        } else if path.starts_with("net") {
+            Kind::Network
+        } else if path == Path::new("kernel/domainname") {
+            Kind::Uts
+        } else if path == Path::new("kernel/hostname") {
+            // It would race with the hostname of config.json.
+            bail!("sysctl {key:?} is not allowed as it conflicts with the OCI \"hostname\" field");
+        } else if path.starts_with("user") {
+            Kind::User
+        } else {
+            bail!("sysctl {key:?} is not in a separate kernel namespace");
+        };
+        if !namespaces.has(needed) {
+            bail!("sysctl {key:?} is not allowed in the hosts {} namespace", needed.name());
+        }
+    }
+    Ok(())
+}
+
+/// A label that would be ignored is a missing wall.
+fn labels(subject: &Subject) -> Result<()> {
+    let process = subject.spec.process.as_ref();
+    let selinux = process.is_some_and(|process| !process.selinux_label.is_empty())
+        || !subject.linux.mount_label.is_empty();
+    if selinux && !Path::new("/sys/fs/selinux/enforce").exists() {
+        bail!("selinux label is specified in config, but selinux is disabled or not supported");
+    }
+    Ok(())
+}
+
+/// Settings that we know of and do not carry out: to go on without them would be a lie.
+fn not_yet(subject: &Subject) -> Result<()> {
+    let linux = subject.linux;
+    let process = subject.spec.process.as_ref();
+    let asked = [
+        ("linux.intelRdt", linux.intel_rdt.is_some()),
+        ("linux.memoryPolicy", linux.memory_policy.is_some()),
+        ("linux.netDevices", !linux.net_devices.is_empty()),
+        ("linux.personality", linux.personality.is_some()),
+        ("process.scheduler", process.is_some_and(|process| process.scheduler.is_some())),
+        ("process.ioPriority", process.is_some_and(|process| process.io_priority.is_some())),
+    ];
+    match asked.iter().find(|(_, asked)| *asked) {
+        Some((name, _)) => bail!("{name} is not supported"),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(edit: &str) -> String {
+        let sound =
+            r#"{"ociVersion":"1.0.2","process":{"args":["x"],"cwd":"/"},"root":{"path":"/"}}"#;
+        let mut document: serde_json::Value = serde_json::from_str(sound).unwrap();
+        let edit: serde_json::Value = serde_json::from_str(&format!("{{{edit}}}")).unwrap();
+        document.as_object_mut().unwrap().extend(edit.as_object().unwrap().clone());
+        let spec = crate::spec::parse(document.to_string().as_bytes()).unwrap();
+        let bundle = Bundle { dir: "/".into(), rootfs: "/".into(), spec, raw: Vec::new() };
+        validate(&bundle).err().map_or_else(String::new, |error| format!("{error:#}"))
+    }
+
+    #[test]
+    fn a_sound_document_passes() {
+        assert_eq!(refusal(r#""hostname":"""#), "");
+    }
+
+    #[test]
+    fn each_flaw_is_named() {
+        for (edit, text) in [
+            (r#""hostname":"h""#, "unable to set hostname without a private UTS namespace"),
+            (r#""process":null"#, "process property must not be empty"),
+            (r#""root":null"#, "root must be specified"),
+            (r#""process":{"args":["x"],"cwd":""}"#, "Cwd property must not be empty"),
+            (r#""process":{"args":["x"],"cwd":"a"}"#, "Cwd must be an absolute path"),
+            (r#""process":{"cwd":"/"}"#, "args must not be empty"),
+            (r#""ociVersion":"2.0.0""#, "unsupported ociVersion \"2.0.0\""),
+            (
+                r#""linux":{"sysctl":{"kernel.panic":"1"}}"#,
+                "sysctl \"kernel.panic\" is not in a separate kernel namespace",
+            ),
+            (r#""linux":{"sysctl":{"net/../kernel/panic":"1"}}"#, "is not a name"),
+            (r#""linux":{"namespaces":[{"type":"user"}]}"#, "no uid mappings found"),
+            (
+                r#""mounts":[{"destination":"/proc/self/attr","type":"tmpfs"}]"#,
+                "\"/proc/self/attr\" cannot be mounted because it is inside /proc",
+            ),
+            (r#""mounts":[{"destination":"/..","type":"tmpfs"}]"#, "is the root itself"),
+        ] {
+            let found = refusal(edit);
+            assert!(found.contains(text), "{edit}: {found}");
+        }
+    }
+}
