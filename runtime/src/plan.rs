@@ -9,6 +9,7 @@ use rustix::mount::MountPropagationFlags;
 use crate::rooted::clean;
 use crate::spec::{Hooks, Spec};
 
+pub(crate) mod cgroup;
 pub(crate) mod devices;
 pub(crate) mod mounts;
 pub(crate) mod namespaces;
