@@ -4,6 +4,8 @@
 mod apply;
 #[allow(dead_code, reason = "the commands are not wired yet")]
 mod bundle;
+#[allow(dead_code, unused_imports, reason = "the commands are not wired yet")]
+mod cgroup;
 #[allow(dead_code, reason = "the commands are not wired yet")]
 mod channel;
 #[allow(dead_code, reason = "the commands are not wired yet")]

@@ -6,6 +6,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use rustix::mount::{MountAttrFlags, MountPropagationFlags};
 
+pub(crate) mod bpf;
+pub(crate) mod pidfd;
 pub(crate) mod seccomp;
 
 /// What `clone3` gives to the two sides.

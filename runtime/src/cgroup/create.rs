@@ -1,0 +1,254 @@
+//! Making the directories, so that limits can be set in them, and putting processes there.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Error, Result, anyhow, bail};
+use rustix::io::Errno;
+
+use super::files::{Dir, FileError};
+use super::{Cgroup, Hierarchy, Mode, Privilege, pause};
+use crate::plan::cgroup::CgroupPlan;
+
+/// Another runtime may remove an empty parent while we are on the way down.
+const CREATE_ATTEMPTS: u32 = 10;
+const ENTER_ATTEMPTS: u32 = 5;
+const ENTER_PAUSE: Duration = Duration::from_millis(30);
+
+impl Cgroup {
+    /// Makes the cgroup in every hierarchy, or nothing. Without privilege, a path in the spec or
+    /// limits, a hierarchy that we may not write to is given up: the container then stays in
+    /// our own cgroup there, and [`Cgroup::record`] no longer names it.
+    pub(crate) fn create(&mut self, plan: &CgroupPlan) -> Result<()> {
+        self.check_unused()?;
+        let mut made = Vec::new();
+        let mut usable = Vec::new();
+        for hierarchy in &self.hierarchies {
+            let result = match self.mode {
+                Mode::V2 => create_unified(hierarchy, plan, &mut made),
+                Mode::V1 | Mode::Hybrid => create_v1(hierarchy, plan, &mut made),
+            };
+            match result {
+                Ok(()) => usable.push(hierarchy.clone()),
+                Err(error) if self.may_do_without(&error) => {
+                    if self.mode == Mode::V2 && plan.controllers().next().is_some() {
+                        return Err(undo(&made, error).context(
+                            "rootless needs no limits + no cgrouppath when no permission is \
+                             granted for cgroups",
+                        ));
+                    }
+                }
+                Err(error) => return Err(undo(&made, error)),
+            }
+        }
+        self.hierarchies = usable;
+        made.retain(|path| self.hierarchies.iter().all(|hierarchy| hierarchy.path != *path));
+        self.made_parents = made;
+        Ok(())
+    }
+
+    /// Refuses a cgroup that has processes or is frozen: the container would share its fate with
+    /// strangers, or hang at once.
+    pub(crate) fn check_unused(&self) -> Result<()> {
+        let processes = self.pids()?.len();
+        if processes != 0 {
+            bail!("container's cgroup is not empty: {processes} process(es) found");
+        }
+        if self.is_frozen()? {
+            bail!("container's cgroup unexpectedly frozen");
+        }
+        Ok(())
+    }
+
+    /// Moves a process into the cgroup, in every hierarchy.
+    pub(crate) fn enter(&mut self, pid: i32) -> Result<()> {
+        let mut usable = Vec::new();
+        for hierarchy in &self.hierarchies {
+            match enter(&hierarchy.path, pid) {
+                Ok(()) => usable.push(hierarchy.clone()),
+                Err(error) if self.mode != Mode::V2 && self.may_do_without(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.hierarchies = usable;
+        Ok(())
+    }
+
+    fn may_do_without(&self, error: &Error) -> bool {
+        let denied = error.chain().any(|cause| {
+            cause.downcast_ref::<FileError>().is_some_and(|error| {
+                matches!(error.errno, Errno::ACCESS | Errno::PERM | Errno::ROFS)
+            })
+        });
+        denied && self.privilege == Privilege::Rootless && !self.explicit
+    }
+}
+
+fn enter(path: &Path, pid: i32) -> Result<()> {
+    let dir = Dir::open(path)?;
+    for attempt in 1.. {
+        match dir.write("cgroup.procs", &pid.to_string()) {
+            Ok(()) => break,
+            // The task may be too young to be moved.
+            Err(error) if error.errno == Errno::INVAL && attempt < ENTER_ATTEMPTS => {
+                pause(ENTER_PAUSE)?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Removes what was made, innermost first; what can't be removed is told beside the cause.
+fn undo(made: &[PathBuf], cause: Error) -> Error {
+    let failures: Vec<String> = made
+        .iter()
+        .rev()
+        .filter_map(|path| {
+            let (parent, name) = (path.parent()?, path.file_name()?.to_str()?);
+            Dir::open(parent).and_then(|dir| dir.remove_child(name)).err()
+        })
+        .map(|error| format!("{error}: {}", error.errno))
+        .collect();
+    if failures.is_empty() { cause } else { cause.context(failures.join("; ")) }
+}
+
+/// The cgroups from the mount point down to `path` that exist, and the names that are missing.
+fn descend(path: &Path) -> Result<(Vec<Dir>, Vec<&str>)> {
+    let mut existing = Vec::new();
+    let mut missing = Vec::new();
+    for ancestor in path.ancestors() {
+        match Dir::open(ancestor) {
+            Ok(dir) => existing.push(dir),
+            Err(error) if error.errno == Errno::NOENT && existing.is_empty() => {
+                let name = ancestor.file_name().and_then(|name| name.to_str());
+                missing.push(name.ok_or_else(|| anyhow!("cgroup path is not UTF-8"))?);
+            }
+            // Above the mount point.
+            Err(error) if error.errno == Errno::NODEV && !existing.is_empty() => break,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    existing.reverse();
+    missing.reverse();
+    Ok((existing, missing))
+}
+
+/// Makes the missing part of `path`; `prepare` sees every level with its parent, outermost first.
+fn make(
+    path: &Path,
+    made: &mut Vec<PathBuf>,
+    mut prepare: impl FnMut(&Dir, Option<&Dir>) -> Result<()>,
+) -> Result<()> {
+    for attempt in 1.. {
+        let (existing, missing) = descend(path)?;
+        let mut parent: Option<Dir> = None;
+        for dir in existing {
+            prepare(&dir, parent.as_ref())?;
+            parent = Some(dir);
+        }
+        let mut vanished = false;
+        for name in missing {
+            let Some(dir) = parent.take() else { bail!("no cgroup file system at {path:?}") };
+            match dir.make_child(name) {
+                Ok((child, new)) => {
+                    if new {
+                        made.push(child.path.clone());
+                    }
+                    prepare(&child, Some(&dir))?;
+                    parent = Some(child);
+                }
+                Err(error) if error.errno == Errno::NOENT && attempt < CREATE_ATTEMPTS => {
+                    vanished = true;
+                    break;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        if !vanished {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn create_v1(hierarchy: &Hierarchy, plan: &CgroupPlan, made: &mut Vec<PathBuf>) -> Result<()> {
+    let cpuset = hierarchy.has("cpuset");
+    make(&hierarchy.path, made, |dir, parent| match parent {
+        Some(parent) if cpuset => {
+            let own = dir.path == hierarchy.path;
+            inherit_cpuset(dir, parent, |file| own && plan.sets(file))
+        }
+        _ => Ok(()),
+    })
+}
+
+/// A new v1 cpuset is empty, and no task may enter an empty one. What the plan sets is left out:
+/// the parent's list could collide with an exclusive sibling.
+fn inherit_cpuset(dir: &Dir, parent: &Dir, planned: impl Fn(&str) -> bool) -> Result<()> {
+    for name in ["cpus", "mems"] {
+        let prefixed = format!("cpuset.{name}");
+        if planned(&prefixed) {
+            continue;
+        }
+        let file = if dir.exists(&prefixed)? { &prefixed } else { name };
+        if dir.read(file)?.trim().is_empty() {
+            dir.write(file, parent.read(file)?.trim())?;
+        }
+    }
+    Ok(())
+}
+
+fn create_unified(hierarchy: &Hierarchy, plan: &CgroupPlan, made: &mut Vec<PathBuf>) -> Result<()> {
+    let domain = plan
+        .controllers()
+        .any(|controller| matches!(controller, "memory" | "io" | "cpu" | "hugetlb"));
+    make(&hierarchy.path, made, |dir, parent| {
+        if parent.is_some() {
+            adapt_type(dir, domain)?;
+        }
+        if dir.path != hierarchy.path {
+            delegate_controllers(dir)?;
+        }
+        Ok(())
+    })
+}
+
+/// Beneath a cgroup with processes only threaded cgroups, with the controllers that know threads,
+/// are possible.
+fn adapt_type(dir: &Dir, domain: bool) -> Result<()> {
+    let kind = dir.read_if_exists("cgroup.type")?.unwrap_or_default();
+    match (kind.trim(), domain) {
+        ("domain invalid", true) => bail!(
+            "cannot enter cgroupv2 {:?} with domain controllers -- it is in an invalid state",
+            dir.path
+        ),
+        ("domain invalid", false) => dir.write("cgroup.type", "threaded")?,
+        (kind @ ("threaded" | "domain threaded"), true) => bail!(
+            "cannot enter cgroupv2 {:?} with domain controllers -- it is in {kind} mode",
+            dir.path
+        ),
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Hands every controller down that is not yet. One that can't be (another owner, processes in
+/// the way) shows when its limit is set.
+fn delegate_controllers(dir: &Dir) -> Result<()> {
+    let available = dir.read("cgroup.controllers")?;
+    let enabled = dir.read("cgroup.subtree_control")?;
+    let missing: Vec<String> = available
+        .split_whitespace()
+        .filter(|name| !enabled.split_whitespace().any(|known| known == *name))
+        .map(|name| format!("+{name}"))
+        .collect();
+    if missing.is_empty() || dir.write("cgroup.subtree_control", &missing.join(" ")).is_ok() {
+        return Ok(());
+    }
+    for controller in missing {
+        // One that refuses must not keep the others back; `apply` tells of it if it is wanted.
+        let _refused = dir.write("cgroup.subtree_control", &controller);
+    }
+    Ok(())
+}

@@ -1,0 +1,248 @@
+//! v2 has no device files: a program attached to the cgroup decides on every access.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use anyhow::{Context, Result};
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
+
+use super::files::Dir;
+use crate::plan::cgroup::DevicePlan;
+use crate::plan::cgroup::devices::{Access, Device, Kind};
+use crate::sys::bpf::{self, Instruction};
+
+/// Puts the program for `plan` in the place of all device programs that are on the cgroup.
+pub(super) fn attach(dir: &Dir, plan: &DevicePlan) -> Result<()> {
+    let cgroup = dir.as_fd();
+    let old = attached(cgroup);
+    if plan.allows_all() {
+        // Nothing to enforce; where programs can't even be listed there is none of ours.
+        return old.map_or(Ok(()), |old| detach(cgroup, &old));
+    }
+    let old = old?;
+    let program = load(&assemble(plan)?).context("failed to call BPF_PROG_LOAD")?;
+    if let [single] = old.as_slice() {
+        // At no moment is the cgroup without a program.
+        return bpf::attach_device_program(cgroup, program.as_fd(), Some(single.as_fd()))
+            .context("failed to call BPF_PROG_ATTACH");
+    }
+    bpf::attach_device_program(cgroup, program.as_fd(), None)
+        .context("failed to call BPF_PROG_ATTACH")?;
+    detach(cgroup, &old)
+}
+
+/// Programs that we may not open (an LSM's label) only restrict further: they stay.
+fn attached(cgroup: BorrowedFd<'_>) -> Result<Vec<OwnedFd>> {
+    let ids = bpf::device_programs(cgroup).context("bpf_prog_query(BPF_CGROUP_DEVICE) failed")?;
+    let mut programs = Vec::new();
+    for id in ids {
+        match bpf::program_by_id(id) {
+            Ok(program) => programs.push(program),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+            Err(error) => return Err(error).context("cannot fetch program from id"),
+        }
+    }
+    Ok(programs)
+}
+
+fn detach(cgroup: BorrowedFd<'_>, programs: &[OwnedFd]) -> Result<()> {
+    for program in programs {
+        bpf::detach_device_program(cgroup, program.as_fd())
+            .context("failed to call BPF_PROG_DETACH (BPF_CGROUP_DEVICE) on old filter program")?;
+    }
+    Ok(())
+}
+
+/// Before 5.11 programs count as locked memory, and the refusal is EPERM. The limit is put back:
+/// the container must not inherit it.
+fn load(instructions: &[Instruction]) -> Result<OwnedFd> {
+    let refused = match bpf::load_device_program(instructions) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => error,
+        other => return Ok(other?),
+    };
+    let (soft, hard) = getrlimit(Resource::RLIMIT_MEMLOCK).context("getrlimit RLIMIT_MEMLOCK")?;
+    if setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY).is_err() {
+        return Err(refused.into());
+    }
+    let result = bpf::load_device_program(instructions);
+    setrlimit(Resource::RLIMIT_MEMLOCK, soft, hard).context("setrlimit RLIMIT_MEMLOCK")?;
+    Ok(result?)
+}
+
+const CONTEXT: u8 = 1;
+const KIND: u8 = 2;
+const ACCESS: u8 = 3;
+const MAJOR: u8 = 4;
+const MINOR: u8 = 5;
+
+const LOAD_WORD: u8 = 0x61;
+const MOVE: u8 = 0xb4;
+const MOVE_REGISTER: u8 = 0xbc;
+const AND: u8 = 0x54;
+const SHIFT_RIGHT: u8 = 0x74;
+// 32-bit comparisons (5.1): the 64-bit ones extend the sign of numbers beyond 2^31.
+const JUMP_IF_NOT_EQUAL: u8 = 0x56;
+const JUMP_IF_BITS: u8 = 0x46;
+const JUMP: u8 = 0x05;
+const EXIT: u8 = 0x95;
+
+/// Register 0 holds the exceptions' verdict until the end; an exception that matches leaves.
+fn assemble(plan: &DevicePlan) -> Result<Vec<Instruction>> {
+    let mut program = vec![
+        // struct bpf_cgroup_dev_ctx: kind and access in one word, major, minor.
+        Instruction { registers: CONTEXT << 4 | KIND, ..instruction(LOAD_WORD, 0, 0) },
+        Instruction { registers: KIND << 4 | ACCESS, ..instruction(MOVE_REGISTER, 0, 0) },
+        instruction(AND, KIND, 0xffff),
+        instruction(SHIFT_RIGHT, ACCESS, 16),
+        Instruction { registers: CONTEXT << 4 | MAJOR, offset: 4, ..instruction(LOAD_WORD, 0, 0) },
+        Instruction { registers: CONTEXT << 4 | MINOR, offset: 8, ..instruction(LOAD_WORD, 0, 0) },
+        instruction(MOVE, 0, i32::from(!plan.default_allow)),
+    ];
+    for (device, access) in &plan.exceptions {
+        program.extend(exception(*device, *access, plan.default_allow)?);
+    }
+    program.push(instruction(MOVE, 0, i32::from(plan.default_allow)));
+    program.push(instruction(EXIT, 0, 0));
+    Ok(program)
+}
+
+/// An allowance must cover all that is asked; a denial strikes if it covers any of it.
+fn exception(device: Device, access: Access, deny: bool) -> Result<Vec<Instruction>> {
+    let kind = match device.kind {
+        Kind::Block => 1,
+        Kind::Char => 2,
+    };
+    let mut block = vec![instruction(JUMP_IF_NOT_EQUAL, KIND, kind)];
+    if access != Access::ALL {
+        let bits = access.bits();
+        if deny {
+            let skip = instruction(JUMP_IF_BITS, ACCESS, bits.into());
+            block.push(Instruction { offset: 1, ..skip });
+            block.push(instruction(JUMP, 0, 0));
+        } else {
+            let others = Access::ALL.bits() & !bits;
+            block.push(instruction(JUMP_IF_BITS, ACCESS, others.into()));
+        }
+    }
+    for (register, number) in [(MAJOR, device.major), (MINOR, device.minor)] {
+        if let Some(number) = number {
+            block.push(instruction(JUMP_IF_NOT_EQUAL, register, number.cast_signed()));
+        }
+    }
+    block.push(instruction(EXIT, 0, 0));
+    let length = block.len();
+    for (index, instruction) in block.iter_mut().enumerate() {
+        let jumps = matches!(instruction.code, JUMP_IF_NOT_EQUAL | JUMP_IF_BITS | JUMP);
+        if jumps && instruction.offset == 0 {
+            instruction.offset = i16::try_from(length - index - 1)?;
+        }
+    }
+    Ok(block)
+}
+
+fn instruction(code: u8, register: u8, immediate: i32) -> Instruction {
+    Instruction { code, registers: register, offset: 0, immediate }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs the program on one access; true if it is allowed.
+    fn run(program: &[Instruction], kind: u32, access: u32, major: u32, minor: u32) -> bool {
+        let context = [access << 16 | kind, major, minor];
+        let mut registers = [0u32; 6];
+        let mut next = 0;
+        loop {
+            let Instruction { code, registers: both, offset, immediate } = program[next];
+            let (to, from) = (usize::from(both & 15), usize::from(both >> 4));
+            let value = immediate.cast_unsigned();
+            next += 1;
+            let jump = match code {
+                LOAD_WORD => {
+                    assert_eq!(from, usize::from(CONTEXT));
+                    registers[to] = context[usize::try_from(offset).unwrap() / 4];
+                    false
+                }
+                MOVE => {
+                    registers[to] = value;
+                    false
+                }
+                MOVE_REGISTER => {
+                    registers[to] = registers[from];
+                    false
+                }
+                AND => {
+                    registers[to] &= value;
+                    false
+                }
+                SHIFT_RIGHT => {
+                    registers[to] >>= value;
+                    false
+                }
+                JUMP => true,
+                JUMP_IF_NOT_EQUAL => registers[to] != value,
+                JUMP_IF_BITS => registers[to] & value != 0,
+                EXIT => return registers[0] == 1,
+                other => panic!("instruction {other:#x}"),
+            };
+            if jump {
+                next += usize::try_from(offset).unwrap();
+            }
+        }
+    }
+
+    const MKNOD: u32 = 1;
+    const READ: u32 = 2;
+    const WRITE: u32 = 4;
+    const BLOCK: u32 = 1;
+    const CHAR: u32 = 2;
+
+    #[test]
+    fn an_allow_list_needs_the_whole_access() {
+        let plan =
+            DevicePlan::from_list("c *:* m\nc 1:3 rwm\nb 8:* r\nc *:7 rw\nc 4294967295:0 r\n")
+                .unwrap();
+        let program = assemble(&plan).unwrap();
+        for (kind, access, major, minor, allowed) in [
+            (CHAR, READ | WRITE, 1, 3, true),
+            (CHAR, READ, 1, 5, false),
+            (CHAR, MKNOD, 1, 5, true),
+            (CHAR, MKNOD | READ, 1, 5, false),
+            (BLOCK, READ, 8, 99, true),
+            (BLOCK, READ | WRITE, 8, 99, false),
+            (BLOCK, READ, 9, 0, false),
+            (BLOCK, MKNOD, 1, 3, false),
+            (CHAR, WRITE, 44, 7, true),
+            (CHAR, READ, u32::MAX, 0, true),
+            (CHAR, READ, u32::MAX - 1, 0, false),
+        ] {
+            assert_eq!(
+                run(&program, kind, access, major, minor),
+                allowed,
+                "{kind} {access} {major}:{minor}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_deny_list_strikes_at_any_part_of_the_access() {
+        let list = DevicePlan::from_list("c 10:* w\nb 7:0 rwm\n").unwrap();
+        let plan = DevicePlan { default_allow: true, exceptions: list.exceptions };
+        let program = assemble(&plan).unwrap();
+        for (kind, access, major, minor, allowed) in [
+            (CHAR, READ, 10, 1, true),
+            (CHAR, WRITE, 10, 1, false),
+            (CHAR, READ | WRITE, 10, 1, false),
+            (CHAR, WRITE, 11, 1, true),
+            (BLOCK, READ, 7, 0, false),
+            (BLOCK, READ, 7, 1, true),
+        ] {
+            assert_eq!(
+                run(&program, kind, access, major, minor),
+                allowed,
+                "{kind} {access} {major}:{minor}"
+            );
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! Removing the cgroup and everything beneath it.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Result, anyhow};
+use rustix::io::Errno;
+
+use super::files::{Dir, FileError, is_gone};
+use super::{Cgroup, freezer, pause};
+
+/// The last process of a cgroup leaves it a moment after it is seen dead.
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+const ATTEMPTS: u32 = 11;
+
+impl Cgroup {
+    /// Removes the cgroup in every hierarchy, with those that the container made beneath it.
+    /// What is gone already is no error; what can't be removed does not keep the rest.
+    pub(crate) fn remove(&self) -> Result<()> {
+        let mut failures = Vec::new();
+        for hierarchy in &self.hierarchies {
+            if let Err(error) = remove(&hierarchy.path) {
+                failures.push(format!("{error:#}"));
+            }
+        }
+        for path in self.made_parents.iter().rev() {
+            match remove_once(path) {
+                Ok(()) => {}
+                // Somebody else has come to use it.
+                Err(error) if matches!(error.errno, Errno::BUSY | Errno::NOTEMPTY) => {}
+                Err(error) => failures.push(format!("{error}: {}", error.errno)),
+            }
+        }
+        if failures.is_empty() { Ok(()) } else { Err(anyhow!(failures.join("; "))) }
+    }
+}
+
+fn remove(path: &Path) -> Result<()> {
+    // The common case is one call. Whatever it fails with, the directory tells what is true: a
+    // read-only mount answers EROFS even for what does not exist.
+    if remove_once(path).is_ok() {
+        return Ok(());
+    }
+    let Some(dir) = Dir::open_if_exists(path)? else { return Ok(()) };
+    for name in children(&dir)? {
+        remove(&path.join(name))?;
+    }
+    let mut time = FIRST_PAUSE;
+    for attempt in 1.. {
+        match remove_once(path) {
+            Ok(()) => break,
+            Err(error) if error.errno == Errno::BUSY && attempt < ATTEMPTS => {
+                wait_until_empty(&dir, time)?;
+                time *= 2;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+fn remove_once(path: &Path) -> Result<(), FileError> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name().and_then(|it| it.to_str()))
+    else {
+        return Ok(());
+    };
+    let result = Dir::open(parent).and_then(|dir| dir.remove_child(name));
+    match result {
+        Err(error) if is_gone(error.errno) => Ok(()),
+        other => other,
+    }
+}
+
+fn children(dir: &Dir) -> Result<Vec<String>, FileError> {
+    match dir.children() {
+        Err(error) if is_gone(error.errno) => Ok(Vec::new()),
+        other => other,
+    }
+}
+
+/// v2 says when the last process has left; v1 does not.
+fn wait_until_empty(dir: &Dir, time: Duration) -> Result<()> {
+    if dir.exists("cgroup.events")? {
+        let empty = |events: &str| events.lines().any(|line| line == "populated 0");
+        if !freezer::wait_for_event(dir, time, empty)? {
+            return Ok(());
+        }
+        // Empty but still busy: the kernel is not through with the dead.
+    }
+    pause(time)
+}

@@ -1,0 +1,237 @@
+//! Where cgroups are mounted and where we are in them: `/proc/self/mountinfo` and
+//! `/proc/self/cgroup`.
+
+use std::path::{Component, Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use super::files::{self, Kind};
+use crate::plan::cgroup::Mode;
+
+const UNIFIED: &str = "/sys/fs/cgroup";
+const HYBRID: &str = "/sys/fs/cgroup/unified";
+
+/// The v1 hierarchies we join, as runc does: other named ones belong to their makers.
+const KNOWN: [&str; 14] = [
+    "cpuset",
+    "devices",
+    "memory",
+    "cpu",
+    "cpuacct",
+    "pids",
+    "blkio",
+    "hugetlb",
+    "net_cls",
+    "net_prio",
+    "perf_event",
+    "freezer",
+    "rdma",
+    "name=systemd",
+];
+
+/// One mounted hierarchy and our own place in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Place {
+    /// Empty for the unified hierarchy.
+    pub(super) controllers: Vec<String>,
+    pub(super) mount: PathBuf,
+    /// The directory of our own cgroup beneath the mount; `None` where it can't be seen there.
+    pub(super) own: Option<PathBuf>,
+}
+
+impl Mode {
+    /// How this mount namespace shows cgroups. Two calls where cgroups lie where they always do.
+    pub(crate) fn probe() -> Result<Self> {
+        if files::kind(Path::new(UNIFIED))? == Some(Kind::V2) {
+            return Ok(Self::V2);
+        }
+        if files::kind(Path::new(HYBRID))? == Some(Kind::V2) {
+            return Ok(Self::Hybrid);
+        }
+        let mounts = mounts(&read("/proc/self/mountinfo")?);
+        let any = |unified| mounts.iter().any(|mount| mount.controllers.is_empty() == unified);
+        Ok(match (any(false), any(true)) {
+            (true, true) => Self::Hybrid,
+            (false, true) => Self::V2,
+            (_, false) => Self::V1,
+        })
+    }
+}
+
+/// The hierarchies that a container joins.
+pub(super) fn places(mode: Mode) -> Result<Vec<Place>> {
+    let own = own(&read("/proc/self/cgroup")?);
+    if mode == Mode::V2 && files::kind(Path::new(UNIFIED))? == Some(Kind::V2) {
+        let mount = Mount {
+            controllers: Vec::new(),
+            root: PathBuf::from("/"),
+            point: PathBuf::from(UNIFIED),
+        };
+        return match_places(mode, &own, &[mount]);
+    }
+    match_places(mode, &own, &mounts(&read("/proc/self/mountinfo")?))
+}
+
+fn match_places(
+    mode: Mode,
+    own: &[(Vec<String>, PathBuf)],
+    mounts: &[Mount],
+) -> Result<Vec<Place>> {
+    let mut places = Vec::new();
+    for (controllers, path) in own {
+        let unified = controllers.is_empty();
+        let wanted = match mode {
+            Mode::V1 => !unified,
+            Mode::Hybrid => true,
+            Mode::V2 => unified,
+        };
+        if !wanted || !(unified || controllers.iter().any(|name| KNOWN.contains(&name.as_str()))) {
+            continue;
+        }
+        let mount = mounts.iter().find(|mount| match controllers.first() {
+            None => mount.controllers.is_empty(),
+            Some(first) => mount.controllers.contains(first),
+        });
+        // What is not mounted can't be joined, and its limits are refused later.
+        let Some(mount) = mount else { continue };
+        places.push(Place {
+            controllers: controllers.clone(),
+            mount: mount.point.clone(),
+            own: visible_beneath(mount, path),
+        });
+    }
+    if places.is_empty() {
+        bail!("no cgroup mount found in mountinfo");
+    }
+    Ok(places)
+}
+
+/// A mount may show a part of the hierarchy only (a container without a cgroup namespace), and
+/// a path that climbs out of the cgroup namespace is not beneath anything.
+fn visible_beneath(mount: &Mount, own: &Path) -> Option<PathBuf> {
+    let rest = own.strip_prefix(&mount.root).ok()?;
+    let plain = rest.components().all(|part| matches!(part, Component::Normal(_)));
+    plain.then(|| mount.point.join(rest))
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Mount {
+    /// Mount options, controllers and names among them; empty for the unified hierarchy.
+    controllers: Vec<String>,
+    root: PathBuf,
+    point: PathBuf,
+}
+
+fn mounts(mountinfo: &str) -> Vec<Mount> {
+    mountinfo.lines().filter_map(mount).collect()
+}
+
+/// `ID PARENT DEV ROOT POINT OPTIONS [TAGS…] - TYPE SOURCE SUPER-OPTIONS`
+fn mount(line: &str) -> Option<Mount> {
+    let (head, tail) = line.split_once(" - ")?;
+    let mut head = head.split(' ').skip(3);
+    let (root, point) = (unescape(head.next()?), unescape(head.next()?));
+    let mut tail = tail.split(' ');
+    let controllers = match tail.next()? {
+        "cgroup" => tail.nth(1)?.split(',').map(str::to_owned).collect(),
+        "cgroup2" => Vec::new(),
+        _ => return None,
+    };
+    Some(Mount { controllers, root: root.into(), point: point.into() })
+}
+
+/// The kernel writes blanks and backslashes as `\ooo`.
+fn unescape(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('\\') {
+        plain.push_str(before);
+        let code = after.get(..3).and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        match code {
+            Some(code) if code.is_ascii() => {
+                plain.push(char::from(code));
+                rest = &after[3..];
+            }
+            _ => {
+                plain.push('\\');
+                rest = after;
+            }
+        }
+    }
+    plain + rest
+}
+
+/// `ID:CONTROLLER,…:PATH`, the unified hierarchy with no controller.
+fn own(text: &str) -> Vec<(Vec<String>, PathBuf)> {
+    text.lines()
+        .filter_map(|line| {
+            let (_, line) = line.split_once(':')?;
+            let (controllers, path) = line.split_once(':')?;
+            let controllers =
+                controllers.split(',').filter(|name| !name.is_empty()).map(str::to_owned);
+            Some((controllers.collect(), PathBuf::from(path)))
+        })
+        .collect()
+}
+
+fn read(path: &str) -> Result<String> {
+    std::fs::read_to_string(path).with_context(|| format!("read {path}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HYBRID_MOUNTS: &str = "\
+31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
+32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw shared:9 - cgroup cgroup rw,cpu,cpuacct
+35 31 0:32 /outer /sys/fs/cgroup/mem\\040ory rw,relatime - cgroup cgroup rw,memory
+40 31 0:37 / /sys/fs/cgroup/systemd rw,relatime - cgroup cgroup rw,xattr,name=systemd
+41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw
+";
+    const OWN: &str = "\
+12:pids:/
+9:name=systemd:/a
+8:name=elogind:/a
+4:memory:/outer/b
+2:cpu,cpuacct:/../up
+0::/u:v
+";
+
+    fn found(mode: Mode) -> Vec<(String, String, Option<String>)> {
+        let text = |path: PathBuf| path.to_str().unwrap().to_owned();
+        match_places(mode, &own(OWN), &mounts(HYBRID_MOUNTS))
+            .unwrap()
+            .into_iter()
+            .map(|place| (place.controllers.join(","), text(place.mount), place.own.map(text)))
+            .collect()
+    }
+
+    fn place(name: &str, mount: &str, own: Option<&str>) -> (String, String, Option<String>) {
+        (name.to_owned(), mount.to_owned(), own.map(str::to_owned))
+    }
+
+    #[test]
+    fn own_places_are_found_beneath_the_mounts() {
+        let v1 = [
+            place("name=systemd", "/sys/fs/cgroup/systemd", Some("/sys/fs/cgroup/systemd/a")),
+            place("memory", "/sys/fs/cgroup/mem ory", Some("/sys/fs/cgroup/mem ory/b")),
+            place("cpu,cpuacct", "/sys/fs/cgroup/cpu,cpuacct", None),
+        ];
+        let unified = place("", "/sys/fs/cgroup/unified", Some("/sys/fs/cgroup/unified/u:v"));
+        assert_eq!(found(Mode::V1), v1);
+        assert_eq!(found(Mode::V2), std::slice::from_ref(&unified));
+        assert_eq!(found(Mode::Hybrid), v1.into_iter().chain([unified]).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_host_without_cgroups_is_told() {
+        let error = match_places(Mode::V1, &own(OWN), &[]).unwrap_err();
+        assert_eq!(error.to_string(), "no cgroup mount found in mountinfo");
+    }
+
+    #[test]
+    fn escapes_are_undone() {
+        assert_eq!(unescape(r"/a\040b\134\011\x"), "/a b\\\t\\x");
+    }
+}
