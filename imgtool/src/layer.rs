@@ -1,7 +1,211 @@
-//! Layers: tar archives that give, change and remove files of the layers beneath them.
+//! Layers: tar archives that give, change and remove files of the layers beneath them. An image
+//! is unpacked into one directory per layer, for overlayfs and shared between images, or into one
+//! plain tree.
 
 pub(crate) mod compress;
 pub(crate) mod extract;
+mod inflate;
+pub(crate) mod lower;
 pub(crate) mod metadata;
 pub(crate) mod tar;
 pub(crate) mod whiteout;
+
+use std::collections::BTreeSet;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+
+use anyhow::{Context, Result};
+use rustix::fs;
+
+use self::extract::{NeedsLower, Summary, Target, extract};
+use self::inflate::Inflated;
+use self::lower::Lowers;
+use crate::digest::Digest;
+use crate::store::{Image, Store, chain_ids, make_dir, sync_dir};
+
+/// Layers unpacked at a time; each keeps up to a hundred descriptors.
+const MAX_WORKERS: usize = 6;
+
+/// The unpacked layers of an image.
+#[derive(Debug)]
+pub(crate) struct Unpacked {
+    /// The lower directories of an overlay, bottom first.
+    pub(crate) layers: Vec<PathBuf>,
+    /// What could not be done and is no error.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// Unpacks every layer that the store does not have yet as `layers/sha256/<chain ID>/diff`. A
+/// layer gets this name when it is whole, verified and on the disk. Hold [`Store::lock_shared`]
+/// until something in the store refers to the image's layers.
+pub(crate) fn unpack(store: &Store, image: &Image) -> Result<Unpacked> {
+    let chain = chain_ids(&image.diff_ids);
+    let homes: Vec<PathBuf> = chain.iter().map(|id| store.layers_dir().join(id.hex())).collect();
+    let layers: Vec<PathBuf> = homes.iter().map(|home| home.join("diff")).collect();
+    let missing: Vec<usize> = (0..layers.len()).filter(|index| !layers[*index].is_dir()).collect();
+    let mut warnings = BTreeSet::new();
+    if !missing.is_empty() {
+        make_dir(&store.layers_dir())?;
+        let mut lowers = layers.clone();
+        let mut staged = Vec::new();
+        for (index, layer) in missing.iter().zip(unpack_alone(store, image, &missing)?) {
+            let layer = complete(store, image, *index, layer, &lowers[..*index])?;
+            warnings.extend(layer.summary.warnings);
+            lowers[*index] = layer.home.path().join("diff");
+            staged.push((*index, layer.home));
+        }
+        publish(store, staged, &homes)?;
+    }
+    let mut layers = layers;
+    for index in (1..layers.len()).rev() {
+        if lower::hides_all_below(&layers[index])? {
+            layers.drain(..index);
+            break;
+        }
+    }
+    Ok(Unpacked { layers, warnings: warnings.into_iter().collect() })
+}
+
+/// Unpacks all layers into one plain tree beneath the empty directory `rootfs`, and gives what
+/// could not be done and is no error.
+pub(crate) fn unpack_flat(
+    store: &Store,
+    image: &Image,
+    rootfs: BorrowedFd<'_>,
+) -> Result<Vec<String>> {
+    lower::reset_root(rootfs)?;
+    let mut warnings = BTreeSet::new();
+    for index in 0..image.layers.len() {
+        warnings.extend(extract_layer(store, image, index, rootfs, Target::Flat)?.warnings);
+    }
+    Ok(warnings.into_iter().collect())
+}
+
+/// A layer in staging: its directory has `diff`, and is removed if it is dropped.
+struct Staged {
+    home: tempfile::TempDir,
+    summary: Summary,
+    /// Whether the layers below must be in view for this one.
+    needs_lower: bool,
+}
+
+/// Unpacks layers side by side, each without the others.
+fn unpack_alone(store: &Store, image: &Image, missing: &[usize]) -> Result<Vec<Staged>> {
+    let next = AtomicUsize::new(0);
+    let failed = AtomicBool::new(false);
+    let results = Mutex::new(Vec::new());
+    let work = || {
+        while !failed.load(Ordering::Relaxed) {
+            let position = next.fetch_add(1, Ordering::Relaxed);
+            let Some(index) = missing.get(position) else { break };
+            let result = stage(store, image, *index);
+            failed.fetch_or(result.is_err(), Ordering::Relaxed);
+            if let Ok(mut results) = results.lock() {
+                results.push((position, result));
+            }
+        }
+    };
+    let workers = thread::available_parallelism().map_or(1, usize::from).min(MAX_WORKERS);
+    thread::scope(|scope| {
+        for _ in 1..workers.min(missing.len()) {
+            scope.spawn(work);
+        }
+        work();
+    });
+    let mut results = results.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    results.sort_by_key(|(position, _)| *position);
+    let staged = results.into_iter().map(|(_, staged)| staged).collect::<Result<Vec<_>>>()?;
+    anyhow::ensure!(staged.len() == missing.len(), "unpacking stopped");
+    Ok(staged)
+}
+
+fn stage(store: &Store, image: &Image, index: usize) -> Result<Staged> {
+    let home = store.staging_subdirectory()?;
+    let root = lower::make_root(&home.path().join("diff"))?;
+    // There is nothing below the bottom layer, so alone it is the whole tree.
+    let target = if index == 0 { Target::Flat } else { Target::Overlay };
+    match extract_layer(store, image, index, root.as_fd(), target) {
+        Ok(summary) => Ok(Staged { home, summary, needs_lower: false }),
+        Err(error) if error.downcast_ref::<NeedsLower>().is_some() => {
+            Ok(Staged { home, summary: Summary::default(), needs_lower: true })
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Does what needs the layers below, which are complete by now.
+fn complete(
+    store: &Store,
+    image: &Image,
+    index: usize,
+    staged: Staged,
+    lowers: &[PathBuf],
+) -> Result<Staged> {
+    let diff = staged.home.path().join("diff");
+    let alone = !staged.needs_lower
+        && (index == 0
+            || Lowers::open(lowers)?
+                .complete(lower::open_directory(&diff)?.as_fd(), &staged.summary)
+                .with_context(|| format!("complete layer {}", image.layers[index].digest))?);
+    if alone {
+        return Ok(staged);
+    }
+    drop(staged);
+    let home = store.staging_subdirectory()?;
+    let (diff, work) = (home.path().join("diff"), home.path().join("work"));
+    let upper = lower::make_root(&diff)?;
+    if let lower::Found::Directory(root) = Lowers::open(lowers)?.find(b"")? {
+        metadata::copy_directory(root.as_fd(), upper.as_fd())?;
+    }
+    make_dir(&work)?;
+    let root: OwnedFd = lower::mount_writable(lowers, &diff, &work)?;
+    let summary = extract_layer(store, image, index, root.as_fd(), Target::Flat)?;
+    drop(root);
+    std::fs::remove_dir_all(&work).with_context(|| format!("remove {}", work.display()))?;
+    Ok(Staged { home, summary, needs_lower: false })
+}
+
+/// Gives layers in staging their names, bottom first, after all of them reached the disk.
+fn publish(
+    store: &Store,
+    staged: Vec<(usize, tempfile::TempDir)>,
+    homes: &[PathBuf],
+) -> Result<()> {
+    let directory = lower::open_directory(&store.layers_dir())?;
+    let readable = crate::rooted::reopen(directory.as_fd())?;
+    fs::syncfs(&readable).context("write layers to the disk")?;
+    for (index, layer) in staged {
+        let home = &homes[index];
+        match std::fs::rename(layer.path(), home) {
+            Ok(()) => drop(layer.keep()),
+            // Another process unpacked it meanwhile; what it has is the same.
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+            Err(error) => {
+                return Err(error).with_context(|| format!("create {}", home.display()));
+            }
+        }
+    }
+    sync_dir(&store.layers_dir()).context("write layers to the disk")
+}
+
+fn extract_layer(
+    store: &Store,
+    image: &Image,
+    index: usize,
+    root: BorrowedFd<'_>,
+    target: Target,
+) -> Result<Summary> {
+    let (layer, diff_id): (_, &Digest) = (&image.layers[index], &image.diff_ids[index]);
+    let blob = store.open_blob(&layer.digest)?;
+    thread::scope(|scope| {
+        let mut plain = Inflated::start(scope, blob, diff_id);
+        let summary = extract(&mut plain, root, target)?;
+        plain.verify(diff_id)?;
+        anyhow::Ok(summary)
+    })
+    .with_context(|| format!("unpack layer {}", layer.digest))
+}

@@ -421,7 +421,7 @@ fn clean(path: &[u8]) -> Result<Vec<u8>> {
 }
 
 /// Cuts a cleaned path into the path of its directory and its name.
-fn split(path: &[u8]) -> (&[u8], &[u8]) {
+pub(super) fn split(path: &[u8]) -> (&[u8], &[u8]) {
     match path.iter().rposition(|byte| *byte == b'/') {
         Some(slash) => (&path[..slash], &path[slash + 1..]),
         None => (&[], path),

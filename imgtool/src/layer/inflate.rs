@@ -1,0 +1,108 @@
+//! A layer's blob, inflated and hashed by a thread of its own while the caller unpacks: the two
+//! take about as long, and a layer is not taken for good before its digest is known.
+
+use std::io::{self, BufRead, Read};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::{Scope, ScopedJoinHandle};
+
+use anyhow::{Context, Result, anyhow, ensure};
+
+use super::compress::{self, BUFFER};
+use crate::digest::{Digest, Hasher};
+
+/// Pieces that may wait for the reader.
+const QUEUE: usize = 8;
+
+/// The layer's archive, to be read to its end and then verified.
+pub(crate) struct Inflated<'scope> {
+    pieces: Receiver<io::Result<Vec<u8>>>,
+    spent: SyncSender<Vec<u8>>,
+    current: Vec<u8>,
+    position: usize,
+    hash: ScopedJoinHandle<'scope, Digest>,
+}
+
+impl<'scope> Inflated<'scope> {
+    /// Begins to inflate `blob`. If this is dropped early the thread ends at its next piece.
+    pub(crate) fn start<'env>(
+        scope: &'scope Scope<'scope, 'env>,
+        blob: impl Read + Send + 'scope,
+        diff_id: &Digest,
+    ) -> Self {
+        let (send, pieces) = sync_channel(QUEUE);
+        let (spent, reuse) = sync_channel(QUEUE);
+        let hasher = Hasher::new(diff_id.algorithm());
+        let hash = scope.spawn(move || inflate(blob, hasher, &send, &reuse));
+        Self { pieces, spent, current: Vec::new(), position: 0, hash }
+    }
+
+    /// Reads what is left and compares the digest of all bytes.
+    pub(crate) fn verify(mut self, diff_id: &Digest) -> Result<()> {
+        loop {
+            let length = self.fill_buf().context("read layer")?.len();
+            if length == 0 {
+                break;
+            }
+            self.consume(length);
+        }
+        let digest = self.hash.join().map_err(|_| anyhow!("inflating stopped"))?;
+        ensure!(digest == *diff_id, "layer has the diff ID {digest}, its image says {diff_id}");
+        Ok(())
+    }
+}
+
+impl BufRead for Inflated<'_> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.position == self.current.len() {
+            let spent = std::mem::take(&mut self.current);
+            // A full queue only means that there are enough buffers.
+            let _ = self.spent.try_send(spent);
+            self.position = 0;
+            if let Ok(piece) = self.pieces.recv() {
+                self.current = piece?;
+            }
+        }
+        Ok(&self.current[self.position..])
+    }
+
+    fn consume(&mut self, amount: usize) {
+        self.position += amount;
+    }
+}
+
+impl Read for Inflated<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.fill_buf()?.read(buffer)?;
+        self.consume(read);
+        Ok(read)
+    }
+}
+
+fn inflate(
+    blob: impl Read + Send,
+    mut hasher: Hasher,
+    send: &SyncSender<io::Result<Vec<u8>>>,
+    reuse: &Receiver<Vec<u8>>,
+) -> Digest {
+    let mut step = || -> io::Result<()> {
+        let mut plain = compress::reader(blob)?;
+        loop {
+            let mut piece = reuse.try_recv().unwrap_or_default();
+            piece.clear();
+            piece.reserve(BUFFER);
+            (&mut plain).take(BUFFER as u64).read_to_end(&mut piece)?;
+            if piece.is_empty() {
+                return Ok(());
+            }
+            hasher.update(&piece);
+            if send.send(Ok(piece)).is_err() {
+                // The reader failed and says why itself.
+                return Ok(());
+            }
+        }
+    };
+    if let Err(error) = step() {
+        let _ = send.send(Err(error));
+    }
+    hasher.finish()
+}
