@@ -34,6 +34,12 @@ pub(crate) struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Images(commands::images::Args),
+    Info(commands::info::Args),
+    Inspect(commands::inspect::Args),
+    Load(commands::load::Args),
+    Rmi(commands::rmi::Args),
+    Save(commands::save::Args),
     Tag(commands::tag::Args),
 }
 
@@ -42,6 +48,12 @@ impl Cli {
     pub(crate) fn run(self) -> Result<()> {
         let store = Store::open(self.global.root.as_deref())?;
         match self.command {
+            Command::Images(args) => commands::images::run(&store, &args),
+            Command::Info(args) => commands::info::run(&store, &args),
+            Command::Inspect(args) => commands::inspect::run(&store, &args),
+            Command::Load(args) => commands::load::run(&store, &args),
+            Command::Rmi(args) => commands::rmi::run(&store, &args),
+            Command::Save(args) => commands::save::run(&store, &args),
             Command::Tag(args) => commands::tag::run(&store, &args),
         }
     }

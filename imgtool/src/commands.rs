@@ -1,3 +1,35 @@
 //! One file per verb, each with its arguments and one `run`.
 
+pub(crate) mod images;
+pub(crate) mod info;
+pub(crate) mod inspect;
+pub(crate) mod load;
+pub(crate) mod rmi;
+pub(crate) mod save;
 pub(crate) mod tag;
+
+use anyhow::Result;
+
+/// Errors of a verb that goes on with its other arguments after one failed.
+#[derive(Debug, Default)]
+pub(crate) struct Failures(Vec<anyhow::Error>);
+
+impl Failures {
+    /// Keeps the error, if it is one.
+    pub(crate) fn collect(&mut self, result: Result<()>) {
+        self.0.extend(result.err());
+    }
+
+    /// All of them as one error.
+    pub(crate) fn into_result(self) -> Result<()> {
+        let mut errors = self.0;
+        match errors.len() {
+            0 => Ok(()),
+            1 => Err(errors.remove(0)),
+            _ => {
+                let texts: Vec<String> = errors.iter().map(|e| format!("{e:#}")).collect();
+                Err(anyhow::anyhow!(texts.join("; ")))
+            }
+        }
+    }
+}

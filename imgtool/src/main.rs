@@ -3,6 +3,7 @@
 
 mod args;
 mod commands;
+mod copy;
 mod digest;
 mod error;
 #[allow(dead_code, reason = "bundle and commit call it")]
@@ -12,6 +13,8 @@ mod reference;
 #[allow(dead_code, reason = "layer and bundle call it")]
 mod rooted;
 mod store;
+mod table;
+mod transport;
 
 use std::process::ExitCode;
 

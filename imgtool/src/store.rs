@@ -21,13 +21,14 @@ pub(crate) use blob::{BlobWriter, StagedBlob};
 pub(crate) use gc::{Removed, chain_ids};
 pub(crate) use index::entry_name;
 pub(crate) use lock::Lock;
-pub(crate) use resolve::{Image, Selection};
+pub(crate) use resolve::{Image, Selection, platforms};
 
 use crate::digest::{Digest, HashingReader};
 use crate::manifest::{Descriptor, Index};
 
 const LAYOUT_FILE: &str = "oci-layout";
-const LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
+/// The content of `oci-layout`.
+pub(crate) const LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
 /// What a store consists of; a directory with other things in it is not ours to fill.
 const MEMBERS: [&str; 7] =
     [LAYOUT_FILE, "index.json", "blobs", "layers", "bundles", "staging", "lock"];
@@ -114,6 +115,26 @@ impl Store {
             self.root.display()
         );
         Ok(bytes)
+    }
+
+    /// How many blobs there are, and their bytes.
+    pub(crate) fn blob_usage(&self) -> Result<(usize, u64)> {
+        let (mut count, mut bytes) = (0, 0);
+        for algorithm in crate::digest::Algorithm::ALL {
+            let directory = self.blob_dir(algorithm);
+            let mut list = || -> io::Result<()> {
+                for entry in fs::read_dir(&directory)? {
+                    bytes += entry?.metadata()?.len();
+                    count += 1;
+                }
+                Ok(())
+            };
+            match list() {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                result => result.with_context(|| format!("read {}", directory.display()))?,
+            }
+        }
+        Ok((count, bytes))
     }
 
     fn blob_path(&self, digest: &Digest) -> PathBuf {

@@ -106,9 +106,8 @@ impl Extractor<'_> {
             Kind::Directory => self.directory(&path, entry),
             Kind::File => self.file(parent, name, entry, reader),
             Kind::HardLink => self.hard_link(parent, name, entry),
-            Kind::Symlink => self.node(parent, name, entry, &|parent| {
-                fs::symlinkat(&entry.link[..], parent, name)
-            }),
+            Kind::Symlink => self
+                .node(parent, name, entry, &|parent| fs::symlinkat(&entry.link[..], parent, name)),
             Kind::CharDevice | Kind::BlockDevice | Kind::Fifo => self.special(parent, name, entry),
             Kind::Unknown(byte) => {
                 self.setter.warn(format!("entries of type {byte:?} are left out"));
@@ -184,7 +183,12 @@ impl Extractor<'_> {
         Ok(directory)
     }
 
-    fn describe_directory(&mut self, directory: &Directory, path: &[u8], entry: &Entry) -> Result<()> {
+    fn describe_directory(
+        &mut self,
+        directory: &Directory,
+        path: &[u8],
+        entry: &Entry,
+    ) -> Result<()> {
         self.setter.replace_xattrs(Place::itself(directory.fd()), entry)?;
         self.directories.describe(directory, path, Some(entry));
         self.summary.implicit.remove(path);

@@ -86,8 +86,9 @@ impl Setter {
                 self.warn(format!("attribute {name} is not kept: {errno}"));
                 Ok(())
             }
-            result => result
-                .with_context(|| format!("set attribute {}", String::from_utf8_lossy(name))),
+            result => {
+                result.with_context(|| format!("set attribute {}", String::from_utf8_lossy(name)))
+            }
         }
     }
 
@@ -144,9 +145,8 @@ impl<'a> Place<'a> {
         match sized(|buffer| fs::lgetxattr(&path, name, buffer)) {
             Ok(value) => Ok(Some(value)),
             Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(None),
-            Err(errno) => {
-                Err(errno).with_context(|| format!("read attribute {}", String::from_utf8_lossy(name)))
-            }
+            Err(errno) => Err(errno)
+                .with_context(|| format!("read attribute {}", String::from_utf8_lossy(name))),
         }
     }
 

@@ -2,10 +2,10 @@
 //! once everything about them is known to be right.
 
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Write};
 
 use anyhow::{Context, Result, ensure};
-use tempfile::NamedTempFile;
+use tempfile::{NamedTempFile, TempPath};
 
 use super::{Store, make_dir, sync_dir};
 use crate::digest::{Algorithm, Digest, HashingWriter};
@@ -20,7 +20,8 @@ pub(crate) struct BlobWriter {
 /// A blob that is written whole but not in the store yet.
 pub(crate) struct StagedBlob {
     store: Store,
-    file: NamedTempFile,
+    /// A path and no descriptor: an archive may have thousands of members.
+    path: TempPath,
     digest: Digest,
     size: u64,
 }
@@ -56,7 +57,7 @@ impl BlobWriter {
     /// Ends the blob without giving it its name yet.
     pub(crate) fn finish(self) -> StagedBlob {
         let (file, digest, size) = self.file.finish();
-        StagedBlob { store: self.store, file, digest, size }
+        StagedBlob { store: self.store, path: file.into_temp_path(), digest, size }
     }
 
     /// Ends the blob and puts it into the store.
@@ -97,9 +98,7 @@ impl StagedBlob {
 
     /// Its content from the start.
     pub(crate) fn open(&self) -> Result<File> {
-        let mut file = self.file.reopen().context("open staged blob")?;
-        file.seek(SeekFrom::Start(0)).context("rewind staged blob")?;
-        Ok(file)
+        File::open(&self.path).context("open staged blob")
     }
 
     /// Its content in memory, if it is small.
@@ -121,8 +120,8 @@ impl StagedBlob {
         if !path.is_file() {
             make_dir(&directory)?;
             let publish = || -> io::Result<()> {
-                self.file.as_file().sync_all()?;
-                self.file.persist(&path)?;
+                File::open(&self.path)?.sync_all()?;
+                self.path.persist(&path)?;
                 sync_dir(&directory)
             };
             publish().with_context(|| format!("store blob {}", self.digest))?;

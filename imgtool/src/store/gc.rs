@@ -53,6 +53,15 @@ impl Store {
         Ok(removed)
     }
 
+    /// Removes what a failed load or pull stored before it failed. If others
+    /// use the store now, that is left to the next collection.
+    pub(crate) fn discard_orphans(&self) -> Result<()> {
+        match self.try_lock_exclusive()? {
+            Some(lock) => self.collect_garbage(&lock).map(drop),
+            None => Ok(()),
+        }
+    }
+
     /// Renames the layer away first: a tree that is half deleted must never
     /// stand under a chain ID.
     fn remove_layer(&self, path: &Path) -> Result<()> {

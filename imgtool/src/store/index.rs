@@ -38,7 +38,12 @@ impl Store {
         entry.annotations.insert(REF_NAME.to_owned(), name.familiar());
         entry.annotations.insert(CONTAINERD_NAME.to_owned(), name.to_string());
         self.change_index(|index| {
-            let previous = take_name(index, name).filter(|old| old.digest != entry.digest);
+            let unchanged =
+                |e: &Descriptor| e.digest == entry.digest && entry_name(e).as_ref() == Some(name);
+            if index.manifests.iter().any(unchanged) {
+                return Ok(None);
+            }
+            let previous = take_name(index, name);
             if let Some(old) = &previous {
                 keep(index, old);
             }

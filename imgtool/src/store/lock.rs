@@ -49,6 +49,18 @@ impl Store {
         Ok(Lock { _file: file })
     }
 
+    /// The same if nobody uses the store at this moment.
+    pub(crate) fn try_lock_exclusive(&self) -> Result<Option<Lock>> {
+        match Flock::lock(self.lock_file()?, FlockArg::LockExclusiveNonblock) {
+            Ok(file) => {
+                self.clear_staging()?;
+                Ok(Some(Lock { _file: file }))
+            }
+            Err((_, Errno::EWOULDBLOCK)) => Ok(None),
+            Err((_, errno)) => Err(errno).context("lock store"),
+        }
+    }
+
     /// Serialises changes of `index.json`; never held for long.
     pub(super) fn lock_index(&self) -> Result<Lock> {
         let directory = File::open(self.root())

@@ -2,6 +2,7 @@
 //! unambiguous prefix of one; then through indexes to one platform.
 
 use anyhow::{Context, Result, bail, ensure};
+use jiff::Timestamp;
 
 use super::{Store, entry_name};
 use crate::digest::Digest;
@@ -38,6 +39,16 @@ impl Image {
     /// The image ID: the digest of its config.
     pub(crate) fn id(&self) -> &Digest {
         &self.config_descriptor.digest
+    }
+
+    /// When it was made, if the config says so.
+    pub(crate) fn created(&self) -> Option<Timestamp> {
+        self.config.created.as_ref()?.parse().ok()
+    }
+
+    /// Bytes of its layers as they are stored.
+    pub(crate) fn size(&self) -> u64 {
+        self.layers.iter().fold(0, |sum, layer| sum.saturating_add(layer.size))
     }
 }
 
@@ -85,7 +96,12 @@ impl Store {
         self.image_for(entry, None)
     }
 
-    fn image_for(&self, entry: &Descriptor, platform: Option<&Platform>) -> Result<Image> {
+    /// The same for a platform that the user may have chosen.
+    pub(crate) fn image_for(
+        &self,
+        entry: &Descriptor,
+        platform: Option<&Platform>,
+    ) -> Result<Image> {
         let (descriptor, manifest) = self.find_manifest(entry, platform, 0)?;
         let config_bytes = self.read_blob(&manifest.config, MAX_CONFIG_SIZE)?;
         let config = ImageConfig::parse(&config_bytes)?;

@@ -119,11 +119,8 @@ impl<'a> Directories<'a> {
             mtime: metadata::mtime(&stat),
             default_acl: default_acl.clone(),
         });
-        let directory = Rc::new(Directory {
-            fd,
-            inode: stat.st_ino,
-            has_default_acl: default_acl.is_some(),
-        });
+        let directory =
+            Rc::new(Directory { fd, inode: stat.st_ino, has_default_acl: default_acl.is_some() });
         if self.open.len() >= MAX_OPEN {
             self.open.clear();
         }
@@ -163,12 +160,11 @@ impl<'a> Directories<'a> {
             depth(&b.path).cmp(&depth(&a.path)).then_with(|| b.path.cmp(&a.path))
         });
         for (inode, last) in finals {
-            let directory =
-                match rooted::open_directory(self.root, &last.path, Symlinks::InRoot) {
-                    // Removed or replaced by a later entry.
-                    Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => continue,
-                    directory => directory?,
-                };
+            let directory = match rooted::open_directory(self.root, &last.path, Symlinks::InRoot) {
+                // Removed or replaced by a later entry.
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => continue,
+                directory => directory?,
+            };
             if fs::fstat(&directory)?.st_ino == inode {
                 last.apply(Place::itself(directory.as_fd()), setter).with_context(|| {
                     format!("describe directory {:?}", String::from_utf8_lossy(&last.path))

@@ -149,9 +149,8 @@ fn time(value: &[u8]) -> Result<Time> {
     };
     ensure!(!whole.is_empty() && whole.iter().all(u8::is_ascii_digit), "malformed time");
     ensure!(fraction.iter().all(u8::is_ascii_digit), "malformed time");
-    let clamp = |seconds: i64, byte: &u8| {
-        seconds.saturating_mul(10).saturating_add(i64::from(byte - b'0'))
-    };
+    let clamp =
+        |seconds: i64, byte: &u8| seconds.saturating_mul(10).saturating_add(i64::from(byte - b'0'));
     let seconds = whole.iter().fold(0, clamp);
     let nanoseconds = fraction
         .iter()

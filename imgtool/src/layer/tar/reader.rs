@@ -48,7 +48,8 @@ impl<R: BufRead> Reader<R> {
             match kind {
                 b'x' | b'X' => {
                     let body = self.special(&block)?;
-                    let mut records = pending.records.take().unwrap_or_else(|| self.globals.clone());
+                    let mut records =
+                        pending.records.take().unwrap_or_else(|| self.globals.clone());
                     records.parse(&body)?;
                     pending.records = Some(records);
                 }
@@ -159,17 +160,19 @@ impl<R: BufRead> Reader<R> {
 
     fn entry(&mut self, block: &[u8; BLOCK], pending: Pending) -> Result<Entry> {
         let records = pending.records.unwrap_or_else(|| self.globals.clone());
-        let path = pending.long_name.or_else(|| records.path.clone()).unwrap_or_else(|| name(block));
+        let path =
+            pending.long_name.or_else(|| records.path.clone()).unwrap_or_else(|| name(block));
         let named = || format!("entry {:?}", String::from_utf8_lossy(&path));
-        let mut entry = plain_entry(block, &path, records.clone(), pending.long_link)
-            .with_context(named)?;
+        let mut entry =
+            plain_entry(block, &path, records.clone(), pending.long_link).with_context(named)?;
         let stored = match records.size {
             Some(size) => size,
             None => size(block).with_context(named)?,
         };
         if !matches!(entry.kind, Kind::File | Kind::Unknown(_)) {
             // Links, directories and devices have no contents, whatever the size field says.
-            let by_slash = entry.kind == Kind::Directory && block[TYPE] != b'5' && block[TYPE] != b'D';
+            let by_slash =
+                entry.kind == Kind::Directory && block[TYPE] != b'5' && block[TYPE] != b'D';
             ensure!(!by_slash || stored == 0, "{}: a directory with contents", named());
             self.start(if block[TYPE] == b'D' { stored } else { 0 });
             return Ok(entry);
@@ -264,7 +267,8 @@ fn plain_entry(
         None => Time { seconds: number(&header.mtime)?, nanoseconds: 0 },
     };
     if matches!(kind, Kind::HardLink | Kind::Symlink) {
-        entry.link = long_link.or(records.link).unwrap_or_else(|| until_zero(&header.linkname).to_vec());
+        entry.link =
+            long_link.or(records.link).unwrap_or_else(|| until_zero(&header.linkname).to_vec());
         ensure!(!entry.link.is_empty(), "link without a target");
     }
     if matches!(kind, Kind::CharDevice | Kind::BlockDevice) {
@@ -356,9 +360,11 @@ fn gnu_segments(map: &[u8], segments: &mut Vec<Segment>) -> Result<()> {
 fn verify_checksum(block: &[u8; BLOCK]) -> Result<()> {
     let field = 148..156;
     let expected = number(&block[field.clone()]).context("header checksum")?;
-    let bytes = block.iter().enumerate().map(|(index, byte)| {
-        if field.contains(&index) { b' ' } else { *byte }
-    });
+    let bytes = block.iter().enumerate().map(
+        |(index, byte)| {
+            if field.contains(&index) { b' ' } else { *byte }
+        },
+    );
     let (unsigned, signed) = bytes.fold((0, 0), |(unsigned, signed), byte| {
         (unsigned + i64::from(byte), signed + i64::from(byte.cast_signed()))
     });

@@ -101,7 +101,10 @@ fn ustar(entry: &Entry, size: u64) -> Result<Header> {
     header.set_size(within(size, OCTAL_12));
     header.set_mtime(u64::try_from(entry.mtime.seconds).map_or(0, |time| within(time, OCTAL_12)));
     if matches!(entry.kind, Kind::CharDevice | Kind::BlockDevice) {
-        ensure!(u64::from(entry.device.0.max(entry.device.1)) <= OCTAL_8, "device number too large");
+        ensure!(
+            u64::from(entry.device.0.max(entry.device.1)) <= OCTAL_8,
+            "device number too large"
+        );
         header.set_device_major(entry.device.0)?;
         header.set_device_minor(entry.device.1)?;
     }

@@ -153,8 +153,11 @@ fn pax_sparse_in_its_three_versions() {
         ("GNU.sparse.offset", "4096"),
         ("GNU.sparse.numbytes", "2"),
     ];
-    let v01 =
-        [("GNU.sparse.size", "8192"), ("GNU.sparse.name", "real"), ("GNU.sparse.map", "0,2,4096,2")];
+    let v01 = [
+        ("GNU.sparse.size", "8192"),
+        ("GNU.sparse.name", "real"),
+        ("GNU.sparse.map", "0,2,4096,2"),
+    ];
     let v10 = [
         ("GNU.sparse.major", "1"),
         ("GNU.sparse.minor", "0"),

@@ -1,0 +1,27 @@
+//! `imgtool info`: the store and what it holds.
+
+use std::collections::BTreeSet;
+use std::io::Write;
+
+use anyhow::Result;
+
+use crate::manifest::Platform;
+use crate::store::Store;
+use crate::table;
+
+/// Print where the store is and what it holds
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {}
+
+pub(crate) fn run(store: &Store, _args: &Args) -> Result<()> {
+    let index = store.index()?;
+    let images: BTreeSet<_> = index.manifests.iter().map(|entry| &entry.digest).collect();
+    let (blobs, bytes) = store.blob_usage()?;
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "Version: {}", env!("CARGO_PKG_VERSION"))?;
+    writeln!(out, "Store: {}", store.root().display())?;
+    writeln!(out, "Platform: {}", Platform::host())?;
+    writeln!(out, "Images: {}", images.len())?;
+    writeln!(out, "Blobs: {blobs} ({})", table::size(bytes))?;
+    Ok(())
+}
