@@ -229,7 +229,7 @@ fn jumps_reach_their_targets_at_every_distance() {
     let named: Vec<_> = table::names()
         .filter_map(|name| Some((name, table::number(name, super::abi::Abi::X86_64)?)))
         .collect();
-    for count in 90..=named.len() {
+    for count in (90..=named.len()).step_by(3) {
         let rules: Vec<Value> = named[..count]
             .iter()
             .map(|(name, number)| {
