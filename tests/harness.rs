@@ -6,9 +6,12 @@ use std::os::unix::net::UnixStream;
 
 pub(crate) mod bundle;
 pub(crate) mod command;
+pub(crate) mod docker;
 pub(crate) mod host;
+pub(crate) mod image;
 pub(crate) mod requires;
 pub(crate) mod scene;
+pub(crate) mod tarball;
 
 pub(crate) use bundle::Bundle;
 pub(crate) use command::{Cmd, Outcome};

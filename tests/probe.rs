@@ -11,6 +11,9 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 use std::process::ExitCode;
 
+#[path = "probe/tree.rs"]
+mod tree;
+
 use nix::sys::resource::{Resource, getrlimit};
 use serde_json::{Map, Value, json};
 
@@ -39,6 +42,9 @@ fn run(words: &[&str]) -> io::Result<u8> {
             writeln!(file, "{text}")?;
         }
         ["try", call, rest @ ..] => println!("{}", try_call(call, rest)),
+        ["tree", skipped @ ..] => {
+            tree::print(Path::new("/"), skipped)?;
+        }
         ["pause"] => nix::unistd::pause(),
         ["fork-bomb", limit] => print_json(&json!({ "forked": fork_until_refused(limit)? })),
         ["serve", port, text] => serve_tcp(port, text)?,

@@ -1,0 +1,3 @@
+//! `imgtool`, verb by verb, and against the tools whose formats it shares.
+
+mod equality;

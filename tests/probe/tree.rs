@@ -1,0 +1,101 @@
+//! The whole file system as this process sees it, a line a file: what two trees are compared by.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+/// Prints every file below `root` on its own file system tree, sorted, but for the `skipped` paths and
+/// all below them. `~PATH` leaves out only that path's time.
+pub(crate) fn print(root: &Path, skipped: &[&str]) -> io::Result<()> {
+    let mut links = BTreeMap::new();
+    walk(root, skipped, &mut links)
+}
+
+fn walk(
+    path: &Path,
+    skipped: &[&str],
+    links: &mut BTreeMap<(u64, u64), PathBuf>,
+) -> io::Result<()> {
+    let text = path.to_string_lossy();
+    if skipped.contains(&&*text) {
+        return Ok(());
+    }
+    let untimed = skipped.contains(&&*format!("~{text}"));
+    println!("{}", line(path, untimed, links)?);
+    if fs::symlink_metadata(path)?.is_dir() {
+        let mut children: Vec<PathBuf> =
+            fs::read_dir(path)?.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>()?;
+        children.sort();
+        for child in children {
+            walk(&child, skipped, links)?;
+        }
+    }
+    Ok(())
+}
+
+fn line(
+    path: &Path,
+    untimed: bool,
+    links: &mut BTreeMap<(u64, u64), PathBuf>,
+) -> io::Result<String> {
+    let meta = fs::symlink_metadata(path)?;
+    let kind = meta.file_type();
+    let mut words = vec![
+        format!("{:?}", path.as_os_str().as_bytes().escape_ascii().to_string()),
+        format!("{:06o}", meta.mode()),
+        format!("{}:{}", meta.uid(), meta.gid()),
+    ];
+    if !untimed {
+        words.push(format!("{}.{:09}", meta.mtime(), meta.mtime_nsec()));
+    }
+    if kind.is_symlink() {
+        words.push(format!("-> {}", fs::read_link(path)?.display()));
+    } else if kind.is_char_device() || kind.is_block_device() {
+        words.push(format!("dev {:x}", meta.rdev()));
+    } else if kind.is_file() {
+        words.push(format!("{} {}", meta.len(), content(path)?));
+        if meta.nlink() > 1 {
+            // The first path of the same inode stands for the group.
+            let first = links.entry((meta.dev(), meta.ino())).or_insert_with(|| path.to_owned());
+            words.push(format!("links {} {}", meta.nlink(), first.display()));
+        }
+    }
+    words.extend(xattrs(path)?);
+    Ok(words.join(" "))
+}
+
+fn content(path: &Path) -> io::Result<String> {
+    let mut file = fs::File::open(path)?;
+    let (mut hash, mut buffer) = (Sha256::new(), vec![0; 1 << 16]);
+    loop {
+        match file.read(&mut buffer)? {
+            0 => break,
+            count => hash.update(&buffer[..count]),
+        }
+    }
+    Ok(hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn xattrs(path: &Path) -> io::Result<Vec<String>> {
+    let mut names = vec![0; 1 << 16];
+    let length = match rustix::fs::llistxattr(path, &mut names) {
+        Ok(length) => length,
+        Err(rustix::io::Errno::OPNOTSUPP) => 0,
+        Err(errno) => return Err(errno.into()),
+    };
+    let mut found = Vec::new();
+    for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+        let mut value = vec![0; 1 << 16];
+        let length = rustix::fs::lgetxattr(path, OsStr::from_bytes(name), &mut value)?;
+        let value: String = value[..length].iter().map(|byte| format!("{byte:02x}")).collect();
+        found.push(format!("{}={value}", String::from_utf8_lossy(name)));
+    }
+    found.sort();
+    Ok(found)
+}
