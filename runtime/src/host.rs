@@ -55,6 +55,11 @@ impl Host {
         Ok(Host { program, euid, in_userns, rootless, systemd_cgroup })
     }
 
+    /// Where state records lie: `--root`, else the usual place.
+    pub(crate) fn root(&self, given: Option<&Path>) -> Result<PathBuf> {
+        given.map_or_else(|| Ok(self.default_root()), resolve_root)
+    }
+
     /// Where state records lie when `--root` does not say.
     pub(crate) fn default_root(&self) -> PathBuf {
         let user_is_root = std::env::var_os("USER").is_none_or(|user| user == "root");
@@ -80,7 +85,7 @@ fn in_user_namespace() -> Result<bool> {
 }
 
 /// `--root` made absolute and clean.
-pub(crate) fn resolve_root(given: &Path) -> Result<PathBuf> {
+fn resolve_root(given: &Path) -> Result<PathBuf> {
     let absolute =
         std::path::absolute(given).with_context(|| format!("resolve {}", given.display()))?;
     let mut clean = PathBuf::from("/");

@@ -1,39 +1,78 @@
-//! An OCI runtime with runc's command line.
+//! `runtime`: runs OCI bundles as containers, with runc's command line.
 
-#[allow(dead_code, reason = "the commands are not wired yet")]
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use anyhow::{Result, anyhow};
+
+use args::Request;
+use host::{Host, Program};
+use state::StateStore;
+
+#[allow(dead_code, unused_imports, reason = "used by spawn, which is to come")]
 mod apply;
-#[allow(dead_code, reason = "the commands are not wired yet")]
+mod args;
+#[allow(dead_code, unused_imports, reason = "used by spawn, which is to come")]
 mod bundle;
-#[allow(dead_code, unused_imports, reason = "the commands are not wired yet")]
+#[allow(dead_code, unused_imports, reason = "used by spawn, which is to come")]
 mod cgroup;
-#[allow(dead_code, reason = "the commands are not wired yet")]
+#[allow(dead_code, unused_imports, reason = "used by spawn, which is to come")]
 mod channel;
-#[allow(dead_code, reason = "the commands are not wired yet")]
+#[allow(dead_code, unused_imports, reason = "used by spawn, which is to come")]
 mod clock;
-#[allow(dead_code, reason = "the commands are not wired yet")]
+mod commands;
+#[allow(dead_code, unused_imports, reason = "used by spawn, which is to come")]
 mod error;
-#[allow(dead_code, reason = "the commands are not wired yet")]
+mod foreground;
 mod hooks;
-#[allow(dead_code, reason = "the commands are not wired yet")]
+#[allow(dead_code, unused_imports, reason = "used by spawn, which is to come")]
 mod host;
-#[allow(dead_code, reason = "the commands are not wired yet")]
+#[allow(dead_code, unused_imports, reason = "used by spawn, which is to come")]
 mod log;
-#[allow(dead_code, unused_imports, reason = "the commands are not wired yet")]
+#[allow(dead_code, unused_imports, reason = "used by spawn, which is to come")]
 mod plan;
-#[allow(dead_code, reason = "the commands are not wired yet")]
+#[allow(dead_code, unused_imports, reason = "used by spawn, which is to come")]
 mod procfs;
-#[allow(dead_code, reason = "the commands are not wired yet")]
+#[allow(dead_code, unused_imports, reason = "used by spawn, which is to come")]
 mod rooted;
-#[allow(dead_code, reason = "the commands are not wired yet")]
 mod signals;
-#[allow(dead_code, reason = "the commands are not wired yet")]
+#[allow(dead_code, unused_imports, reason = "used by spawn, which is to come")]
+mod spawn;
 mod spec;
-#[allow(dead_code, reason = "the commands are not wired yet")]
+#[allow(dead_code, unused_imports, reason = "used by spawn, which is to come")]
 mod state;
+#[allow(dead_code, unused_imports, reason = "used by spawn, which is to come")]
 #[allow(unsafe_code)]
-#[allow(dead_code, reason = "the commands are not wired yet")]
 mod sys;
-#[allow(dead_code, reason = "the commands are not wired yet")]
+#[allow(dead_code, unused_imports, reason = "used by spawn, which is to come")]
 mod validate;
 
-fn main() {}
+fn main() -> ExitCode {
+    let mut words = std::env::args_os();
+    let program = Program::from_argv0(&words.next().unwrap_or_default());
+    let mut failure = 1;
+    let code = run(program, words, &mut failure).unwrap_or_else(|error| {
+        log::error(error::render(&error));
+        failure
+    });
+    ExitCode::from(code)
+}
+
+/// Returns the exit code; `failure` is what it is to be after an error.
+fn run(program: Program, words: std::env::ArgsOs, failure: &mut u8) -> Result<u8> {
+    let words: Vec<String> = words
+        .map(OsString::into_string)
+        .collect::<Result<_, _>>()
+        .map_err(|word| anyhow!("argument {} is not UTF-8", word.display()))?;
+    let opening = args::open(program, &words).or_else(|misuse| misuse.explain(failure))?;
+    let globals = opening.globals.clone();
+    log::open(globals.log.as_deref(), globals.format()?, globals.debug)?;
+    let command = match opening.request().or_else(|misuse| misuse.explain(failure))? {
+        Request::Print(text) => return args::print(&text).map(|()| 0),
+        Request::Run(command) => command,
+    };
+    *failure = command.failure_code();
+    let host = Host::probe(program, globals.rootless()?, globals.systemd_cgroup)?;
+    let store = StateStore::new(host.root(globals.root.as_deref())?);
+    commands::run(command, &host, &store)
+}

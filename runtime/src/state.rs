@@ -7,15 +7,19 @@
 use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{ErrorKind, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use anyhow::{Context, Result};
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
+use rustix::process::PidfdFlags;
 use serde::{Deserialize, Serialize};
 
 use crate::bundle::{self, Bundle};
+use crate::cgroup::{self, Cgroup, Privilege};
 use crate::clock;
 use crate::error::Sentinel;
 use crate::spec::Spec;
@@ -37,7 +41,7 @@ pub(crate) struct Record {
     pub(crate) created: String,
     pub(crate) config: Config,
     pub(crate) rootless: bool,
-    pub(crate) cgroup_paths: BTreeMap<String, String>,
+    pub(crate) cgroup_paths: cgroup::Record,
     pub(crate) namespace_paths: BTreeMap<String, String>,
     pub(crate) external_descriptors: Vec<String>,
     pub(crate) intel_rdt_path: String,
@@ -68,7 +72,7 @@ impl Record {
     pub(crate) fn intent(
         id: &str,
         bundle: &Bundle,
-        cgroup_paths: BTreeMap<String, String>,
+        cgroup_paths: cgroup::Record,
         rootless: bool,
         no_new_keyring: bool,
     ) -> Self {
@@ -128,6 +132,26 @@ impl Record {
     /// True if the container has a pid namespace of its own, so that its init's death ends all.
     pub(crate) fn private_pid_namespace(&self) -> bool {
         self.config.namespaces.iter().any(|own| own.kind == "NEWPID" && own.path.is_empty())
+    }
+
+    /// The container's cgroup.
+    pub(crate) fn cgroup(&self) -> Cgroup {
+        let privilege = if self.rootless { Privilege::Rootless } else { Privilege::Root };
+        Cgroup::from_record(&self.cgroup_paths, privilege)
+    }
+
+    /// A handle of the init process, if it is alive.
+    pub(crate) fn pidfd(&self) -> Result<Option<OwnedFd>> {
+        let Some(pid) = rustix::process::Pid::from_raw(self.init_process_pid) else {
+            return Ok(None);
+        };
+        let pidfd = match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(pidfd) => pidfd,
+            Err(rustix::io::Errno::SRCH) => return Ok(None),
+            Err(error) => return Err(error).context("pidfd_open"),
+        };
+        // Asked after it was opened: so it is of this process and no later one of that number.
+        Ok(self.live_process()?.map(|_| pidfd))
     }
 
     /// The init process, if it still is that process and alive.
@@ -220,6 +244,17 @@ impl std::fmt::Display for Status {
             Status::Stopped => "stopped",
         })
     }
+}
+
+/// Works out where the container stands now.
+pub(crate) fn status(store: &StateStore, record: &Record) -> Result<Status> {
+    if record.live_process()?.is_none() {
+        return Ok(Status::Stopped);
+    }
+    if record.cgroup().is_frozen()? {
+        return Ok(Status::Paused);
+    }
+    Ok(if store.awaits_start(&record.id) { Status::Created } else { Status::Running })
 }
 
 /// The state as hooks get it on stdin.
@@ -318,15 +353,31 @@ impl StateStore {
 
     /// Waits until nobody else makes or unmakes this container.
     pub(crate) fn claim(&self, id: &str) -> Result<Claim> {
+        let file = self.open_directory(id)?;
+        Flock::lock(file, FlockArg::LockExclusive)
+            .map(Claim)
+            .map_err(|(_, error)| error)
+            .with_context(|| format!("lock {}", self.directory(id).display()))
+    }
+
+    /// The same without waiting: `None` if somebody has it.
+    pub(crate) fn try_claim(&self, id: &str) -> Result<Option<Claim>> {
+        let file = self.open_directory(id)?;
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => Ok(Some(Claim(lock))),
+            Err((_, Errno::EWOULDBLOCK)) => Ok(None),
+            Err((_, error)) => {
+                Err(error).with_context(|| format!("lock {}", self.directory(id).display()))
+            }
+        }
+    }
+
+    fn open_directory(&self, id: &str) -> Result<File> {
         let directory = self.directory(id);
-        let file = File::open(&directory).map_err(|error| match error.kind() {
+        File::open(&directory).map_err(|error| match error.kind() {
             ErrorKind::NotFound => Sentinel::NotExist.into(),
             _ => anyhow::Error::from(error).context(format!("open {}", directory.display())),
-        })?;
-        let lock = Flock::lock(file, FlockArg::LockExclusive)
-            .map_err(|(_, error)| error)
-            .with_context(|| format!("lock {}", directory.display()))?;
-        Ok(Claim(lock))
+        })
     }
 
     /// Replaces state.json in one step.

@@ -1,0 +1,100 @@
+//! `start`: lets the program of a created container begin.
+
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::for_each_id;
+use crate::args::Ids;
+use crate::hooks;
+use crate::state::{self, EXEC_FIFO, Record, StateStore, Status};
+
+pub(super) fn run(args: &Ids, store: &StateStore) -> Result<u8> {
+    for_each_id(&args.ids, |id| start(id, store))
+}
+
+/// Starts one container; returns when its program has begun.
+pub(super) fn start(id: &str, store: &StateStore) -> Result<()> {
+    let record = store.load(id)?;
+    let claim = store.claim(id)?;
+    match state::status(store, &record)? {
+        Status::Created => {}
+        Status::Stopped => bail!("cannot start a container that has stopped"),
+        Status::Running => bail!("cannot start an already running container"),
+        other => bail!("cannot start a container in the {other} state"),
+    }
+    release(store, &record)?;
+    drop(claim);
+    poststart(store, &record)
+}
+
+/// Opens the pipe that init waits on. Init may be dead already, or die at any moment: its pidfd
+/// is watched alongside, and what it wrote before it died still counts.
+fn release(store: &StateStore, record: &Record) -> Result<()> {
+    let path = store.directory(&record.id).join(EXEC_FIFO);
+    let pidfd = record.pidfd()?.context("cannot start a container that has stopped")?;
+    let mut fifo = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW)
+        .open(&path)
+        .context("open exec fifo")?;
+    await_begin(&mut fifo, &pidfd)?;
+    remove_fifo(&path)
+}
+
+fn await_begin(fifo: &mut File, pidfd: &OwnedFd) -> Result<()> {
+    loop {
+        let mut fds = [
+            PollFd::new(fifo.as_fd(), PollFlags::POLLIN),
+            PollFd::new(pidfd.as_fd(), PollFlags::POLLIN),
+        ];
+        match poll(&mut fds, PollTimeout::NONE) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(error) => return Err(error).context("poll exec fifo"),
+        }
+        let dead = fds[1].any().unwrap_or(false);
+        let mut byte = [0];
+        match fifo.read(&mut byte) {
+            Ok(1) => return Ok(()),
+            // No writer (yet), or a writer that has not written (yet).
+            Ok(_) => {}
+            Err(error)
+                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+            Err(error) => return Err(error).context("read exec fifo"),
+        }
+        if dead {
+            bail!("cannot start a container that has stopped");
+        }
+    }
+}
+
+fn remove_fifo(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The program runs already: a hook that fails ends it.
+fn poststart(store: &StateStore, record: &Record) -> Result<()> {
+    let spec = store.load_spec(&record.id)?;
+    let Some(hooks) = spec.hooks.filter(|hooks| !hooks.poststart.is_empty()) else {
+        return Ok(());
+    };
+    let document = state::hook_document(record, Status::Running, record.init_process_pid)?;
+    let Err(error) = hooks::run("poststart", &hooks.poststart, &document, &record.bundle()) else {
+        return Ok(());
+    };
+    match super::kill::kill_all(record) {
+        Ok(()) => Err(error),
+        Err(also) => Err(error.context(format!("kill the container: {also:#}"))),
+    }
+}

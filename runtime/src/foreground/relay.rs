@@ -1,0 +1,247 @@
+//! Bytes from one descriptor to another, through a buffer that is filled only when it is empty.
+
+use std::fs::OpenOptions;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+
+use anyhow::{Context, Result};
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::stat::{SFlag, fstat};
+use nix::unistd::{read, write};
+
+use super::signals::Signals;
+
+const BUFFER: usize = 32 * 1024;
+
+/// A blocking pipe takes this much without blocking once poll calls it writable.
+const BLOCKING_CHUNK: usize = libc::PIPE_BUF;
+
+/// All directions of one process.
+pub(super) struct Relay {
+    input: Option<Pump>,
+    outputs: Vec<Pump>,
+}
+
+impl Relay {
+    pub(super) fn nothing() -> Self {
+        Relay { input: None, outputs: Vec::new() }
+    }
+
+    /// Both ways through the master of a pseudo-terminal.
+    pub(super) fn terminal(master: OwnedFd) -> Result<Self> {
+        set_nonblocking(&master)?;
+        let out = master.try_clone().context("dup console")?;
+        let input = Pump::new(source(std::io::stdin().as_fd())?, Sink::nonblocking(master));
+        let output = Pump::new(out, Sink::of(std::io::stdout().as_fd())?);
+        Ok(Relay { input: Some(input), outputs: vec![output] })
+    }
+
+    /// stdin, stdout and stderr through a pipe each.
+    pub(super) fn pipes(pipes: [OwnedFd; 3]) -> Result<Self> {
+        for pipe in &pipes {
+            set_nonblocking(pipe)?;
+        }
+        let [to_stdin, from_stdout, from_stderr] = pipes;
+        let input = Pump::new(source(std::io::stdin().as_fd())?, Sink::nonblocking(to_stdin));
+        let stdout = Pump::new(from_stdout, Sink::of(std::io::stdout().as_fd())?);
+        let stderr = Pump::new(from_stderr, Sink::of(std::io::stderr().as_fd())?);
+        Ok(Relay { input: Some(input), outputs: vec![stdout, stderr] })
+    }
+
+    /// What to wait for.
+    pub(super) fn add_to<'a>(&'a self, fds: &mut Vec<PollFd<'a>>) {
+        fds.extend(self.input.iter().chain(&self.outputs).map(Pump::interest));
+    }
+
+    /// Moves what can be moved. A direction that has ended closes both its descriptors, which is
+    /// how the other side learns of it.
+    pub(super) fn step(&mut self) {
+        if self.input.as_mut().is_some_and(|pump| pump.step() == Flow::Ended) {
+            self.input = None;
+        }
+        self.outputs.retain_mut(|pump| pump.step() == Flow::Open);
+    }
+
+    /// The process is gone: what it wrote is still to be delivered, but not waited for beyond
+    /// what lies in the pipes, as others may hold them open. Any signal ends it, since our own
+    /// reader may have stalled.
+    pub(super) fn finish(&mut self, signals: &Signals) -> Result<()> {
+        self.input = None;
+        loop {
+            self.outputs.retain_mut(|pump| pump.step() == Flow::Open && pump.pending());
+            if self.outputs.is_empty() {
+                return Ok(());
+            }
+            let mut fds = vec![PollFd::new(signals.fd(), PollFlags::POLLIN)];
+            self.add_to(&mut fds);
+            match poll(&mut fds, PollTimeout::NONE) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(error) => return Err(error).context("poll"),
+            }
+            if signals.take()?.iter().any(|signal| *signal != libc::SIGCHLD) {
+                return Ok(());
+            }
+        }
+    }
+}
+
+#[derive(PartialEq, Eq)]
+enum Flow {
+    Open,
+    Ended,
+}
+
+struct Pump {
+    from: OwnedFd,
+    to: Sink,
+    buffer: Box<[u8]>,
+    start: usize,
+    end: usize,
+}
+
+impl Pump {
+    fn new(from: OwnedFd, to: Sink) -> Self {
+        Pump { from, to, buffer: vec![0; BUFFER].into(), start: 0, end: 0 }
+    }
+
+    fn pending(&self) -> bool {
+        self.start < self.end
+    }
+
+    fn interest(&self) -> PollFd<'_> {
+        if self.pending() {
+            PollFd::new(self.to.fd.as_fd(), PollFlags::POLLOUT)
+        } else {
+            PollFd::new(self.from.as_fd(), PollFlags::POLLIN)
+        }
+    }
+
+    /// Reads and writes until either side would block.
+    fn step(&mut self) -> Flow {
+        loop {
+            if !self.pending() {
+                if !ready(self.from.as_fd(), PollFlags::POLLIN) {
+                    return Flow::Open;
+                }
+                match read(&self.from, &mut self.buffer) {
+                    Ok(0) => return Flow::Ended,
+                    Ok(count) => (self.start, self.end) = (0, count),
+                    Err(Errno::EAGAIN | Errno::EINTR) => return Flow::Open,
+                    // EIO: every slave is closed, or we read in the background. There is
+                    // nobody to tell of any other error, and nothing more will come.
+                    Err(_) => return Flow::Ended,
+                }
+            }
+            if !ready(self.to.fd.as_fd(), PollFlags::POLLOUT) {
+                return Flow::Open;
+            }
+            let most = if self.to.blocking { BLOCKING_CHUNK } else { BUFFER };
+            let chunk = &self.buffer[self.start..self.end.min(self.start + most)];
+            match write(&self.to.fd, chunk) {
+                Ok(count) => self.start += count,
+                Err(Errno::EAGAIN | Errno::EINTR) => return Flow::Open,
+                // Nobody reads any more: the writer is to get SIGPIPE.
+                Err(_) => return Flow::Ended,
+            }
+        }
+    }
+}
+
+fn ready(fd: BorrowedFd, wanted: PollFlags) -> bool {
+    let mut fds = [PollFd::new(fd, wanted)];
+    poll(&mut fds, PollTimeout::ZERO).is_ok_and(|count| count > 0)
+}
+
+/// Where bytes go.
+struct Sink {
+    fd: OwnedFd,
+    blocking: bool,
+}
+
+impl Sink {
+    fn nonblocking(fd: OwnedFd) -> Self {
+        Sink { fd, blocking: false }
+    }
+
+    /// One of our own descriptors. O_NONBLOCK belongs to the open file, which others share, so
+    /// pipes and terminals are opened anew; files never block, and of a socket, or of what we
+    /// may not open, only as much is written at a time as poll promises.
+    fn of(fd: BorrowedFd) -> Result<Self> {
+        let kind = SFlag::from_bits_truncate(fstat(fd).context("fstat")?.st_mode) & SFlag::S_IFMT;
+        if kind == SFlag::S_IFIFO || kind == SFlag::S_IFCHR {
+            let anew = OpenOptions::new()
+                .write(true)
+                .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+                .open(format!("/proc/self/fd/{}", fd.as_raw_fd()));
+            if let Ok(file) = anew {
+                return Ok(Sink::nonblocking(file.into()));
+            }
+        }
+        let fd = fd.try_clone_to_owned().context("dup")?;
+        Ok(Sink { fd, blocking: kind != SFlag::S_IFREG })
+    }
+}
+
+/// Reads are made only after poll, so a shared descriptor need not be changed.
+fn source(fd: BorrowedFd) -> Result<OwnedFd> {
+    fd.try_clone_to_owned().context("dup")
+}
+
+fn set_nonblocking(fd: &OwnedFd) -> Result<()> {
+    let flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL).context("F_GETFL")?);
+    fcntl(fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK)).context("F_SETFL")?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+
+    fn pipe() -> (OwnedFd, OwnedFd) {
+        let (reader, writer) = nix::unistd::pipe().unwrap();
+        set_nonblocking(&reader).unwrap();
+        set_nonblocking(&writer).unwrap();
+        (reader, writer)
+    }
+
+    #[test]
+    fn bytes_pass_until_the_writer_ends() {
+        let (from, mut feed) = pipe();
+        let (sink, to) = pipe();
+        let mut pump = Pump::new(from, Sink::nonblocking(to));
+        std::fs::File::from(feed.try_clone().unwrap()).write_all(b"abc").unwrap();
+        assert!(pump.step() == Flow::Open);
+        let mut text = [0; 8];
+        assert_eq!(std::fs::File::from(sink).read(&mut text).unwrap(), 3);
+        feed = pipe().1;
+        drop(feed);
+        assert!(pump.step() == Flow::Ended);
+    }
+
+    #[test]
+    fn a_stalled_reader_stops_the_flow_without_growth() {
+        let (from, feed) = pipe();
+        let (_sink, to) = pipe();
+        let mut pump = Pump::new(from, Sink::nonblocking(to));
+        for _ in 0..64 {
+            // Fails once both pipes and the buffer are full.
+            let _ = write(&feed, &[0; 65_536]);
+            assert!(pump.step() == Flow::Open);
+        }
+        assert!(pump.pending());
+        assert_eq!(pump.buffer.len(), BUFFER);
+    }
+
+    #[test]
+    fn a_reader_that_is_gone_ends_the_flow() {
+        let (from, feed) = pipe();
+        let (sink, to) = pipe();
+        drop(sink);
+        let mut pump = Pump::new(from, Sink::nonblocking(to));
+        write(&feed, b"x").unwrap();
+        assert!(pump.step() == Flow::Ended);
+    }
+}

@@ -1,0 +1,44 @@
+//! The user's terminal: raw while the container's is in front of it, its size copied over.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use anyhow::{Context, Result};
+use rustix::termios::{
+    OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize,
+};
+
+/// Undone when dropped, so that no way out leaves the terminal raw.
+pub(super) struct RawMode(Termios);
+
+impl RawMode {
+    /// `None` when stdin is no terminal.
+    pub(super) fn enter() -> Result<Option<Self>> {
+        let stdin = std::io::stdin();
+        if !isatty(&stdin) {
+            return Ok(None);
+        }
+        let before = tcgetattr(&stdin).context("tcgetattr")?;
+        let mut raw = before.clone();
+        raw.make_raw();
+        // runc keeps newlines as the user's terminal has them: the container's own terminal
+        // has translated them already.
+        tcsetattr(&stdin, OptionalActions::Now, &raw).context("tcsetattr")?;
+        Ok(Some(RawMode(before)))
+    }
+}
+
+impl Drop for RawMode {
+    fn drop(&mut self) {
+        // A terminal that has gone away needs no restoring.
+        let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, &self.0);
+    }
+}
+
+/// Gives the container's terminal the size of ours, whichever of our three it is.
+pub(super) fn copy_size(master: &OwnedFd) -> Result<()> {
+    let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+    let ours = [stderr.as_fd(), stdout.as_fd(), stdin.as_fd()];
+    let Some(terminal) = ours.into_iter().find(|fd| isatty(fd)) else { return Ok(()) };
+    let size = tcgetwinsize(terminal).context("read the terminal's size")?;
+    tcsetwinsize(master, size).context("set the terminal's size")
+}
