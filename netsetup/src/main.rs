@@ -1,16 +1,33 @@
 //! netsetup: gives containers a network by netlink and nf_tables messages alone.
-//! Words become a request, a request and the state become a plan, a plan is applied and recorded.
+//! Words become a request, a request and the state become a plan, a plan is recorded and applied.
 
+mod apply;
 mod args;
+mod commands;
+mod conntrack;
+mod hook;
+mod ipam;
+mod netlink;
+mod netns;
+mod nft;
+mod output;
+mod plan;
 mod port;
+mod request;
+mod state;
 mod subnet;
+mod sysctl;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 
 fn main() -> ExitCode {
-    let arguments = args::Arguments::parse();
-    eprintln!("netsetup: {arguments:?}");
-    ExitCode::FAILURE
+    match commands::run(&args::Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("netsetup: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }

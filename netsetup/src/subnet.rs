@@ -45,10 +45,6 @@ impl Subnet {
         Ipv4Addr::from(self.base | !mask(self.length))
     }
 
-    pub(crate) fn contains(self, address: Ipv4Addr) -> bool {
-        u32::from(address) & mask(self.length) == self.base
-    }
-
     pub(crate) fn overlaps(self, other: Subnet) -> bool {
         let shorter = mask(self.length.min(other.length));
         self.base & shorter == other.base & shorter

@@ -1,0 +1,98 @@
+//! Carries plans out. What is about to be made is recorded first; a failure is undone by the
+//! same code that takes things away later, which therefore accepts any half-made state.
+
+mod bridge;
+mod container;
+mod ports;
+
+use anyhow::{Context, Error, Result, anyhow};
+
+use crate::netlink::Connection;
+use crate::nft::{self, Contents, Published};
+use crate::state::Store;
+
+/// The host, as far as we change it: open sockets to its kernel and the locked state.
+pub(crate) struct Host<'store> {
+    pub(crate) store: &'store Store,
+    pub(crate) route: Connection,
+    pub(crate) netfilter: Connection,
+}
+
+impl Host<'_> {
+    /// Opens the sockets, and collects what containers left that are gone.
+    pub(crate) fn open(store: &Store) -> Result<Host<'_>> {
+        let mut host =
+            Host { store, route: Connection::route()?, netfilter: Connection::netfilter()? };
+        host.collect()?;
+        Ok(host)
+    }
+
+    /// Takes away what is recorded for containers whose namespace no longer exists.
+    fn collect(&mut self) -> Result<()> {
+        for id in self.store.container_ids()? {
+            if !self.store.place(&id)?.is_some_and(|place| place.is_alive()) {
+                self.detach(&id, None)
+                    .with_context(|| format!("collect what container {id} left"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything that our table should hold.
+    fn whole_contents(&self) -> Result<Contents> {
+        let mut contents = Contents::default();
+        for record in self.store.bridges()? {
+            contents.bridges.push(record.bridge);
+        }
+        for container in self.store.container_ids()? {
+            for binding in self.store.bindings(&container)? {
+                contents.ports.push(Published { binding, container: container.clone() });
+            }
+        }
+        Ok(contents)
+    }
+
+    /// Adds to our table. If it does not exist, for the first time or because somebody flushed
+    /// the ruleset, all of it is made from the state, which holds the addition already.
+    fn add_to_table(&mut self, contents: &Contents) -> Result<()> {
+        if nft::exists(&mut self.netfilter)? {
+            nft::add(&mut self.netfilter, contents)
+        } else {
+            let whole = self.whole_contents()?;
+            nft::create(&mut self.netfilter, &whole)
+        }
+    }
+
+    fn remove_from_table(&mut self, contents: &Contents) -> Result<()> {
+        if nft::exists(&mut self.netfilter)? {
+            nft::remove(&mut self.netfilter, contents)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// Failures of a teardown, which goes on after each.
+#[derive(Default)]
+struct Failures(Vec<Error>);
+
+impl Failures {
+    fn note(&mut self, outcome: Result<()>) {
+        self.0.extend(outcome.err());
+    }
+
+    fn into_result(self) -> Result<()> {
+        let mut failures = self.0.into_iter();
+        let Some(first) = failures.next() else { return Ok(()) };
+        let rest: Vec<String> = failures.map(|error| format!("{error:#}")).collect();
+        if rest.is_empty() { Err(first) } else { Err(anyhow!("{first:#}; {}", rest.join("; "))) }
+    }
+}
+
+/// The error of a step that failed, with that of undoing what came before if that failed too.
+fn undone(error: Error, undoing: Result<()>) -> Error {
+    match undoing {
+        Ok(()) => error,
+        Err(second) => anyhow!("{error:#}; and undoing it failed: {second:#}"),
+    }
+}

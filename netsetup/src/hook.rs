@@ -1,0 +1,127 @@
+//! The door for OCI runtimes: a state document says which container and in which phase.
+//! `createRuntime` (status creating or created) attaches, `poststop` (stopped) detaches. Both may
+//! be repeated, and a container without a network of its own is none of our business.
+
+use std::collections::HashMap;
+use std::io::Read;
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+
+use crate::apply::Host;
+use crate::args::{Directories, Wishes};
+use crate::plan;
+use crate::request::{AttachRequest, Target};
+use crate::state::Store;
+
+/// Annotations by which a bundle says what the hook's arguments do not.
+const NETWORK: &str = "netsetup.network";
+const PUBLISH: &str = "netsetup.publish";
+const ADDRESS: &str = "netsetup.ip";
+/// No state document is larger than this.
+const LIMIT: u64 = 16 << 20;
+
+/// What we read of the state document.
+#[derive(Debug, Deserialize)]
+pub(crate) struct State {
+    id: String,
+    status: String,
+    #[serde(default)]
+    pid: u32,
+    #[serde(default)]
+    annotations: Option<HashMap<String, String>>,
+}
+
+/// Reads the state document.
+pub(crate) fn read(source: impl Read) -> Result<State> {
+    let mut text = String::new();
+    source
+        .take(LIMIT)
+        .read_to_string(&mut text)
+        .context("read container state from standard input")?;
+    serde_json::from_str(&text).context("read container state from standard input")
+}
+
+/// Attaches or detaches the container, as its status says.
+pub(crate) fn run(state: &State, arguments: &Wishes, directories: &Directories) -> Result<()> {
+    plan::check_id(&state.id)?;
+    match state.status.as_str() {
+        "creating" | "created" | "running" => {
+            let wishes = complete(arguments, state)?;
+            if state.pid == 0 {
+                bail!("container {} is {} and has no pid", state.id, state.status);
+            }
+            let request = AttachRequest::new(Target::of_pid(&state.id, state.pid), &wishes)?;
+            if request.wants_nothing() || request.is_host()? {
+                return Ok(());
+            }
+            let store = Store::open(directories)?;
+            Host::open(&store)?.attach(&request).map(|_| ())
+        }
+        "stopped" => {
+            let store = Store::open(directories)?;
+            Host::open(&store)?.detach(&state.id, None)
+        }
+        other => bail!("container {} has the unknown status {other:?}", state.id),
+    }
+}
+
+/// The arguments' wishes, and the annotations' where the arguments have none.
+fn complete(arguments: &Wishes, state: &State) -> Result<Wishes> {
+    let mut wishes = arguments.clone();
+    let annotation = |name: &str| state.annotations.as_ref().and_then(|all| all.get(name));
+    if wishes.network.is_none() {
+        wishes.network = annotation(NETWORK).cloned();
+    }
+    if wishes.ip.is_none()
+        && let Some(address) = annotation(ADDRESS)
+    {
+        wishes.ip = Some(address.parse().with_context(|| format!("read annotation {ADDRESS}"))?);
+    }
+    if wishes.publish.is_empty()
+        && let Some(ports) = annotation(PUBLISH)
+    {
+        let words = ports.split([',', ' ']).filter(|word| !word.is_empty());
+        wishes.publish = words
+            .map(str::parse)
+            .collect::<Result<_, _>>()
+            .with_context(|| format!("read annotation {PUBLISH}"))?;
+    }
+    Ok(wishes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(annotations: &str) -> State {
+        let text = format!(
+            r#"{{"ociVersion":"1.0.2","id":"c1","status":"created","pid":7,"bundle":"/b",
+            "annotations":{annotations}}}"#
+        );
+        read(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn annotations_fill_in_what_arguments_leave_open() {
+        let state = state(r#"{"netsetup.network":"br1","netsetup.publish":"8080:80, 53:53/udp"}"#);
+        let wishes = complete(&Wishes::default(), &state).unwrap();
+        assert_eq!(wishes.network.as_deref(), Some("br1"));
+        assert_eq!(wishes.publish.len(), 2);
+        let arguments = Wishes {
+            network: Some("br2".to_owned()),
+            publish: vec!["1:1".parse().unwrap()],
+            ip: None,
+        };
+        let wishes = complete(&arguments, &state).unwrap();
+        assert_eq!(wishes.network.as_deref(), Some("br2"));
+        assert_eq!(wishes.publish.len(), 1);
+    }
+
+    #[test]
+    fn states_without_annotations_or_with_bad_ones() {
+        assert!(complete(&Wishes::default(), &state("null")).is_ok());
+        assert!(complete(&Wishes::default(), &state(r#"{"netsetup.publish":"x"}"#)).is_err());
+        assert!(read(&b"{"[..]).is_err());
+    }
+}

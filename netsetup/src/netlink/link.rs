@@ -1,0 +1,151 @@
+//! Links: bridges and veth pairs.
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use anyhow::{Context, Result};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{
+    BridgeStpState, InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind,
+    InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+};
+use nix::errno::Errno;
+
+use super::{CREATE, Connection, DUMP, EXCLUSIVE, Request, is_errno};
+
+/// A hardware address.
+pub(crate) type Mac = [u8; 6];
+
+/// What we look at in a link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Link {
+    pub(crate) index: u32,
+    pub(crate) name: String,
+    pub(crate) mtu: u32,
+    pub(crate) is_bridge: bool,
+}
+
+/// One end of a veth pair.
+pub(crate) struct VethEnd<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) mac: Mac,
+}
+
+/// The link of this name.
+pub(crate) fn find(connection: &mut Connection, name: &str) -> Result<Option<Link>> {
+    let mut message = LinkMessage::default();
+    message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+    match connection.query(&Request { message: RouteNetlinkMessage::GetLink(message), flags: 0 }) {
+        Err(error) if is_errno(&error, Errno::ENODEV) => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("look up link {name}")),
+        Ok(answers) => Ok(answers.iter().find_map(read)),
+    }
+}
+
+/// Every link.
+pub(crate) fn list(connection: &mut Connection) -> Result<Vec<Link>> {
+    let request =
+        Request { message: RouteNetlinkMessage::GetLink(LinkMessage::default()), flags: DUMP };
+    let answers = connection.query(&request).context("list links")?;
+    Ok(answers.iter().filter_map(read).collect())
+}
+
+fn read(answer: &RouteNetlinkMessage) -> Option<Link> {
+    let RouteNetlinkMessage::NewLink(message) = answer else { return None };
+    let mut link =
+        Link { index: message.header.index, name: String::new(), mtu: 0, is_bridge: false };
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => link.name.clone_from(name),
+            LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+            LinkAttribute::LinkInfo(infos) => {
+                link.is_bridge = infos.contains(&LinkInfo::Kind(InfoKind::Bridge));
+            }
+            _ => {}
+        }
+    }
+    Some(link)
+}
+
+/// Makes a bridge, still down. A hardware address of our own keeps it from following the lowest
+/// of its ports', and udev from choosing another.
+pub(crate) fn create_bridge(name: &str, mac: Mac, mtu: u32) -> Request<RouteNetlinkMessage> {
+    let mut message = LinkMessage::default();
+    message.attributes = vec![
+        LinkAttribute::IfName(name.to_owned()),
+        LinkAttribute::Address(mac.to_vec()),
+        LinkAttribute::Mtu(mtu),
+        LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::Bridge),
+            LinkInfo::Data(InfoData::Bridge(vec![
+                InfoBridge::StpState(BridgeStpState::Disabled),
+                InfoBridge::ForwardDelay(0),
+            ])),
+        ]),
+    ];
+    Request { message: RouteNetlinkMessage::NewLink(message), flags: CREATE | EXCLUSIVE }
+}
+
+/// Makes a veth pair: `host` becomes a port of the bridge, `inside` is born in the namespace,
+/// so that it never has a name here. Both are down.
+pub(crate) fn create_veth(
+    host: &VethEnd,
+    bridge: u32,
+    inside: &VethEnd,
+    netns: BorrowedFd,
+    mtu: u32,
+) -> Request<RouteNetlinkMessage> {
+    let mut peer = LinkMessage::default();
+    peer.attributes = vec![
+        LinkAttribute::IfName(inside.name.to_owned()),
+        LinkAttribute::Address(inside.mac.to_vec()),
+        LinkAttribute::Mtu(mtu),
+        LinkAttribute::NetNsFd(netns.as_raw_fd()),
+    ];
+    let mut message = LinkMessage::default();
+    message.attributes = vec![
+        LinkAttribute::IfName(host.name.to_owned()),
+        LinkAttribute::Address(host.mac.to_vec()),
+        LinkAttribute::Mtu(mtu),
+        LinkAttribute::Controller(bridge),
+        LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::Veth),
+            LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
+        ]),
+    ];
+    Request { message: RouteNetlinkMessage::NewLink(message), flags: CREATE | EXCLUSIVE }
+}
+
+/// Switches a link on.
+pub(crate) fn set_up(index: u32) -> Request<RouteNetlinkMessage> {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message.header.flags = LinkFlags::Up;
+    message.header.change_mask = LinkFlags::Up;
+    Request { message: RouteNetlinkMessage::SetLink(message), flags: 0 }
+}
+
+/// Switches a port of a bridge on. It may send a packet back to where it came from: where
+/// bridged packets pass IP hooks, that is the way of a container to its own published port.
+pub(crate) fn set_port_up(index: u32) -> Request<RouteNetlinkMessage> {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message.header.flags = LinkFlags::Up;
+    message.header.change_mask = LinkFlags::Up;
+    message.attributes.push(LinkAttribute::LinkInfo(vec![
+        LinkInfo::PortKind(InfoPortKind::Bridge),
+        LinkInfo::PortData(InfoPortData::BridgePort(vec![InfoBridgePort::HairpinMode(true)])),
+    ]));
+    Request { message: RouteNetlinkMessage::NewLink(message), flags: 0 }
+}
+
+/// Removes the link of this name, if there is one.
+pub(crate) fn delete(connection: &mut Connection, name: &str) -> Result<()> {
+    let mut message = LinkMessage::default();
+    message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+    match connection
+        .transact(vec![Request { message: RouteNetlinkMessage::DelLink(message), flags: 0 }])
+    {
+        Err(error) if is_errno(&error, Errno::ENODEV) => Ok(()),
+        outcome => outcome.with_context(|| format!("delete link {name}")),
+    }
+}

@@ -1,0 +1,203 @@
+//! From words to a request: which container is meant and where its network namespace is.
+
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+
+use crate::args::Wishes;
+use crate::netns::{self, NetworkNamespace};
+use crate::plan;
+use crate::port::PortSpec;
+use crate::state::{Place, Source, Store};
+
+const RUNTIME_ROOTS: [&str; 2] = ["/run/runtime", "/run/runc"];
+const NAMED: &str = "/run/netns";
+
+/// An attachment to be made.
+pub(crate) struct AttachRequest {
+    pub(crate) id: String,
+    pub(crate) netns: NetworkNamespace,
+    pub(crate) place: Place,
+    pub(crate) network: String,
+    pub(crate) ports: Vec<PortSpec>,
+    pub(crate) address: Option<Ipv4Addr>,
+}
+
+impl AttachRequest {
+    /// Opens the namespace of a target.
+    pub(crate) fn new(target: Target, wishes: &Wishes) -> Result<AttachRequest> {
+        plan::check_id(&target.id)?;
+        let netns = NetworkNamespace::open(&target.source.path())?;
+        if let Some(init) = target.init {
+            init.check()?;
+        }
+        let place = Place { source: target.source, identity: netns.identity() };
+        let network = wishes.network.clone().unwrap_or_else(|| plan::DEFAULT_BRIDGE.to_owned());
+        Ok(AttachRequest {
+            id: target.id,
+            netns,
+            place,
+            network,
+            ports: wishes.publish.clone(),
+            address: wishes.ip,
+        })
+    }
+
+    /// Whether the wish is for no network of ours.
+    pub(crate) fn wants_nothing(&self) -> bool {
+        ["none", "host"].contains(&self.network.as_str())
+    }
+
+    /// Whether the container shares the network namespace of the host.
+    pub(crate) fn is_host(&self) -> Result<bool> {
+        Ok(self.netns.identity() == NetworkNamespace::own()?.identity())
+    }
+}
+
+/// What a target's words mean.
+pub(crate) struct Target {
+    pub(crate) id: String,
+    pub(crate) source: Source,
+    init: Option<Init>,
+}
+
+/// A container's first process, told apart from a later one with its number.
+#[derive(Clone, Copy)]
+struct Init {
+    pid: u32,
+    start: u64,
+}
+
+impl Init {
+    /// To be called when the namespace is open: it was this process's if it is still the same.
+    fn check(self) -> Result<()> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid))
+            .with_context(|| format!("read start time of process {}", self.pid))?;
+        // The command name may hold spaces and parentheses; the start time is field 22.
+        let fields = stat.rsplit_once(')').map(|(_, fields)| fields.split_ascii_whitespace());
+        let start = fields
+            .and_then(|mut fields| fields.nth(19))
+            .and_then(|field| field.parse::<u64>().ok());
+        if start == Some(self.start) {
+            Ok(())
+        } else {
+            bail!("process {} is another one by now", self.pid)
+        }
+    }
+}
+
+/// The parts of a runtime's state file that say where the container is.
+#[derive(Deserialize)]
+struct RuntimeState {
+    #[serde(default)]
+    init_process_pid: u32,
+    #[serde(default)]
+    init_process_start: u64,
+}
+
+impl Target {
+    /// A process.
+    pub(crate) fn of_pid(id: &str, pid: u32) -> Target {
+        Target { id: id.to_owned(), source: Source::Pid(pid), init: None }
+    }
+
+    /// Finds out what is meant: a path, a container of the runtime's, a named namespace, a pid.
+    pub(crate) fn resolve(word: &str, runtime_root: Option<&Path>) -> Result<Target> {
+        if word.contains('/') {
+            return Ok(Target {
+                id: id_of_path(word),
+                source: Source::Path(PathBuf::from(word)),
+                init: None,
+            });
+        }
+        plan::check_id(word)?;
+        if let Some(target) = container(word, runtime_root)? {
+            return Ok(target);
+        }
+        let named = Path::new(NAMED).join(word);
+        if named.exists() {
+            return Ok(Target { id: word.to_owned(), source: Source::Path(named), init: None });
+        }
+        match word.parse::<u32>() {
+            Ok(pid) if netns::path_of(pid).exists() => {
+                Ok(Target::of_pid(&format!("pid-{pid}"), pid))
+            }
+            _ => bail!("{word} is no container, no named network namespace and no process"),
+        }
+    }
+}
+
+fn container(id: &str, runtime_root: Option<&Path>) -> Result<Option<Target>> {
+    let roots: Vec<&Path> = match runtime_root {
+        Some(root) => vec![root],
+        None => RUNTIME_ROOTS.iter().map(Path::new).collect(),
+    };
+    for root in roots {
+        let path = root.join(id).join("state.json");
+        let Ok(text) = fs::read_to_string(&path) else { continue };
+        let state: RuntimeState =
+            serde_json::from_str(&text).with_context(|| format!("read {}", path.display()))?;
+        if state.init_process_pid == 0 {
+            bail!("container {id} has no process");
+        }
+        let init = Init { pid: state.init_process_pid, start: state.init_process_start };
+        let init = (init.start != 0).then_some(init);
+        return Ok(Some(Target {
+            id: id.to_owned(),
+            source: Source::Pid(state.init_process_pid),
+            init,
+        }));
+    }
+    Ok(None)
+}
+
+/// The last part of a path that is a name; `/proc/12/ns/net` is `pid-12`.
+fn id_of_path(path: &str) -> String {
+    let mut parts = path.split('/').filter(|part| !part.is_empty());
+    if let Some(pid) = path.strip_prefix("/proc/").and_then(|rest| rest.strip_suffix("/ns/net")) {
+        return format!("pid-{pid}");
+    }
+    parts.next_back().unwrap_or_default().to_owned()
+}
+
+/// The id under which a word's container is recorded, whether or not the container still lives.
+pub(crate) fn recorded_id(store: &Store, word: &str) -> Result<Option<String>> {
+    if !word.contains('/') {
+        for id in [word.to_owned(), format!("pid-{word}")] {
+            if plan::check_id(&id).is_ok() && store.has_container(&id) {
+                return Ok(Some(id));
+            }
+        }
+    }
+    let source = match word.parse() {
+        Ok(pid) => Source::Pid(pid),
+        Err(_) => Source::Path(PathBuf::from(word)),
+    };
+    for id in store.container_ids()? {
+        if store.place(&id)?.is_some_and(|place| place.source == source) {
+            return Ok(Some(id));
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_made_from_paths() {
+        assert_eq!(id_of_path("/run/netns/web"), "web");
+        assert_eq!(id_of_path("/proc/12/ns/net"), "pid-12");
+    }
+
+    #[test]
+    fn words_that_leave_a_directory_are_no_ids() {
+        for word in ["..", ".", "", "a b"] {
+            assert!(Target::resolve(word, None).is_err(), "{word:?}");
+        }
+    }
+}

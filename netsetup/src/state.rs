@@ -1,0 +1,106 @@
+//! What was made and what is promised, under one lock.
+//!
+//! ```text
+//! lock                                   held from the first look to the last change
+//! forwarding                             we switched ip_forward on; it goes off with the last bridge
+//! bridges/<name>/bridge.json             a bridge that exists, or is about to
+//! bridges/<name>/leases/<address>        link to the id of the container that has it
+//! bridges/<name>/last                    the address given out most recently
+//! containers/<id>/netns                  where the container's namespace is, and which it was
+//! containers/<id>/on/<bridge>.json       an attachment that exists, or is about to
+//! containers/<id>/ports/<proto>-<ip>-<port>   link to the address and port behind it
+//! ports/<proto>-<port>/<ip>              link to the id of the container that has it
+//! ```
+//! Names are the reservations: to take, look up or free an address or a port costs the same
+//! whatever else is in use.
+
+mod bridges;
+mod containers;
+mod files;
+mod ports;
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use self::files::{entries, read_text, remove, remove_tree_if_empty, write};
+use crate::args::Directories;
+
+pub(crate) use self::bridges::{Bridge, BridgeRecord};
+pub(crate) use self::containers::{Attachment, Place, Source};
+
+const STATE: &str = "/run/netsetup";
+const CONFIG: &str = "/etc/netsetup";
+
+/// The state directory, locked.
+pub(crate) struct Store {
+    root: PathBuf,
+    config: PathBuf,
+    _lock: File,
+}
+
+impl Store {
+    /// Opens the state directory and waits for its lock.
+    pub(crate) fn open(directories: &Directories) -> Result<Store> {
+        let root = chosen(directories.state_dir.as_deref(), "NETSETUP_STATE", STATE);
+        let config = chosen(directories.config_dir.as_deref(), "NETSETUP_CONFIG", CONFIG);
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&root)
+            .with_context(|| format!("create state directory {}", root.display()))?;
+        let path = root.join("lock");
+        let lock = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .with_context(|| format!("open {}", path.display()))?;
+        lock.lock().with_context(|| format!("lock {}", path.display()))?;
+        Ok(Store { root, config, _lock: lock })
+    }
+
+    /// The state directory.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Whether we switched forwarding on.
+    pub(crate) fn owns_forwarding(&self) -> Result<bool> {
+        Ok(read_text(&self.root.join("forwarding"))?.is_some())
+    }
+
+    /// Notes that we are about to switch forwarding on.
+    pub(crate) fn own_forwarding(&self) -> Result<()> {
+        write(&self.root.join("forwarding"), b"was 0\n")
+    }
+
+    /// Notes that forwarding is no business of ours.
+    pub(crate) fn disown_forwarding(&self) -> Result<()> {
+        remove(&self.root.join("forwarding"))
+    }
+
+    /// Removes what directories are empty, so that nothing is left when nothing is attached.
+    pub(crate) fn tidy(&self) -> Result<()> {
+        for name in ["bridges", "containers", "ports"] {
+            remove_tree_if_empty(&self.root.join(name))?;
+        }
+        Ok(())
+    }
+
+    fn names(&self, directory: &str) -> Result<Vec<String>> {
+        entries(&self.root.join(directory))
+    }
+}
+
+fn chosen(flag: Option<&Path>, variable: &str, default: &str) -> PathBuf {
+    match flag {
+        Some(path) => path.to_owned(),
+        None => std::env::var_os(variable)
+            .filter(|value| !value.is_empty())
+            .map_or_else(|| default.into(), Into::into),
+    }
+}

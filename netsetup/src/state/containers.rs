@@ -1,0 +1,169 @@
+//! Attached containers: where their namespace is and what they were given.
+
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+use super::Store;
+use super::files::{
+    entries, read_json, read_link, remove, remove_directory, write_json, write_link,
+};
+use crate::netns::{self, Identity};
+use crate::subnet::Subnet;
+
+/// Where a namespace is found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    Pid(u32),
+    Path(PathBuf),
+}
+
+impl Source {
+    /// The path that opens the namespace.
+    pub(crate) fn path(&self) -> PathBuf {
+        match self {
+            Source::Pid(pid) => netns::path_of(*pid),
+            Source::Path(path) => path.clone(),
+        }
+    }
+}
+
+/// Where a container's namespace was found, and which one it was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) source: Source,
+    pub(crate) identity: Identity,
+}
+
+impl Place {
+    /// Whether that namespace is still there.
+    pub(crate) fn is_alive(&self) -> bool {
+        netns::identity_at(&self.source.path()) == Some(self.identity)
+    }
+
+    fn parse(text: &str) -> Option<Place> {
+        let (device, rest) = text.split_once(' ')?;
+        let (inode, rest) = rest.split_once(' ')?;
+        let (kind, value) = rest.split_once(' ')?;
+        let source = match kind {
+            "pid" => Source::Pid(value.parse().ok()?),
+            "path" => Source::Path(PathBuf::from(value)),
+            _ => return None,
+        };
+        let identity = Identity { device: device.parse().ok()?, inode: inode.parse().ok()? };
+        Some(Place { source, identity })
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} {} ", self.identity.device, self.identity.inode)?;
+        match &self.source {
+            Source::Pid(pid) => write!(formatter, "pid {pid}"),
+            Source::Path(path) => write!(formatter, "path {}", path.display()),
+        }
+    }
+}
+
+/// A container on a bridge.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Attachment {
+    pub(crate) id: String,
+    pub(crate) network: String,
+    /// Name of the link in the container.
+    pub(crate) interface: String,
+    /// Name of the other end, a port of the bridge.
+    pub(crate) host_interface: String,
+    pub(crate) mac: String,
+    pub(crate) address: Ipv4Addr,
+    pub(crate) subnet: Subnet,
+    /// Where the default route leads, for the attachment that has it.
+    pub(crate) gateway: Option<Ipv4Addr>,
+    /// Everything was made: what is not ready is the trace of a command that was killed.
+    pub(crate) ready: bool,
+}
+
+impl Store {
+    pub(super) fn container_directory(&self, id: &str) -> PathBuf {
+        self.root.join("containers").join(id)
+    }
+
+    fn attachment_path(&self, id: &str, bridge: &str) -> PathBuf {
+        self.container_directory(id).join("on").join(format!("{bridge}.json"))
+    }
+
+    /// Ids of all attached containers.
+    pub(crate) fn container_ids(&self) -> Result<Vec<String>> {
+        self.names("containers")
+    }
+
+    /// Whether there is a record of this container.
+    pub(crate) fn has_container(&self, id: &str) -> bool {
+        self.container_directory(id).is_dir()
+    }
+
+    /// Where the container's namespace was; `None` also where the record was cut short.
+    pub(crate) fn place(&self, id: &str) -> Result<Option<Place>> {
+        Ok(read_link(&self.container_directory(id).join("netns"))?
+            .as_deref()
+            .and_then(Place::parse))
+    }
+
+    /// Records where the container's namespace is.
+    pub(crate) fn save_place(&self, id: &str, place: &Place) -> Result<()> {
+        write_link(&self.container_directory(id).join("netns"), &place.to_string())
+    }
+
+    /// A container's attachments, in the order of their interfaces.
+    pub(crate) fn attachments(&self, id: &str) -> Result<Vec<Attachment>> {
+        let names = entries(&self.container_directory(id).join("on"))?;
+        let bridges = names.iter().filter_map(|name| name.strip_suffix(".json"));
+        let mut attachments: Vec<Attachment> = bridges
+            .filter_map(|bridge| read_json(&self.attachment_path(id, bridge)).transpose())
+            .collect::<Result<_>>()
+            .with_context(|| format!("read attachments of {id}"))?;
+        attachments.sort_by(|one, other| one.interface.cmp(&other.interface));
+        Ok(attachments)
+    }
+
+    /// Records an attachment.
+    pub(crate) fn save_attachment(&self, attachment: &Attachment) -> Result<()> {
+        write_json(&self.attachment_path(&attachment.id, &attachment.network), attachment)
+    }
+
+    /// Forgets an attachment.
+    pub(crate) fn forget_attachment(&self, id: &str, bridge: &str) -> Result<()> {
+        remove(&self.attachment_path(id, bridge))
+    }
+
+    /// Forgets a container that has no attachment left.
+    pub(crate) fn forget_container(&self, id: &str) -> Result<()> {
+        let directory = self.container_directory(id);
+        remove_directory(&directory.join("on"))?;
+        remove_directory(&directory.join("ports"))?;
+        if Path::new(&directory.join("on")).exists() {
+            return Ok(());
+        }
+        remove(&directory.join("netns"))?;
+        remove_directory(&directory)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_read_as_they_are_written() {
+        let identity = Identity { device: 4, inode: 4_026_532_000 };
+        for source in [Source::Pid(71), Source::Path(PathBuf::from("/run/netns/with space"))] {
+            let place = Place { source, identity };
+            assert_eq!(Place::parse(&place.to_string()), Some(place));
+        }
+        assert_eq!(Place::parse("4 5 pid x"), None);
+        assert_eq!(Place::parse(""), None);
+    }
+}

@@ -1,0 +1,105 @@
+//! Small files that are old or new, never half written.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// `Ok(None)` in place of "not found".
+fn found<T>(outcome: io::Result<T>) -> io::Result<Option<T>> {
+    match outcome {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn make_parent(path: &Path) -> Result<()> {
+    match path.parent() {
+        Some(parent) => {
+            fs::create_dir_all(parent).with_context(|| format!("create {}", parent.display()))
+        }
+        None => Ok(()),
+    }
+}
+
+pub(super) fn read_text(path: &Path) -> Result<Option<String>> {
+    found(fs::read_to_string(path)).with_context(|| format!("read {}", path.display()))
+}
+
+pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
+    let Some(text) = read_text(path)? else { return Ok(None) };
+    serde_json::from_str(&text).map(Some).with_context(|| format!("read {}", path.display()))
+}
+
+pub(super) fn write(path: &Path, contents: &[u8]) -> Result<()> {
+    make_parent(path)?;
+    let staged = path.with_extension("new");
+    fs::write(&staged, contents)
+        .and_then(|()| fs::rename(&staged, path))
+        .with_context(|| format!("write {}", path.display()))
+}
+
+pub(super) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
+    let mut text =
+        serde_json::to_vec_pretty(value).with_context(|| format!("encode {}", path.display()))?;
+    text.push(b'\n');
+    write(path, &text)
+}
+
+pub(super) fn read_link(path: &Path) -> Result<Option<String>> {
+    let target = found(fs::read_link(path)).with_context(|| format!("read {}", path.display()))?;
+    Ok(target.map(|target| target.to_string_lossy().into_owned()))
+}
+
+/// Makes a link whose target is the text; replaces one that is there.
+pub(super) fn write_link(path: &Path, text: &str) -> Result<()> {
+    make_parent(path)?;
+    remove(path)?;
+    symlink(text, path).with_context(|| format!("write {}", path.display()))
+}
+
+pub(super) fn remove(path: &Path) -> Result<()> {
+    found(fs::remove_file(path)).map(|_| ()).with_context(|| format!("remove {}", path.display()))
+}
+
+/// Removes a directory if nothing is in it.
+pub(super) fn remove_directory(path: &Path) -> Result<()> {
+    match fs::remove_dir(path) {
+        Err(error)
+            if !matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty
+            ) =>
+        {
+            Err(error).with_context(|| format!("remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Removes a directory and those directly in it as far as they are empty.
+pub(super) fn remove_tree_if_empty(path: &Path) -> Result<()> {
+    for name in entries(path)? {
+        remove_directory(&path.join(name))?;
+    }
+    remove_directory(path)
+}
+
+/// Names in a directory, sorted; none if there is no directory.
+pub(super) fn entries(path: &Path) -> Result<Vec<String>> {
+    let list = || -> io::Result<Vec<String>> {
+        let Some(directory) = found(fs::read_dir(path))? else { return Ok(Vec::new()) };
+        let mut names = Vec::new();
+        for entry in directory {
+            names.push(entry?.file_name().to_string_lossy().into_owned());
+        }
+        names.sort_unstable();
+        Ok(names)
+    };
+    list().with_context(|| format!("list {}", path.display()))
+}
