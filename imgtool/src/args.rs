@@ -34,13 +34,18 @@ pub(crate) struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Bundle(commands::bundle::Args),
+    Bundles(commands::bundles::Args),
     Images(commands::images::Args),
     Info(commands::info::Args),
     Inspect(commands::inspect::Args),
     Load(commands::load::Args),
+    Mount(commands::mount::Args),
+    Rm(commands::rm::Args),
     Rmi(commands::rmi::Args),
     Save(commands::save::Args),
     Tag(commands::tag::Args),
+    Umount(commands::umount::Args),
 }
 
 impl Cli {
@@ -48,13 +53,18 @@ impl Cli {
     pub(crate) fn run(self) -> Result<()> {
         let store = Store::open(self.global.root.as_deref())?;
         match self.command {
+            Command::Bundle(args) => commands::bundle::run(&store, args),
+            Command::Bundles(args) => commands::bundles::run(&store, &args),
             Command::Images(args) => commands::images::run(&store, &args),
             Command::Info(args) => commands::info::run(&store, &args),
             Command::Inspect(args) => commands::inspect::run(&store, &args),
             Command::Load(args) => commands::load::run(&store, &args),
+            Command::Mount(args) => commands::mount::run(&store, &args),
+            Command::Rm(args) => commands::rm::run(&store, &args),
             Command::Rmi(args) => commands::rmi::run(&store, &args),
             Command::Save(args) => commands::save::run(&store, &args),
             Command::Tag(args) => commands::tag::run(&store, &args),
+            Command::Umount(args) => commands::umount::run(&store, &args),
         }
     }
 }

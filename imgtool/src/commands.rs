@@ -1,12 +1,17 @@
 //! One file per verb, each with its arguments and one `run`.
 
+pub(crate) mod bundle;
+pub(crate) mod bundles;
 pub(crate) mod images;
 pub(crate) mod info;
 pub(crate) mod inspect;
 pub(crate) mod load;
+pub(crate) mod mount;
+pub(crate) mod rm;
 pub(crate) mod rmi;
 pub(crate) mod save;
 pub(crate) mod tag;
+pub(crate) mod umount;
 
 use anyhow::Result;
 

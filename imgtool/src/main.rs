@@ -2,6 +2,7 @@
 //! store into OCI bundles.
 
 mod args;
+mod bundle;
 mod commands;
 mod copy;
 mod digest;

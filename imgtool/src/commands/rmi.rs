@@ -5,6 +5,7 @@ use std::io::Write;
 
 use anyhow::{Result, bail};
 
+use crate::bundle;
 use crate::digest::Digest;
 use crate::error::{NoSuchImage, printable};
 use crate::manifest::Descriptor;
@@ -59,6 +60,13 @@ fn remove(store: &Store, lock: &Lock, word: &str, force: bool) -> Result<()> {
     }
     let image = store.image(&entry).ok();
     let id = image.as_ref().map_or(&entry.digest, |image| image.id());
+    // A bundle keeps its image in the index, and so everything the image needs.
+    if let Some(user) = bundle::users_of(store, id)?.first() {
+        bail!(
+            "unable to remove {word}: bundle {} uses it (imgtool rm removes that)",
+            user.display()
+        );
+    }
     store.forget(&entry)?;
     for name in &names {
         writeln!(out, "Untagged: {}", printable(&name.familiar()))?;

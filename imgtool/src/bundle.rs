@@ -1,0 +1,220 @@
+//! From an image to an OCI bundle: config.json, a root file system, and a record of its origin.
+//!
+//! What is wished becomes a plan first; then the bundle is registered, made, and declared ready.
+//! A failure undoes it, and what a kill left is undone by the next command.
+
+mod annotations;
+mod capabilities;
+mod config;
+mod create;
+mod files;
+pub(crate) mod flags;
+mod hooks;
+mod host;
+mod overlay;
+mod plan;
+mod record;
+mod registry;
+mod remove;
+mod seccomp;
+mod usage;
+mod user;
+mod volumes;
+
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use rustix::fs::{Mode as FileMode, OFlags};
+
+pub(crate) use create::{Request, create};
+pub(crate) use overlay::{ROOTFS, UPPER};
+pub(crate) use record::{Mode, Record};
+pub(crate) use remove::{collect, remove};
+
+use crate::digest::Digest;
+use crate::layer;
+use crate::store::Store;
+use registry::{Entry, Held, State};
+use usage::Container;
+
+/// A bundle in a listing.
+#[derive(Debug)]
+pub(crate) struct Listed {
+    pub(crate) directory: PathBuf,
+    pub(crate) record: Record,
+    /// The containers that use it.
+    pub(crate) containers: Vec<String>,
+    /// `None` for a tree, which needs no mount.
+    pub(crate) mounted: Option<bool>,
+    /// Bytes that are the bundle's alone.
+    pub(crate) size_bytes: u64,
+}
+
+/// The bundles of the store, by directory.
+pub(crate) fn list(store: &Store) -> Result<Vec<Listed>> {
+    let containers = usage::containers();
+    ready(store)?
+        .into_iter()
+        .map(|Entry { directory, record, .. }| {
+            let own = match record.mode {
+                Mode::Overlay => UPPER,
+                Mode::Copy => ROOTFS,
+            };
+            Ok(Listed {
+                containers: users(&containers, &directory).map(|user| user.id.clone()).collect(),
+                mounted: match record.mode {
+                    Mode::Overlay => Some(overlay::is_mounted(&directory.join(ROOTFS))?),
+                    Mode::Copy => None,
+                },
+                size_bytes: usage::bytes_beneath(&directory.join(own))?,
+                directory,
+                record,
+            })
+        })
+        .collect()
+}
+
+/// The bundles that are whole and where they were registered.
+fn ready(store: &Store) -> Result<Vec<Entry>> {
+    let mut entries = registry::list(store)?;
+    entries.retain(|entry| entry.state == State::Ready && is_there(entry));
+    Ok(entries)
+}
+
+/// Whether the entry's directory still is that bundle.
+fn is_there(entry: &Entry) -> bool {
+    Record::read(&entry.directory).is_ok_and(|record| record.id == entry.record.id)
+}
+
+fn users<'a>(
+    containers: &'a [Container],
+    directory: &'a Path,
+) -> impl Iterator<Item = &'a Container> {
+    containers.iter().filter(move |container| container.uses(directory))
+}
+
+/// The bundles made from the image with this ID, those under way included.
+pub(crate) fn users_of(store: &Store, image_id: &Digest) -> Result<Vec<PathBuf>> {
+    let mut entries = registry::list(store)?;
+    entries.retain(|entry| {
+        entry.record.config == *image_id && (entry.state != State::Ready || is_there(entry))
+    });
+    Ok(entries.into_iter().map(|entry| entry.directory).collect())
+}
+
+/// Mounts an overlay bundle again, as after a reboot, and returns its root file system. A bundle
+/// that was moved is registered where it is now.
+pub(crate) fn mount(store: &Store, directory: &Path) -> Result<PathBuf> {
+    let _lock = store.lock_shared()?;
+    let held = hold(store, directory)?;
+    let record = &held.entry.record;
+    let rootfs = directory.join(ROOTFS);
+    if record.mode == Mode::Copy || overlay::is_mounted(&rootfs)? {
+        return Ok(rootfs);
+    }
+    let layers: Vec<PathBuf> = record
+        .chain_ids
+        .iter()
+        .map(|chain_id| store.layers_dir().join(chain_id.hex()).join("diff"))
+        .collect();
+    let layers = if layers.iter().all(|layer| layer.is_dir()) {
+        layers
+    } else {
+        let image = store
+            .image(&record.manifest)
+            .with_context(|| format!("unpack image {} again", record.image))?;
+        layer::unpack(store, &image)?.layers
+    };
+    overlay::mount(directory, &layers)?;
+    Ok(rootfs)
+}
+
+/// Takes the overlay off `rootfs/`; refused while somebody is in it.
+pub(crate) fn unmount(store: &Store, directory: &Path) -> Result<()> {
+    let held = hold(store, directory)?;
+    if held.entry.record.mode == Mode::Overlay && overlay::is_mounted(&directory.join(ROOTFS))? {
+        refuse_if_inside(directory)?;
+        overlay::unmount(directory)?;
+    }
+    Ok(())
+}
+
+fn refuse_if_inside(directory: &Path) -> Result<()> {
+    let containers = usage::containers();
+    if let Some(user) = users(&containers, directory).find(|user| user.running) {
+        bail!("bundle {} is in use by container {}", directory.display(), user.id);
+    }
+    if let Some(pid) = usage::process_inside(directory)? {
+        bail!("bundle {} is in use by process {pid}", directory.display());
+    }
+    Ok(())
+}
+
+/// Holds the registration of the bundle at `directory`, made anew if the bundle came from
+/// elsewhere.
+fn hold(store: &Store, directory: &Path) -> Result<Held> {
+    let record = Record::read(directory)?;
+    match registry::hold(store, &record.id)? {
+        Some(held) if held.entry.state != State::Ready => {
+            bail!("bundle {} is not whole", directory.display())
+        }
+        Some(mut held) => {
+            if held.entry.directory != directory {
+                if is_there(&held.entry) {
+                    bail!(
+                        "{} is a copy of the bundle {}: make another one with imgtool bundle",
+                        directory.display(),
+                        held.entry.directory.display()
+                    );
+                }
+                held.entry.directory = directory.to_owned();
+                held.write()?;
+            }
+            Ok(held)
+        }
+        None => registry::begin(
+            store,
+            Entry {
+                state: State::Ready,
+                directory: directory.to_owned(),
+                made_directory: true,
+                record,
+            },
+        ),
+    }
+}
+
+/// The directory of the bundle that the user's word means: a path, the name of a bundle in the
+/// store, or the id of a container made from one.
+pub(crate) fn locate(store: &Store, word: &str) -> Result<PathBuf> {
+    let path = Path::new(word);
+    if path.join(record::FILE).is_file() {
+        return real_path(path);
+    }
+    if is_plain_name(word) {
+        let kept = store.root().join("bundles").join(word);
+        if kept.join(record::FILE).is_file() {
+            return real_path(&kept);
+        }
+        for entry in ready(store)? {
+            if users(&usage::containers(), &entry.directory).any(|user| user.id == word) {
+                return Ok(entry.directory);
+            }
+        }
+    }
+    bail!("no such bundle: {word} (imgtool bundles lists them)")
+}
+
+fn is_plain_name(word: &str) -> bool {
+    !word.is_empty() && !word.starts_with('.') && !word.contains('/')
+}
+
+/// The path by which the kernel itself would name the directory, which is what mount tables show.
+fn real_path(directory: &Path) -> Result<PathBuf> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let fd = rustix::fs::open(directory, flags, FileMode::empty())
+        .with_context(|| format!("open {}", directory.display()))?;
+    std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()))
+        .with_context(|| format!("find the path of {}", directory.display()))
+}

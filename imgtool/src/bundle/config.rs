@@ -1,0 +1,261 @@
+//! config.json: the template of Docker's defaults, edited by what the image says and what the
+//! caller wants. Pure: everything that depends on the host comes in by [`Inputs`].
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Map, Value, json};
+
+use super::annotations;
+use super::files::FILES;
+use super::flags::{CPU_PERIOD_US, Options};
+use super::hooks::Hooks;
+use super::host::Host;
+use super::user::Identity;
+use crate::manifest::ImageConfig;
+
+const TEMPLATE: &str = include_str!("template.json");
+const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// All that config.json is made from.
+pub(crate) struct Inputs<'a> {
+    pub(crate) image: &'a ImageConfig,
+    pub(crate) options: &'a Options,
+    pub(crate) arguments: &'a [String],
+    pub(crate) identity: &'a Identity,
+    pub(crate) host: &'a Host,
+    /// The bundle, absolute.
+    pub(crate) directory: &'a str,
+    pub(crate) hostname: &'a str,
+    /// Whether the container gets a network namespace.
+    pub(crate) own_network: bool,
+    pub(crate) volumes: &'a [Mount],
+    pub(crate) hooks: &'a Hooks,
+    pub(crate) annotations: BTreeMap<String, String>,
+    pub(crate) capabilities: &'a [&'static str],
+    pub(crate) seccomp: Option<Value>,
+    /// Nodes of the host, for a privileged container.
+    pub(crate) devices: Vec<Value>,
+}
+
+/// A bind mount.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Mount {
+    pub(crate) source: String,
+    pub(crate) target: String,
+    pub(crate) read_only: bool,
+    pub(crate) propagation: &'static str,
+}
+
+/// The command to run: entrypoint and arguments of the image, or what the caller put in their place.
+pub(crate) fn arguments(image: &ImageConfig, options: &Options) -> Result<Vec<String>> {
+    let mut arguments = match &options.entrypoint {
+        Some(entrypoint) => entrypoint.clone(),
+        None => image.config.entrypoint.clone().unwrap_or_default(),
+    };
+    match (&options.command, &options.entrypoint) {
+        (Some(command), _) => arguments.extend_from_slice(command),
+        // The image's arguments are meant for its own entrypoint.
+        (None, Some(_)) => {}
+        (None, None) => arguments.extend(image.config.cmd.clone().unwrap_or_default()),
+    }
+    if arguments.is_empty() {
+        bail!("no command specified: the image names none, add one after `--`");
+    }
+    if arguments[0].is_empty() {
+        bail!("the command is an empty string");
+    }
+    Ok(arguments)
+}
+
+/// Makes the document.
+pub(crate) fn generate(inputs: &Inputs<'_>) -> Result<Value> {
+    let mut config: Value = serde_json::from_str(TEMPLATE).context("parse config template")?;
+    process(&mut config, inputs);
+    config["root"]["readonly"] = json!(inputs.options.read_only);
+    config["hostname"] = json!(inputs.hostname);
+    mounts(&mut config, inputs)?;
+    namespaces(&mut config, inputs)?;
+    resources(&mut config, inputs);
+    match &inputs.seccomp {
+        Some(seccomp) if !inputs.options.privileged => config["linux"]["seccomp"] = seccomp.clone(),
+        _ => {}
+    }
+    if inputs.options.privileged {
+        let linux = section(&mut config, "linux")?;
+        linux.remove("maskedPaths");
+        linux.remove("readonlyPaths");
+        linux.insert("devices".into(), json!(inputs.devices));
+    }
+    if let Some(hooks) = inputs.hooks.json() {
+        config["hooks"] = hooks;
+    }
+    config["annotations"] = json!(annotations(inputs)?);
+    Ok(config)
+}
+
+fn process(config: &mut Value, inputs: &Inputs<'_>) {
+    let Inputs { options, identity, capabilities, .. } = inputs;
+    let process = &mut config["process"];
+    process["terminal"] = json!(options.terminal);
+    // One id alone is mapped without root, so there are no further groups.
+    let groups = if inputs.host.rootless.is_some() { &[][..] } else { &identity.additional_gids };
+    process["user"] = json!({"uid": identity.uid, "gid": identity.gid, "additionalGids": groups});
+    process["args"] = json!(inputs.arguments);
+    process["env"] = json!(environment(inputs));
+    let image_dir = inputs.image.config.working_dir.as_str();
+    process["cwd"] = json!(match options.workdir.as_deref().unwrap_or(image_dir) {
+        "" => "/".to_owned(),
+        dir if dir.starts_with('/') => dir.to_owned(),
+        dir => format!("/{dir}"),
+    });
+    // Another user than root gets no more than execve would leave it.
+    let mut sets = json!({"bounding": capabilities});
+    if identity.uid == 0 {
+        sets["effective"] = json!(capabilities);
+        sets["permitted"] = json!(capabilities);
+    }
+    process["capabilities"] = sets;
+    process["noNewPrivileges"] = json!(options.no_new_privileges);
+}
+
+/// Ours first, then the image's, then the caller's; the last value of a key stands in the first's
+/// place.
+fn environment(inputs: &Inputs<'_>) -> Vec<String> {
+    let mut environment = vec![DEFAULT_PATH.to_owned(), format!("HOSTNAME={}", inputs.hostname)];
+    if inputs.options.terminal {
+        environment.push("TERM=xterm".to_owned());
+    }
+    let caller = inputs.options.env.iter().map(|(key, value)| format!("{key}={value}"));
+    for word in inputs.image.config.env.iter().cloned().chain(caller) {
+        // A word without `=` sets nothing.
+        let Some((key, _)) = word.split_once('=') else { continue };
+        let prefix = format!("{key}=");
+        match environment.iter_mut().find(|known| known.starts_with(&prefix)) {
+            Some(known) => *known = word,
+            None => environment.push(word),
+        }
+    }
+    environment
+}
+
+fn mounts(config: &mut Value, inputs: &Inputs<'_>) -> Result<()> {
+    let Inputs { options, host, directory, volumes, .. } = inputs;
+    let list = config["mounts"].as_array_mut().context("config template has no mounts")?;
+    let taken = |path: &str| volumes.iter().any(|volume| volume.target == path);
+    // What the caller mounts in the place of one of ours replaces it.
+    list.retain(|mount| !mount["destination"].as_str().is_some_and(taken));
+    if host.rootless.is_some() {
+        // A cgroup of one's own needs a delegated one, and gid 5 is not mapped.
+        list.retain(|mount| mount["type"] != "cgroup");
+    }
+    for mount in list.iter_mut() {
+        let Some(words) = mount["options"].as_array_mut() else { continue };
+        if options.privileged {
+            words.retain(|word| word != "ro");
+        }
+        if host.rootless.is_some() {
+            words.retain(|word| word != "gid=5");
+        }
+    }
+    let files = FILES.iter().filter(|(_, target)| !taken(target)).map(|(name, target)| Mount {
+        source: format!("{directory}/{name}"),
+        target: (*target).to_owned(),
+        read_only: false,
+        propagation: "rprivate",
+    });
+    let mut binds: Vec<Mount> = volumes.iter().cloned().chain(files).collect();
+    // A mount must not hide one made before it.
+    binds.sort_by_key(|mount| mount.target.matches('/').count());
+    list.extend(binds.iter().map(Mount::json));
+    Ok(())
+}
+
+impl Mount {
+    fn json(&self) -> Value {
+        let mut options = vec!["rbind"];
+        if self.read_only {
+            options.push("ro");
+        }
+        options.push(self.propagation);
+        json!({"destination": self.target, "type": "bind", "source": self.source, "options": options})
+    }
+}
+
+fn namespaces(config: &mut Value, inputs: &Inputs<'_>) -> Result<()> {
+    let linux = section(config, "linux")?;
+    let list = linux
+        .get_mut("namespaces")
+        .and_then(Value::as_array_mut)
+        .context("config template has no namespaces")?;
+    if inputs.own_network {
+        list.push(json!({"type": "network"}));
+    }
+    if inputs.host.unified_cgroup {
+        list.push(json!({"type": "cgroup"}));
+    }
+    if let Some((uid, gid)) = inputs.host.rootless {
+        list.push(json!({"type": "user"}));
+        linux.insert("uidMappings".into(), json!([{"containerID": 0, "hostID": uid, "size": 1}]));
+        linux.insert("gidMappings".into(), json!([{"containerID": 0, "hostID": gid, "size": 1}]));
+        linux.remove("resources");
+    } else if inputs.own_network {
+        // As with Docker: low ports and ping without a capability.
+        linux.insert(
+            "sysctl".into(),
+            json!({
+                "net.ipv4.ip_unprivileged_port_start": "0",
+                "net.ipv4.ping_group_range": "0 2147483647",
+            }),
+        );
+    }
+    Ok(())
+}
+
+fn resources(config: &mut Value, inputs: &Inputs<'_>) {
+    let Inputs { options, host, .. } = inputs;
+    let resources = &mut config["linux"]["resources"];
+    if options.privileged && host.rootless.is_none() {
+        resources["devices"] = json!([{"allow": true, "access": "rwm"}]);
+    }
+    if let Some(limit) = options.memory_bytes {
+        resources["memory"] = json!({"limit": limit});
+        if host.swap_limit {
+            resources["memory"]["swap"] = json!(limit.saturating_mul(2));
+        }
+    }
+    if let Some(quota) = options.cpu_quota_us {
+        resources["cpu"] = json!({"quota": quota, "period": CPU_PERIOD_US});
+    }
+    if let Some(limit) = options.pids_limit {
+        resources["pids"] = json!({"limit": limit});
+    }
+}
+
+/// The image's, then ours, which nothing of the image can replace.
+fn annotations(inputs: &Inputs<'_>) -> Result<BTreeMap<String, String>> {
+    let (mut all, _) = annotations::of_image(inputs.image);
+    all.extend(inputs.annotations.clone());
+    let command = serde_json::to_string(inputs.arguments).context("write the command line")?;
+    all.insert(annotations::COMMAND.into(), command);
+    if let Some(name) = &inputs.options.name {
+        all.insert(annotations::NAME.into(), name.clone());
+    }
+    if inputs.options.hostname.is_none() && inputs.own_network {
+        all.insert(annotations::HOSTNAME.into(), "id".into());
+    }
+    if inputs.options.interactive {
+        all.insert(annotations::INTERACTIVE.into(), "true".into());
+    }
+    Ok(all)
+}
+
+fn section<'a>(config: &'a mut Value, name: &str) -> Result<&'a mut Map<String, Value>> {
+    config
+        .get_mut(name)
+        .and_then(Value::as_object_mut)
+        .with_context(|| format!("config template has no {name}"))
+}
+
+#[cfg(test)]
+mod tests;

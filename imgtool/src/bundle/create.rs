@@ -1,0 +1,258 @@
+//! Makes a bundle by its plan.
+
+use std::fs;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, bail};
+use rustix::fs::{Mode as FileMode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+use serde_json::Value;
+
+use super::config::{Inputs, Mount};
+use super::flags::{Options, Seccomp, Source};
+use super::plan::Plan;
+use super::record::{Mode, write_json};
+use super::registry::{self, Entry, Held, State};
+use super::{ROOTFS, annotations, config, files, host, overlay, remove, seccomp, user, volumes};
+use crate::layer;
+use crate::manifest::Platform;
+use crate::store::{Image, Store};
+
+/// What the user asked for.
+pub(crate) struct Request {
+    pub(crate) image: String,
+    /// `None` keeps the bundle in the store.
+    pub(crate) directory: Option<PathBuf>,
+    pub(crate) copy: bool,
+    pub(crate) options: Options,
+}
+
+/// A bundle that is ready to run.
+pub(crate) struct Created {
+    pub(crate) directory: PathBuf,
+    /// What the user should know, a line each.
+    pub(crate) notes: Vec<String>,
+}
+
+/// Makes the bundle, wholly or not at all.
+pub(crate) fn create(store: &Store, request: &Request) -> Result<Created> {
+    // Nobody deletes the image or its layers until the bundle is registered.
+    let _lock = store.lock_shared()?;
+    remove::collect(store)?;
+    let mut notes = Vec::new();
+    let image = store.resolve(&request.image)?;
+    let plan = Plan::make(store, &image, request, &mut notes)?;
+    let mut held = registry::begin(
+        store,
+        Entry {
+            state: State::Making,
+            directory: plan.directory.clone(),
+            made_directory: plan.made_directory,
+            record: plan.record.clone(),
+        },
+    )?;
+    let made = make(store, &image, request, &plan, &mut held, &mut notes)
+        .and_then(|()| held.set_state(State::Ready));
+    match made {
+        Ok(()) => Ok(Created { directory: plan.directory, notes }),
+        Err(error) => Err(match remove::purge(&held) {
+            Ok(()) => error,
+            Err(second) => anyhow!("{error:#}; then the clean-up failed: {second:#}"),
+        }),
+    }
+}
+
+/// The order: mark the directory as ours, root file system, what is looked up in it, config.json.
+fn make(
+    store: &Store,
+    image: &Image,
+    request: &Request,
+    plan: &Plan,
+    held: &mut Held,
+    notes: &mut Vec<String>,
+) -> Result<()> {
+    let (directory, options) = (&plan.directory, &request.options);
+    if plan.made_directory {
+        // The tree may hold setuid programs: nobody else gets in (CVE-2021-41091).
+        fs::DirBuilder::new()
+            .mode(0o700)
+            .create(directory)
+            .with_context(|| format!("create {}", directory.display()))?;
+    }
+    held.entry.record.write(directory)?;
+    let rootfs_path = directory.join(ROOTFS);
+    fs::create_dir(&rootfs_path)
+        .and_then(|()| fs::set_permissions(&rootfs_path, fs::Permissions::from_mode(0o755)))
+        .with_context(|| format!("create {}", rootfs_path.display()))?;
+    root_file_system(store, image, directory, held, notes)?;
+
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let rootfs = rustix::fs::open(&rootfs_path, flags, FileMode::empty())
+        .with_context(|| format!("open {}", rootfs_path.display()))?;
+    let wanted_user = options.user.as_deref().unwrap_or(&image.config.config.user);
+    let identity = user::resolve(wanted_user, rootfs.as_fd())?;
+    if plan.host.rootless.is_some() && (identity.uid, identity.gid) != (0, 0) {
+        bail!("user {wanted_user:?} needs further ids, but without root only one can be mapped");
+    }
+    let volumes = volume_mounts(image, options, directory, rootfs.as_fd())?;
+    notes.extend(files::write(directory, &plan.hostname, !plan.own_network)?);
+
+    let mut words = plan.annotations.clone();
+    if held.entry.record.mode == Mode::Overlay {
+        words.insert(annotations::BUNDLE.to_owned(), "overlay".to_owned());
+    }
+    let document = config::generate(&Inputs {
+        image: &image.config,
+        options,
+        arguments: &plan.arguments,
+        identity: &identity,
+        host: &plan.host,
+        directory: directory.to_str().context("the bundle's path is not UTF-8")?,
+        hostname: &plan.hostname,
+        own_network: plan.own_network,
+        volumes: &volumes,
+        hooks: &plan.hooks,
+        annotations: words,
+        capabilities: &plan.capabilities,
+        seccomp: seccomp_profile(options, &plan.capabilities)?,
+        devices: if options.privileged { host::devices()? } else { Vec::new() },
+    })?;
+    held.entry.record.mount_points = missing_mount_points(&document, rootfs.as_fd())?;
+    write_json(&directory.join("config.json"), &document)?;
+    held.entry.record.write(directory)
+}
+
+/// The overlay, or where there can be none, a tree.
+fn root_file_system(
+    store: &Store,
+    image: &Image,
+    directory: &Path,
+    held: &mut Held,
+    notes: &mut Vec<String>,
+) -> Result<()> {
+    if held.entry.record.mode == Mode::Overlay {
+        let layer::Unpacked { layers, warnings } = layer::unpack(store, image)?;
+        notes.extend(warnings);
+        let top = layers.last().context("the image has no layers")?;
+        overlay::prepare(directory, top)?;
+        match overlay::mount(directory, &layers) {
+            Ok(()) => return Ok(()),
+            Err(error) if overlay::is_unsupported(&error) => {
+                notes.push(format!("no overlay can be mounted here, copying instead: {error:#}"));
+            }
+            Err(error) => return Err(error),
+        }
+        overlay::discard(directory)?;
+        held.entry.record.mode = Mode::Copy;
+        held.write()?;
+    }
+    let rootfs = fs::File::open(directory.join(ROOTFS))
+        .with_context(|| format!("open {}", directory.join(ROOTFS).display()))?;
+    notes.extend(layer::unpack_flat(store, image, rootfs.as_fd())?);
+    Ok(())
+}
+
+fn seccomp_profile(options: &Options, capabilities: &[&str]) -> Result<Option<Value>> {
+    match options.seccomp {
+        Seccomp::Unconfined => Ok(None),
+        Seccomp::Default if options.privileged => Ok(None),
+        Seccomp::Default => {
+            let architecture = Platform::host().architecture;
+            Ok(Some(seccomp::default_profile(capabilities, &architecture)))
+        }
+    }
+}
+
+/// The caller's volumes, and those the image declares, each of these a directory of the bundle
+/// filled with what the image has in its place.
+fn volume_mounts(
+    image: &Image,
+    options: &Options,
+    directory: &Path,
+    rootfs: std::os::fd::BorrowedFd<'_>,
+) -> Result<Vec<Mount>> {
+    let mut mounts = Vec::new();
+    let mut own = Vec::new();
+    for volume in &options.volumes {
+        match &volume.source {
+            Source::Bundle => own.push(volume.target.clone()),
+            Source::Host(path) => {
+                make_source(path)?;
+                mounts.push(Mount {
+                    source: path.to_str().context("the source is not UTF-8")?.to_owned(),
+                    target: volume.target.clone(),
+                    read_only: volume.read_only,
+                    propagation: volume.propagation,
+                });
+            }
+        }
+    }
+    for word in image.config.config.volumes.keys() {
+        let target = super::flags::clean_target(word)
+            .with_context(|| format!("volume {word:?} of the image"))?;
+        if !own.contains(&target) && !mounts.iter().any(|mount| mount.target == target) {
+            own.push(target);
+        }
+    }
+    for (number, target) in own.into_iter().enumerate() {
+        let source = volumes::make(directory, number, &target, rootfs)
+            .with_context(|| format!("make volume {target}"))?;
+        mounts.push(Mount {
+            source: source.to_str().context("the bundle's path is not UTF-8")?.to_owned(),
+            target,
+            read_only: false,
+            propagation: "rprivate",
+        });
+    }
+    Ok(mounts)
+}
+
+/// As with Docker, a source that is not there becomes an empty directory.
+fn make_source(path: &Path) -> Result<()> {
+    if path.symlink_metadata().is_err() {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create(path)
+            .with_context(|| format!("create {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// The paths beneath the root file system that a runtime will have to make for the mounts.
+fn missing_mount_points(
+    document: &Value,
+    rootfs: std::os::fd::BorrowedFd<'_>,
+) -> Result<Vec<String>> {
+    let mut mounted: Vec<&str> = Vec::new();
+    let mut missing: Vec<String> = Vec::new();
+    for mount in document["mounts"].as_array().into_iter().flatten() {
+        let Some(target) = mount["destination"].as_str() else { continue };
+        let inside =
+            |parent: &&str| target.strip_prefix(parent).is_some_and(|rest| rest.starts_with('/'));
+        // What lies in another mount is made there.
+        if !mounted.iter().any(|parent| inside(&parent)) {
+            let ends = target.match_indices('/').skip(1).map(|(end, _)| end).chain([target.len()]);
+            for end in ends {
+                let path = &target[..end];
+                if !exists(rootfs, path)? && !missing.iter().any(|known| known == path) {
+                    missing.push(path.to_owned());
+                }
+            }
+        }
+        mounted.push(target);
+    }
+    Ok(missing)
+}
+
+fn exists(rootfs: std::os::fd::BorrowedFd<'_>, path: &str) -> Result<bool> {
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    match rustix::fs::openat2(rootfs, path, flags, FileMode::empty(), resolve) {
+        Ok(_) => Ok(true),
+        Err(Errno::NOENT | Errno::NOTDIR) => Ok(false),
+        Err(error) => Err(error).with_context(|| format!("look for {path} in the image")),
+    }
+}

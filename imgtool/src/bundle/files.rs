@@ -1,0 +1,125 @@
+//! /etc/hosts, /etc/hostname and /etc/resolv.conf of the container: files of the bundle, bound in.
+
+use std::fs;
+use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+/// What systemd-resolved serves on its loopback address, with the real servers in it.
+const RESOLVED: &str = "/run/systemd/resolve/resolv.conf";
+/// As Docker does where the host names only servers that a container can't reach.
+const PUBLIC_SERVERS: &str = "nameserver 8.8.8.8\nnameserver 8.8.4.4\n";
+
+/// The files, by name in the bundle and path in the container.
+pub(crate) const FILES: [(&str, &str); 3] =
+    [("resolv.conf", "/etc/resolv.conf"), ("hostname", "/etc/hostname"), ("hosts", "/etc/hosts")];
+
+/// Writes the three files into `directory`. A container in the host's network sees the host's
+/// names; returns what the user should know.
+pub(crate) fn write(
+    directory: &Path,
+    hostname: &str,
+    host_network: bool,
+) -> Result<Option<String>> {
+    let mut note = None;
+    let servers = read_host_file("/etc/resolv.conf")?;
+    let resolv_conf = if host_network {
+        servers
+    } else {
+        let filtered = without_loopback(&servers);
+        if has_server(&filtered) {
+            filtered
+        } else {
+            let resolved = without_loopback(&read_host_file(RESOLVED)?);
+            if has_server(&resolved) {
+                resolved
+            } else {
+                note = Some(
+                    "no name server of the host can be reached from a container: using 8.8.8.8 and 8.8.4.4"
+                        .to_owned(),
+                );
+                filtered + PUBLIC_SERVERS
+            }
+        }
+    };
+    let hosts = if host_network { read_host_file("/etc/hosts")? } else { hosts(hostname) };
+    for (name, content) in
+        [("resolv.conf", resolv_conf), ("hostname", format!("{hostname}\n")), ("hosts", hosts)]
+    {
+        let path = directory.join(name);
+        fs::write(&path, content)
+            .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o644)))
+            .with_context(|| format!("write {}", path.display()))?;
+    }
+    Ok(note)
+}
+
+/// A host without the file is a host without entries.
+fn read_host_file(path: &str) -> Result<String> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
+        Err(error) => Err(error).with_context(|| format!("read {path}")),
+    }
+}
+
+/// The host's loopback is not the container's.
+fn without_loopback(resolv_conf: &str) -> String {
+    let mut kept = String::new();
+    for line in resolv_conf.lines() {
+        if !server(line).is_some_and(|address| address.is_loopback()) {
+            kept.push_str(line);
+            kept.push('\n');
+        }
+    }
+    kept
+}
+
+fn has_server(resolv_conf: &str) -> bool {
+    resolv_conf.lines().any(|line| server(line).is_some())
+}
+
+fn server(line: &str) -> Option<IpAddr> {
+    let mut words = line.split_whitespace();
+    if words.next() != Some("nameserver") {
+        return None;
+    }
+    words.next()?.split('%').next()?.parse().ok()
+}
+
+fn hosts(hostname: &str) -> String {
+    // The address is known only once the container is attached, so its own name is the loopback.
+    format!(
+        "127.0.0.1\tlocalhost\n\
+         ::1\tlocalhost ip6-localhost ip6-loopback\n\
+         fe00::0\tip6-localnet\n\
+         ff00::0\tip6-mcastprefix\n\
+         ff02::1\tip6-allnodes\n\
+         ff02::2\tip6-allrouters\n\
+         127.0.1.1\t{hostname}\n"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_servers_are_left_out() {
+        let text = "search lan\nnameserver 127.0.0.53\nnameserver ::1\nnameserver 10.0.0.1\nnameserver fe80::1%eth0\noptions edns0\n";
+        let kept = without_loopback(text);
+        assert_eq!(
+            kept,
+            "search lan\nnameserver 10.0.0.1\nnameserver fe80::1%eth0\noptions edns0\n"
+        );
+        assert!(has_server(&kept));
+        assert!(!has_server("search lan\n# nameserver 1.1.1.1\n"));
+    }
+
+    #[test]
+    fn the_hosts_file_names_the_container() {
+        assert!(hosts("box").ends_with("127.0.1.1\tbox\n"));
+    }
+}

@@ -1,0 +1,174 @@
+//! `-v source:target[:options]`.
+//!
+//! The rule for sources: a word with a `/` in it, or `.` or `..`, is a path, made absolute from
+//! where the caller stands; any other word is the name of a volume. `-v target` alone is a volume
+//! of the bundle's own.
+
+use std::path::{Component, Path, PathBuf};
+
+use anyhow::{Result, bail};
+
+/// One `-v`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Volume {
+    pub(crate) source: Source,
+    /// Absolute, without `.` and `..`.
+    pub(crate) target: String,
+    pub(crate) read_only: bool,
+    /// A mount option word of the runtime spec.
+    pub(crate) propagation: &'static str,
+}
+
+/// Where the content of a volume lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// An absolute path on the host; a directory is made where nothing is.
+    Host(PathBuf),
+    /// A directory of the bundle, filled from the image.
+    Bundle,
+}
+
+impl Volume {
+    pub(crate) fn parse(word: &str, cwd: &Path) -> Result<Self> {
+        let mut parts = word.split(':');
+        let first = parts.next().unwrap_or_default();
+        let (source, target) = match parts.next() {
+            None => (Source::Bundle, first),
+            Some(target) => (Source::Host(host_path(first, cwd)?), target),
+        };
+        let options = parts.next().unwrap_or_default();
+        if parts.next().is_some() {
+            bail!("expected source:target[:options]");
+        }
+        let mut volume = Self {
+            source,
+            target: clean_target(target)?,
+            read_only: false,
+            propagation: "rprivate",
+        };
+        for option in options.split(',').filter(|option| !option.is_empty()) {
+            match option {
+                "ro" | "readonly" => volume.read_only = true,
+                "rw" => volume.read_only = false,
+                // SELinux relabelling, and hints of other platforms: nothing to do here.
+                "z" | "Z" | "cached" | "delegated" | "consistent" | "nocopy" => {}
+                "shared" => volume.propagation = "shared",
+                "rshared" => volume.propagation = "rshared",
+                "slave" => volume.propagation = "slave",
+                "rslave" => volume.propagation = "rslave",
+                "private" => volume.propagation = "private",
+                "rprivate" => volume.propagation = "rprivate",
+                other => bail!("unknown option {other:?}"),
+            }
+        }
+        Ok(volume)
+    }
+}
+
+fn host_path(word: &str, cwd: &Path) -> Result<PathBuf> {
+    match word {
+        "" => bail!("the source is empty"),
+        "." | ".." => {}
+        path if path.contains('/') => {}
+        name => bail!("named volumes are not supported; for the directory {name} write ./{name}"),
+    }
+    if word.contains('\0') {
+        bail!("a path can't hold a NUL byte");
+    }
+    Ok(lexically_clean(&cwd.join(word)))
+}
+
+/// Drops `.` and resolves `..` by name only, as Docker does: symbolic links are not followed.
+fn lexically_clean(path: &Path) -> PathBuf {
+    let mut clean = PathBuf::from("/");
+    for component in path.components() {
+        match component {
+            Component::Normal(name) => clean.push(name),
+            Component::ParentDir => {
+                clean.pop();
+            }
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    clean
+}
+
+/// Checks a mount point inside the container.
+pub(crate) fn clean_target(word: &str) -> Result<String> {
+    if !word.starts_with('/') || word.contains('\0') {
+        bail!("the target {word:?} must be an absolute path");
+    }
+    let clean = lexically_clean(Path::new(word));
+    match clean.to_str() {
+        Some("/") | None => bail!("the target can't be '/'"),
+        Some(target) => Ok(target.to_owned()),
+    }
+}
+
+/// Two volumes on one mount point are a mistake, never a wish.
+pub(super) fn refuse_duplicates(volumes: &[Volume]) -> Result<()> {
+    for (index, volume) in volumes.iter().enumerate() {
+        if volumes[..index].iter().any(|other| other.target == volume.target) {
+            bail!("duplicate mount point: {}", volume.target);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(word: &str) -> Result<Volume> {
+        Volume::parse(word, Path::new("/home/me"))
+    }
+
+    #[test]
+    fn paths_become_absolute_and_options_are_read() {
+        for (word, source, target, read_only, propagation) in [
+            ("/a:/b", Some("/a"), "/b", false, "rprivate"),
+            ("/a:/b:ro", Some("/a"), "/b", true, "rprivate"),
+            ("/a:/b:rw,z", Some("/a"), "/b", false, "rprivate"),
+            ("/a:/b:ro,rslave", Some("/a"), "/b", true, "rslave"),
+            ("./a:/b", Some("/home/me/a"), "/b", false, "rprivate"),
+            ("a/c:/b/", Some("/home/me/a/c"), "/b", false, "rprivate"),
+            (".:/b", Some("/home/me"), "/b", false, "rprivate"),
+            ("..:/b/../c", Some("/home"), "/c", false, "rprivate"),
+            ("/data", None, "/data", false, "rprivate"),
+        ] {
+            let volume = parse(word).unwrap();
+            let source = source.map_or(Source::Bundle, |path| Source::Host(path.into()));
+            assert_eq!(
+                (volume.source, volume.target.as_str(), volume.read_only, volume.propagation),
+                (source, target, read_only, propagation),
+                "{word}"
+            );
+        }
+    }
+
+    #[test]
+    fn malformed_words_are_refused() {
+        for word in [
+            "",
+            ":/b",
+            "/a:",
+            "/a:b",
+            "/a:/",
+            "/a:/b/..",
+            "/a:/b:ro:x",
+            "/a:/b:nope",
+            "data:/b",
+            "data",
+        ] {
+            assert!(parse(word).is_err(), "{word:?}");
+        }
+        let error = parse("data:/b").unwrap_err().to_string();
+        assert!(error.contains("write ./data"), "{error}");
+    }
+
+    #[test]
+    fn one_mount_point_takes_one_volume() {
+        let volumes = [parse("/a:/b").unwrap(), parse("/c:/b/").unwrap()];
+        assert!(refuse_duplicates(&volumes).is_err());
+    }
+}

@@ -1,0 +1,131 @@
+//! `rootfs/` as an overlay mount: the store's layers below, the bundle's `upper/` above.
+
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, UnmountFlags,
+};
+
+use crate::layer::lower::{OVERLAY_OPTIONS, open_directory};
+use crate::layer::metadata;
+
+/// The directories of an overlay bundle.
+pub(crate) const UPPER: &str = "upper";
+const WORK: &str = "work";
+/// Where the mount, or the tree, is.
+pub(crate) const ROOTFS: &str = "rootfs";
+
+/// Makes `upper/` and `work/`. The upper's own metadata is what the container sees of `/`, so
+/// it is taken from the topmost layer.
+pub(crate) fn prepare(bundle: &Path, top: &Path) -> Result<()> {
+    for name in [UPPER, WORK] {
+        let path = bundle.join(name);
+        fs::create_dir(&path).with_context(|| format!("create {}", path.display()))?;
+    }
+    let upper = bundle.join(UPPER);
+    let (from, to) = (open_directory(top)?, open_directory(&upper)?);
+    metadata::copy_directory(from.as_fd(), to.as_fd())
+        .with_context(|| format!("give {} the metadata of {}", upper.display(), top.display()))
+}
+
+/// Mounts `layers` (bottom first) with the bundle's upper on its `rootfs/`.
+pub(crate) fn mount(bundle: &Path, layers: &[PathBuf]) -> Result<()> {
+    // The kernel wants the topmost first.
+    let lowers =
+        layers.iter().rev().map(|path| open_directory(path)).collect::<Result<Vec<_>>>()?;
+    let (upper, work) = (open_directory(&bundle.join(UPPER))?, open_directory(&bundle.join(WORK))?);
+    let rootfs = bundle.join(ROOTFS);
+    let mounted = match mount_by_fd(&lowers, &upper, &work, &rootfs) {
+        // Linux before 6.13 takes no layers by fd.
+        Err(Errno::INVAL | Errno::NOSYS) => mount_by_option(&lowers, bundle, &rootfs),
+        other => other,
+    };
+    mounted.with_context(|| format!("mount overlay on {}", rootfs.display()))
+}
+
+fn mount_by_fd(
+    lowers: &[OwnedFd],
+    upper: &OwnedFd,
+    work: &OwnedFd,
+    rootfs: &Path,
+) -> rustix::io::Result<()> {
+    use rustix::mount::{fsconfig_create, fsconfig_set_fd, fsconfig_set_string};
+    let context = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    let context = context.as_fd();
+    fsconfig_set_string(context, "source", "overlay")?;
+    for (key, value) in OVERLAY_OPTIONS.split(',').filter_map(|option| option.split_once('=')) {
+        fsconfig_set_string(context, key, value)?;
+    }
+    // One parameter per layer: no page to fit them all in.
+    for lower in lowers {
+        fsconfig_set_fd(context, "lowerdir+", lower)?;
+    }
+    fsconfig_set_fd(context, "upperdir", upper)?;
+    fsconfig_set_fd(context, "workdir", work)?;
+    fsconfig_create(context)?;
+    let mount =
+        rustix::mount::fsmount(context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
+    rustix::mount::move_mount(&mount, "", CWD, rootfs, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+}
+
+/// The layers by the short names that their descriptors have in /proc, so that well over a hundred
+/// fit in the page that mount(2) takes.
+fn mount_by_option(lowers: &[OwnedFd], bundle: &Path, rootfs: &Path) -> rustix::io::Result<()> {
+    use std::os::fd::AsRawFd;
+    let lowers: Vec<String> =
+        lowers.iter().map(|lower| format!("/proc/self/fd/{}", lower.as_raw_fd())).collect();
+    let mut data = format!("lowerdir={}", lowers.join(":")).into_bytes();
+    for (key, name) in [("upperdir", UPPER), ("workdir", WORK)] {
+        data.extend_from_slice(format!(",{key}=").as_bytes());
+        for byte in bundle.join(name).as_os_str().as_encoded_bytes() {
+            if matches!(byte, b',' | b'\\') {
+                data.push(b'\\');
+            }
+            data.push(*byte);
+        }
+    }
+    data.extend_from_slice(format!(",{OVERLAY_OPTIONS}").as_bytes());
+    let data = std::ffi::CString::new(data).map_err(|_| Errno::INVAL)?;
+    rustix::mount::mount("overlay", rootfs, "overlay", MountFlags::empty(), data.as_c_str())
+}
+
+/// Whether a failed mount means that there can be no overlay here: no privilege, no such file
+/// system, or layers and upper on a file system that can't hold them.
+pub(crate) fn is_unsupported(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<Errno>().is_some_and(|errno| {
+        [Errno::PERM, Errno::INVAL, Errno::NODEV, Errno::OPNOTSUPP, Errno::NOSYS].contains(errno)
+    })
+}
+
+/// Whether something is mounted on `path` itself.
+pub(crate) fn is_mounted(path: &Path) -> Result<bool> {
+    match rustix::fs::statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BASIC_STATS) {
+        Ok(found) => Ok(found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)),
+        Err(Errno::NOENT | Errno::NOTDIR) => Ok(false),
+        Err(error) => Err(error).with_context(|| format!("look at {}", path.display())),
+    }
+}
+
+/// Takes off whatever is mounted on the bundle's `rootfs/`.
+pub(crate) fn unmount(bundle: &Path) -> Result<()> {
+    let rootfs = bundle.join(ROOTFS);
+    while is_mounted(&rootfs)? {
+        rustix::mount::unmount(&rootfs, UnmountFlags::NOFOLLOW)
+            .with_context(|| format!("unmount {}", rootfs.display()))?;
+    }
+    Ok(())
+}
+
+/// Removes `upper/` and `work/` where no overlay came about.
+pub(crate) fn discard(bundle: &Path) -> Result<()> {
+    for name in [UPPER, WORK] {
+        let path = bundle.join(name);
+        fs::remove_dir_all(&path).with_context(|| format!("remove {}", path.display()))?;
+    }
+    Ok(())
+}

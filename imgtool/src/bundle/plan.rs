@@ -1,0 +1,188 @@
+//! Everything about a bundle that can be decided, and refused, before anything is made.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use jiff::Timestamp;
+
+use super::create::Request;
+use super::flags::{Network, Options};
+use super::hooks::{Hooks, NetworkHook, RemoveHook, own_program, text};
+use super::host::Host;
+use super::record::{Mode, Record};
+use super::{annotations, config, real_path};
+use crate::store::{Image, Store, chain_ids, make_dir};
+
+/// The digits of a container's id that Docker uses as host name.
+const SHORT_ID: usize = 12;
+
+/// What is to be made.
+pub(crate) struct Plan {
+    /// Absolute, as the kernel names it.
+    pub(crate) directory: PathBuf,
+    pub(crate) made_directory: bool,
+    pub(crate) record: Record,
+    pub(crate) host: Host,
+    pub(crate) hostname: String,
+    pub(crate) arguments: Vec<String>,
+    pub(crate) capabilities: Vec<&'static str>,
+    pub(crate) own_network: bool,
+    pub(crate) hooks: Hooks,
+    pub(crate) annotations: BTreeMap<String, String>,
+}
+
+impl Plan {
+    /// Decides; `notes` gets what the user should know.
+    pub(crate) fn make(
+        store: &Store,
+        image: &Image,
+        request: &Request,
+        notes: &mut Vec<String>,
+    ) -> Result<Self> {
+        let options = &request.options;
+        let host = Host::probe()?;
+        let arguments = config::arguments(&image.config, options)?;
+        let id = random_id()?;
+        let name = options.name.as_deref().unwrap_or(&id[..SHORT_ID]);
+        let (directory, made_directory) = place(store, request.directory.as_deref(), name)?;
+        let (own_network, network) = network(options, &host, notes)?;
+        let remove = if options.remove {
+            Some(RemoveHook {
+                program: text(&own_program()?)?,
+                store: text(store.root())?,
+                bundle: text(&directory)?,
+            })
+        } else {
+            None
+        };
+        let image_name =
+            image.name.as_ref().map_or_else(|| image.id().to_string(), ToString::to_string);
+        let (_, dropped) = annotations::of_image(&image.config);
+        if !dropped.is_empty() {
+            notes.push(format!(
+                "labels of the image left out, since their names have a meaning to runtimes: {}",
+                dropped.join(", ")
+            ));
+        }
+        let hostname = match &options.hostname {
+            Some(hostname) => hostname.clone(),
+            None if !own_network => host.hostname.clone(),
+            None => id[..SHORT_ID].to_owned(),
+        };
+        Ok(Self {
+            annotations: BTreeMap::from([
+                (annotations::IMAGE.to_owned(), image_name.clone()),
+                (annotations::MANIFEST.to_owned(), image.manifest.digest.to_string()),
+            ]),
+            record: Record {
+                id,
+                image: image_name,
+                manifest: image.manifest.clone(),
+                config: image.id().clone(),
+                chain_ids: chain_ids(&image.diff_ids),
+                created: Timestamp::now().to_string(),
+                mode: mode(request, image, &host),
+                mount_points: Vec::new(),
+            },
+            capabilities: if options.privileged {
+                host.capabilities.clone()
+            } else {
+                options.capabilities.apply(&host.capabilities)
+            },
+            hooks: Hooks { network, remove },
+            directory,
+            made_directory,
+            host,
+            hostname,
+            arguments,
+            own_network,
+        })
+    }
+}
+
+/// An overlay needs root, and something to lie over.
+fn mode(request: &Request, image: &Image, host: &Host) -> Mode {
+    if request.copy || host.rootless.is_some() || image.layers.is_empty() {
+        Mode::Copy
+    } else {
+        Mode::Overlay
+    }
+}
+
+/// Where the bundle will be, and whether that directory is still to be made.
+fn place(store: &Store, wanted: Option<&Path>, name: &str) -> Result<(PathBuf, bool)> {
+    let Some(wanted) = wanted else {
+        let bundles = store.root().join("bundles");
+        make_dir(&bundles)?;
+        let directory = real_path(&bundles)?.join(name);
+        if directory.exists() {
+            bail!(
+                "a bundle named {name} is in the store already: remove it with imgtool rm {name}"
+            );
+        }
+        return checked(directory, true);
+    };
+    match fs::read_dir(wanted) {
+        Ok(mut entries) => {
+            if entries.next().is_some() {
+                bail!("{} exists already and is not empty", wanted.display());
+            }
+            checked(real_path(wanted)?, false)
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let name = wanted
+                .file_name()
+                .with_context(|| format!("{} does not exist", wanted.display()))?;
+            let parent = match wanted.parent() {
+                Some(parent) if parent != Path::new("") => parent,
+                _ => Path::new("."),
+            };
+            checked(real_path(parent)?.join(name), true)
+        }
+        Err(error) => Err(error).with_context(|| format!("read {}", wanted.display())),
+    }
+}
+
+/// config.json can hold no other paths than these.
+fn checked(directory: PathBuf, made: bool) -> Result<(PathBuf, bool)> {
+    text(&directory)?;
+    Ok((directory, made))
+}
+
+/// Whether the container gets a network of its own, and the hook that connects it.
+fn network(
+    options: &Options,
+    host: &Host,
+    notes: &mut Vec<String>,
+) -> Result<(bool, Option<NetworkHook>)> {
+    match options.network {
+        Network::Host => return Ok((false, None)),
+        Network::None => return Ok((true, None)),
+        Network::Default | Network::Named(_) => {}
+    }
+    let asked_for = !options.publish.is_empty() || matches!(options.network, Network::Named(_));
+    let missing = if host.rootless.is_some() {
+        "without root the container can't be connected to a bridge"
+    } else if let Some(hook) = NetworkHook::find(&options.network, &options.publish)? {
+        return Ok((true, Some(hook)));
+    } else {
+        "netsetup is neither beside imgtool nor in PATH"
+    };
+    if asked_for {
+        bail!("{missing}, but -p or --network asks for it");
+    }
+    notes.push(format!("{missing}: the container gets a loopback device only"));
+    Ok((true, None))
+}
+
+/// 32 hex digits that nobody else has.
+fn random_id() -> Result<String> {
+    let mut bytes = [0; 16];
+    fs::File::open("/dev/urandom")
+        .and_then(|mut file| file.read_exact(&mut bytes))
+        .context("read /dev/urandom")?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}

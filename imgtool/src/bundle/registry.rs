@@ -1,0 +1,182 @@
+//! Which bundles the store knows, wherever they lie: `bundles/.registered/<id>/entry.json`.
+//!
+//! The entry is written before the first effect and says what is under way, so whatever a kill
+//! leaves is found by the next command. A lock on the entry's directory tells the living from the
+//! dead.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use serde::{Deserialize, Serialize};
+
+use super::record::{Record, write_json};
+use crate::store::{Store, make_dir};
+
+const ENTRY: &str = "entry.json";
+
+/// A bundle as it is registered.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Entry {
+    pub(crate) state: State,
+    /// Absolute.
+    pub(crate) directory: PathBuf,
+    /// Whether the directory was made by us, so that a failure removes it.
+    pub(crate) made_directory: bool,
+    pub(crate) record: Record,
+}
+
+/// How far a bundle has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum State {
+    Making,
+    Ready,
+    Removing,
+}
+
+/// An entry that nobody else changes while this exists.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub(crate) entry: Entry,
+    path: PathBuf,
+    _lock: Flock<File>,
+}
+
+/// Registers a bundle that is about to be made.
+pub(crate) fn begin(store: &Store, entry: Entry) -> Result<Held> {
+    let path = directory(store).join(&entry.record.id);
+    make_dir(&path)?;
+    let Some(lock) = lock(&path, FlockArg::LockExclusiveNonblock)? else {
+        bail!("bundle {} is being worked on by another imgtool", entry.directory.display());
+    };
+    let held = Held { entry, path, _lock: lock };
+    held.write()?;
+    Ok(held)
+}
+
+/// Holds the entry of a bundle, waiting for whoever has it; `None` where it is not registered.
+pub(crate) fn hold(store: &Store, id: &str) -> Result<Option<Held>> {
+    if !is_id(id) {
+        return Ok(None);
+    }
+    let path = directory(store).join(id);
+    let Some(lock) = lock(&path, FlockArg::LockExclusive)? else { return Ok(None) };
+    Ok(read(&path)?.map(|entry| Held { entry, path, _lock: lock }))
+}
+
+/// Every entry, by directory.
+pub(crate) fn list(store: &Store) -> Result<Vec<Entry>> {
+    let mut entries = Vec::new();
+    for path in paths(store)? {
+        entries.extend(read(&path)?);
+    }
+    entries.sort_by(|a, b| a.directory.cmp(&b.directory));
+    Ok(entries)
+}
+
+/// The entries that nobody works on and that are not `Ready`: what a kill left.
+pub(crate) fn abandoned(store: &Store) -> Result<Vec<Held>> {
+    let mut found = Vec::new();
+    for path in paths(store)? {
+        if read(&path)?.is_some_and(|entry| entry.state == State::Ready) {
+            continue;
+        }
+        let Some(lock) = lock(&path, FlockArg::LockExclusiveNonblock)? else { continue };
+        match read(&path)? {
+            Some(entry) if entry.state != State::Ready => {
+                found.push(Held { entry, path, _lock: lock });
+            }
+            Some(_) => {}
+            // Killed before it could say what it was to be: nothing was made yet.
+            None => remove(&path)?,
+        }
+    }
+    Ok(found)
+}
+
+impl Held {
+    /// Writes down what is under way.
+    pub(crate) fn set_state(&mut self, state: State) -> Result<()> {
+        self.entry.state = state;
+        self.write()
+    }
+
+    pub(crate) fn write(&self) -> Result<()> {
+        write_json(&self.path.join(ENTRY), &self.entry)
+    }
+
+    /// Takes the bundle off the register.
+    pub(crate) fn forget(&self) -> Result<()> {
+        remove(&self.path)
+    }
+}
+
+fn directory(store: &Store) -> PathBuf {
+    store.root().join("bundles/.registered")
+}
+
+/// Ids become file names.
+fn is_id(id: &str) -> bool {
+    id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
+fn paths(store: &Store) -> Result<Vec<PathBuf>> {
+    let directory = directory(store);
+    let entries = match fs::read_dir(&directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error).with_context(|| format!("read {}", directory.display())),
+    };
+    let mut paths = Vec::new();
+    for entry in entries {
+        let name = entry.with_context(|| format!("read {}", directory.display()))?.file_name();
+        if name.to_str().is_some_and(is_id) {
+            paths.push(directory.join(name));
+        }
+    }
+    Ok(paths)
+}
+
+/// `None` where another has the lock, or the entry is gone.
+fn lock(path: &Path, how: FlockArg) -> Result<Option<Flock<File>>> {
+    let mut file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).with_context(|| format!("open {}", path.display())),
+    };
+    loop {
+        match Flock::lock(file, how) {
+            Ok(lock) => return Ok(Some(lock)),
+            Err((again, Errno::EINTR)) => file = again,
+            Err((_, Errno::EWOULDBLOCK)) => return Ok(None),
+            Err((_, errno)) => {
+                return Err(errno).with_context(|| format!("lock {}", path.display()));
+            }
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<Option<Entry>> {
+    let path = path.join(ENTRY);
+    match fs::read(&path) {
+        Ok(bytes) => {
+            let entry = serde_json::from_slice(&bytes)
+                .with_context(|| format!("parse {}", path.display()))?;
+            Ok(Some(entry))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
+    }
+}
+
+fn remove(path: &Path) -> Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,110 @@
+//! Takes bundles away: by order, after a failure, and what a kill left.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+
+use super::record::{self, Record};
+use super::registry::{self, Held, State};
+use super::{is_there, overlay, refuse_if_inside, usage, users};
+use crate::store::Store;
+
+/// Unmounts and removes the bundle at `directory`; refused while a container other than `except`
+/// uses it.
+pub(crate) fn remove(store: &Store, directory: &Path, except: Option<&str>) -> Result<()> {
+    let mut held = super::hold(store, directory)?;
+    let containers = usage::containers();
+    let user = users(&containers, directory).find(|user| Some(user.id.as_str()) != except);
+    match user {
+        Some(user) if user.running => {
+            bail!("bundle {} is in use by container {}", directory.display(), user.id)
+        }
+        Some(user) => bail!(
+            "bundle {} is used by the stopped container {}: delete that first",
+            directory.display(),
+            user.id
+        ),
+        None => {}
+    }
+    if except.is_none() {
+        refuse_if_inside(directory)?;
+    }
+    held.set_state(State::Removing)?;
+    purge(&held)
+}
+
+/// Removes what a kill left behind, and forgets bundles whose directory is gone.
+pub(crate) fn collect(store: &Store) -> Result<()> {
+    for held in registry::abandoned(store)? {
+        purge(&held).with_context(|| {
+            format!("clear what is left of bundle {}", held.entry.directory.display())
+        })?;
+    }
+    for entry in registry::list(store)? {
+        if entry.state != State::Ready || entry.directory.exists() {
+            continue;
+        }
+        if let Some(held) = registry::hold(store, &entry.record.id)?
+            && !is_there(&held.entry)
+        {
+            held.forget()?;
+        }
+    }
+    Ok(())
+}
+
+/// Undoes all there is of a bundle. Its record goes last but one, so that a second attempt still
+/// knows the directory as its own.
+pub(super) fn purge(held: &Held) -> Result<()> {
+    let entry = &held.entry;
+    let directory = &entry.directory;
+    let ours = Record::read(directory).is_ok_and(|record| record.id == entry.record.id);
+    if ours {
+        overlay::unmount(directory)?;
+        if let Some(target) = usage::mounted_beneath(directory)?.first() {
+            bail!("{target} is mounted in bundle {}: unmount it first", directory.display());
+        }
+        for child in read_dir(directory)? {
+            if child.file_name() != record::FILE {
+                remove_path(&child.path())?;
+            }
+        }
+        remove_path(&directory.join(record::FILE))?;
+    }
+    let keep = entry.state == State::Making && !entry.made_directory;
+    if !keep {
+        match fs::remove_dir(directory) {
+            Ok(()) => {}
+            // Not there, or by now somebody else's.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    std::io::ErrorKind::NotFound
+                        | std::io::ErrorKind::DirectoryNotEmpty
+                        | std::io::ErrorKind::NotADirectory
+                ) && !ours => {}
+            Err(error) => {
+                return Err(error).with_context(|| format!("remove {}", directory.display()));
+            }
+        }
+    }
+    held.forget()
+}
+
+fn read_dir(directory: &Path) -> Result<Vec<fs::DirEntry>> {
+    fs::read_dir(directory)
+        .and_then(Iterator::collect)
+        .with_context(|| format!("read {}", directory.display()))
+}
+
+fn remove_path(path: &Path) -> Result<()> {
+    let is_dir = path.symlink_metadata().is_ok_and(|metadata| metadata.is_dir());
+    let removed = if is_dir { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    match removed {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,224 @@
+//! Who uses a bundle: containers, by the records that runtimes keep, and processes, by what the
+//! kernel says of their root, whatever runtime started them.
+
+use std::collections::HashSet;
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use super::overlay::{ROOTFS, UPPER};
+
+/// Where runtimes keep their containers; without root, beneath `$XDG_RUNTIME_DIR`.
+const RUNTIMES: [&str; 3] = ["runtime", "runc", "crun"];
+/// The largest record that is read.
+const MAX_RECORD_BYTES: u64 = 16 << 20;
+
+/// A container in the records of a runtime.
+#[derive(Debug, Clone)]
+pub(crate) struct Container {
+    pub(crate) id: String,
+    pub(crate) running: bool,
+    /// Which directory its bundle is.
+    bundle: FileId,
+}
+
+/// A file, whatever it is called.
+type FileId = (u64, u64);
+
+/// The containers that any runtime knows.
+pub(crate) fn containers() -> Vec<Container> {
+    let mut roots: Vec<PathBuf> = vec!["/run".into()];
+    roots.extend(std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from));
+    let mut containers = Vec::new();
+    for root in roots {
+        for runtime in RUNTIMES {
+            // A runtime that was never used, or whose records are another user's, has none for us.
+            let Ok(entries) = fs::read_dir(root.join(runtime)) else { continue };
+            containers.extend(entries.flatten().filter_map(|entry| container(&entry.path())));
+        }
+    }
+    containers.sort_by(|a, b| a.id.cmp(&b.id));
+    containers
+}
+
+/// runc and ours write state.json, crun writes status.
+fn container(directory: &Path) -> Option<Container> {
+    let state = read_json(&directory.join("state.json"))
+        .or_else(|| read_json(&directory.join("status")))?;
+    let label = || {
+        let labels = state["config"]["labels"].as_array()?;
+        labels
+            .iter()
+            .rev()
+            .filter_map(Value::as_str)
+            .find_map(|label| label.strip_prefix("bundle="))
+    };
+    let bundle = label().or_else(|| state["bundle"].as_str())?;
+    let pid = state["init_process_pid"].as_i64().or_else(|| state["pid"].as_i64()).unwrap_or(0);
+    let start = state["init_process_start"]
+        .as_u64()
+        .or_else(|| state["process-start-time"].as_u64())
+        .unwrap_or(0);
+    Some(Container {
+        id: directory.file_name()?.to_str()?.to_owned(),
+        running: pid > 0 && is_alive(pid, start),
+        bundle: file_id(Path::new(bundle))?,
+    })
+}
+
+fn read_json(path: &Path) -> Option<Value> {
+    let mut bytes = Vec::new();
+    fs::File::open(path).ok()?.take(MAX_RECORD_BYTES).read_to_end(&mut bytes).ok()?;
+    serde_json::from_slice(&bytes).ok()
+}
+
+/// Whether that very process is there; a start time of 0 is not compared.
+fn is_alive(pid: i64, start: u64) -> bool {
+    let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
+    // The name may hold anything, so fields count from behind its parenthesis.
+    let Some((_, fields)) = stat.rsplit_once(')') else { return false };
+    let fields: Vec<&str> = fields.split_whitespace().collect();
+    let state = fields.first().copied().unwrap_or("Z");
+    let started = fields.get(19).and_then(|field| field.parse::<u64>().ok());
+    !matches!(state, "Z" | "X") && (start == 0 || started == Some(start))
+}
+
+impl Container {
+    pub(crate) fn uses(&self, bundle: &Path) -> bool {
+        file_id(bundle) == Some(self.bundle)
+    }
+}
+
+/// A process that has the bundle's root file system as its root, in any mount namespace.
+pub(crate) fn process_inside(bundle: &Path) -> Result<Option<i32>> {
+    let root = file_id(&bundle.join(ROOTFS));
+    let upper = escape(&bundle.join(UPPER));
+    let mut seen = HashSet::new();
+    for entry in fs::read_dir("/proc").context("read /proc")? {
+        let name = entry.context("read /proc")?.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        let process = Path::new("/proc").join(&name);
+        if root.is_some() && file_id(&process.join("root")) == root {
+            return Ok(Some(pid));
+        }
+        // The mount on our side may be gone while a container's lives on.
+        let Ok(namespace) = fs::read_link(process.join("ns/mnt")) else { continue };
+        if seen.insert(namespace)
+            && fs::read_to_string(process.join("mountinfo"))
+                .is_ok_and(|table| has_root(&table, &upper))
+        {
+            return Ok(Some(pid));
+        }
+    }
+    Ok(None)
+}
+
+/// Whether an overlay with this upper directory is mounted on `/`.
+fn has_root(mountinfo: &str, upper: &str) -> bool {
+    mountinfo.lines().any(|line| {
+        let Some((mount, file_system)) = line.split_once(" - ") else { return false };
+        mount.split(' ').nth(4) == Some("/")
+            && file_system
+                .split([' ', ','])
+                .any(|option| option.strip_prefix("upperdir=") == Some(upper))
+    })
+}
+
+/// What is mounted beneath a directory, by the table of our own namespace.
+pub(crate) fn mounted_beneath(directory: &Path) -> Result<Vec<String>> {
+    let table = fs::read_to_string("/proc/self/mountinfo").context("read /proc/self/mountinfo")?;
+    let prefix = format!("{}/", escape(directory));
+    Ok(table
+        .lines()
+        .filter_map(|line| line.split(' ').nth(4))
+        .filter(|target| target.starts_with(&prefix))
+        .map(str::to_owned)
+        .collect())
+}
+
+/// A path as the kernel writes it in mount tables.
+fn escape(path: &Path) -> String {
+    let mut escaped = Vec::new();
+    for &byte in path.as_os_str().as_encoded_bytes() {
+        match byte {
+            b' ' | b',' | b'\t' | b'\n' | b'\\' => {
+                escaped.extend_from_slice(format!("\\{byte:03o}").as_bytes());
+            }
+            _ => escaped.push(byte),
+        }
+    }
+    String::from_utf8_lossy(&escaped).into_owned()
+}
+
+fn file_id(path: &Path) -> Option<FileId> {
+    fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
+}
+
+/// The bytes of the regular files beneath `directory`, each file once.
+pub(crate) fn bytes_beneath(directory: &Path) -> Result<u64> {
+    let mut total = 0;
+    let mut linked = HashSet::new();
+    let mut directories = vec![directory.to_owned()];
+    while let Some(directory) = directories.pop() {
+        let entries = match fs::read_dir(&directory) {
+            Ok(entries) => entries,
+            // A live container takes files away while we look.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(error) => {
+                return Err(error).with_context(|| format!("read {}", directory.display()));
+            }
+        };
+        for entry in entries.flatten() {
+            let Ok(metadata) = entry.metadata() else { continue };
+            if metadata.is_dir() {
+                directories.push(entry.path());
+            } else if metadata.is_file()
+                && (metadata.nlink() == 1 || linked.insert((metadata.dev(), metadata.ino())))
+            {
+                total += metadata.len();
+            }
+        }
+    }
+    Ok(total)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_overlay_counts_where_it_is_the_root() {
+        let upper = escape(Path::new("/a b/upper"));
+        assert_eq!(upper, "/a\\040b/upper");
+        let line = |target: &str, upper: &str| {
+            format!(
+                "1 2 0:3 / {target} rw shared:1 - overlay overlay rw,lowerdir+=/x,upperdir={upper},workdir=/w\n"
+            )
+        };
+        assert!(has_root(&line("/", &upper), &upper));
+        assert!(!has_root(&line("/mnt", &upper), &upper));
+        assert!(!has_root(&line("/", "/a\\040b/upper2"), &upper));
+        assert!(!has_root("nonsense\n", &upper));
+    }
+
+    #[test]
+    fn hard_links_are_counted_once() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::create_dir(directory.path().join("d")).unwrap();
+        fs::write(directory.path().join("d/a"), [0; 10]).unwrap();
+        fs::hard_link(directory.path().join("d/a"), directory.path().join("b")).unwrap();
+        fs::write(directory.path().join("c"), [0; 5]).unwrap();
+        assert_eq!(bytes_beneath(directory.path()).unwrap(), 15);
+    }
+
+    #[test]
+    fn this_process_is_alive_and_a_later_one_is_not() {
+        let pid = i64::from(std::process::id());
+        assert!(is_alive(pid, 0));
+        assert!(!is_alive(pid, 1));
+    }
+}

@@ -1,0 +1,60 @@
+//! `imgtool rm`: bundles away, with their mounts.
+
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde::Deserialize;
+
+use crate::bundle;
+use crate::store::Store;
+
+/// The state of a container is small; this is a hundred times what any runtime sends.
+const MAX_STATE_BYTES: u64 = 1 << 20;
+
+/// Unmount and remove bundles that no container uses
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Directories, or names of bundles in the store
+    #[arg(required_unless_present = "from_hook", value_name = "BUNDLE")]
+    bundles: Vec<String>,
+    /// As a poststop hook: remove this bundle of the container whose state is on standard input
+    #[arg(long, value_name = "DIR", conflicts_with = "bundles")]
+    from_hook: Option<PathBuf>,
+}
+
+pub(crate) fn run(store: &Store, args: &Args) -> Result<()> {
+    if let Some(directory) = &args.from_hook {
+        return remove_for_hook(store, directory);
+    }
+    bundle::collect(store)?;
+    let mut failed = super::Failures::default();
+    for word in &args.bundles {
+        let removed = bundle::locate(store, word)
+            .and_then(|directory| bundle::remove(store, &directory, None));
+        failed.collect(removed.and_then(|()| {
+            writeln!(std::io::stdout(), "{word}")?;
+            Ok(())
+        }));
+    }
+    failed.into_result()
+}
+
+/// The container itself may still be on record while its hooks run; others must not be.
+fn remove_for_hook(store: &Store, directory: &Path) -> Result<()> {
+    #[derive(Deserialize)]
+    struct ContainerState {
+        id: String,
+    }
+    let mut bytes = Vec::new();
+    std::io::stdin()
+        .take(MAX_STATE_BYTES)
+        .read_to_end(&mut bytes)
+        .context("read the container's state")?;
+    let state: ContainerState =
+        serde_json::from_slice(&bytes).context("parse the container's state")?;
+    if !directory.exists() {
+        return bundle::collect(store);
+    }
+    bundle::remove(store, directory, Some(&state.id))
+}
