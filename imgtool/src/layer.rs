@@ -3,10 +3,13 @@
 //! plain tree.
 
 pub(crate) mod compress;
+pub(crate) mod diff;
 pub(crate) mod extract;
+pub(crate) mod gzip;
 mod inflate;
 pub(crate) mod lower;
 pub(crate) mod metadata;
+pub(crate) mod record;
 pub(crate) mod tar;
 pub(crate) mod whiteout;
 

@@ -118,7 +118,10 @@ fn no_entry_leads_out_of_the_root() {
         ("root as a link by a slash", |out| vec![link(Kind::Symlink, "/", out)]),
         ("whiteout of nothing", |_| vec![marker("e/.wh...")]),
         ("device as a directory", |_| {
-            vec![Entry::new(b"p".to_vec(), Kind::Fifo, 0o666), link(Kind::HardLink, "x", "p/../../outside/secret")]
+            vec![
+                Entry::new(b"p".to_vec(), Kind::Fifo, 0o666),
+                link(Kind::HardLink, "x", "p/../../outside/secret"),
+            ]
         }),
         ("links in a circle", |_| {
             vec![link(Kind::Symlink, "a", "b"), link(Kind::Symlink, "b", "a"), file("a/pwn")]
@@ -153,7 +156,15 @@ fn an_entry_replaces_what_is_there_and_never_writes_through_it() {
     symlink(tree.outside.join("secret"), tree.root.join("link")).unwrap();
     std_fs::write(tree.root.join("one"), "shared").unwrap();
     std_fs::hard_link(tree.root.join("one"), tree.root.join("two")).unwrap();
-    tree.flat(&[file("link"), file("one"), dir("x"), file("x/y"), file("x"), dir("x"), file("x/z")]);
+    tree.flat(&[
+        file("link"),
+        file("one"),
+        dir("x"),
+        file("x/y"),
+        file("x"),
+        dir("x"),
+        file("x/z"),
+    ]);
     tree.assert_outside_untouched();
     assert_eq!(std_fs::read(tree.root.join("two")).unwrap(), b"shared");
     assert_eq!(tree.names(), ["link", "one", "two", "x", "x/z"]);

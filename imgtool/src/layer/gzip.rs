@@ -1,0 +1,157 @@
+//! gzip on all cores: blocks of a fixed size are deflated side by side and joined to one stream,
+//! so the output depends on the input alone, not on the number of cores.
+
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use flate2::{Compress, Compression, Crc, FlushCompress, Status};
+
+/// Bytes deflated as one; each block costs the window that is not shared with the one before.
+const BLOCK: usize = 1 << 20;
+const LEVEL: u32 = 6;
+/// No name, no time, unknown system.
+const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
+
+struct Job {
+    block: Vec<u8>,
+    last: bool,
+    result: Sender<io::Result<Vec<u8>>>,
+}
+
+/// Compresses what is written to it.
+pub(crate) struct GzipWriter<W> {
+    output: W,
+    block: Vec<u8>,
+    checksum: Crc,
+    jobs: SyncSender<Job>,
+    pending: VecDeque<Receiver<io::Result<Vec<u8>>>>,
+    workers: usize,
+}
+
+impl<W: Write> GzipWriter<W> {
+    /// Begins a stream; the threads end when the writer is gone.
+    pub(crate) fn new(mut output: W) -> io::Result<Self> {
+        output.write_all(&HEADER)?;
+        let workers = thread::available_parallelism().map_or(1, usize::from).min(16);
+        let (jobs, queue) = sync_channel::<Job>(workers);
+        let queue = Arc::new(Mutex::new(queue));
+        for _ in 0..workers {
+            let queue = Arc::clone(&queue);
+            thread::Builder::new().name("gzip".to_owned()).spawn(move || work(&queue))?;
+        }
+        Ok(Self {
+            output,
+            block: Vec::with_capacity(BLOCK),
+            checksum: Crc::new(),
+            jobs,
+            pending: VecDeque::new(),
+            workers,
+        })
+    }
+
+    /// Ends the stream and gives the output back.
+    pub(crate) fn finish(mut self) -> io::Result<W> {
+        self.deflate(true)?;
+        while !self.pending.is_empty() {
+            self.collect()?;
+        }
+        self.output.write_all(&self.checksum.sum().to_le_bytes())?;
+        self.output.write_all(&self.checksum.amount().to_le_bytes())?;
+        Ok(self.output)
+    }
+
+    fn deflate(&mut self, last: bool) -> io::Result<()> {
+        let block = std::mem::replace(&mut self.block, Vec::with_capacity(BLOCK));
+        self.checksum.update(&block);
+        let (result, receiver) = channel();
+        self.jobs.send(Job { block, last, result }).map_err(|_| stopped())?;
+        self.pending.push_back(receiver);
+        if self.pending.len() > 2 * self.workers { self.collect() } else { Ok(()) }
+    }
+
+    fn collect(&mut self) -> io::Result<()> {
+        let Some(oldest) = self.pending.pop_front() else { return Ok(()) };
+        let deflated = oldest.recv().map_err(|_| stopped())??;
+        self.output.write_all(&deflated)
+    }
+}
+
+impl<W: Write> Write for GzipWriter<W> {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        let take = buffer.len().min(BLOCK - self.block.len());
+        self.block.extend_from_slice(&buffer[..take]);
+        if self.block.len() == BLOCK {
+            self.deflate(false)?;
+        }
+        Ok(take)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn stopped() -> io::Error {
+    io::Error::other("compressing stopped")
+}
+
+fn work(queue: &Mutex<Receiver<Job>>) {
+    loop {
+        let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(job) = next else { return };
+        // Whoever no longer waits for the result has failed elsewhere.
+        let _ = job.result.send(deflate(&job.block, job.last));
+    }
+}
+
+/// A block as raw deflate data that ends at a byte, so that another may follow.
+fn deflate(block: &[u8], last: bool) -> io::Result<Vec<u8>> {
+    let flush = if last { FlushCompress::Finish } else { FlushCompress::Sync };
+    let mut state = Compress::new(Compression::new(LEVEL), false);
+    let mut out = Vec::with_capacity(block.len() / 2 + 1024);
+    let mut consumed = 0;
+    loop {
+        let before = state.total_in();
+        let status = state.compress_vec(&block[consumed..], &mut out, flush)?;
+        consumed += usize::try_from(state.total_in() - before).map_err(io::Error::other)?;
+        // Room that is left shows that the flush is complete.
+        let flushed = consumed == block.len() && out.len() < out.capacity();
+        if status == Status::StreamEnd || (!last && flushed) {
+            return Ok(out);
+        }
+        out.reserve(BLOCK / 4);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+
+    fn compress(bytes: &[u8]) -> Vec<u8> {
+        let mut writer = GzipWriter::new(Vec::new()).unwrap();
+        writer.write_all(bytes).unwrap();
+        writer.finish().unwrap()
+    }
+
+    #[test]
+    fn one_stream_that_any_gzip_reads() {
+        let mut noise = 1u32;
+        let bytes: Vec<u8> = (0..3 * BLOCK + 77)
+            .map(|index| {
+                noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                if index / BLOCK == 1 { noise.to_be_bytes()[0] } else { b'a' }
+            })
+            .collect();
+        for bytes in [&bytes[..], &bytes[..BLOCK], &bytes[..BLOCK + 1], b"x", b""] {
+            let compressed = compress(bytes);
+            let mut plain = Vec::new();
+            flate2::read::GzDecoder::new(&compressed[..]).read_to_end(&mut plain).unwrap();
+            assert!(plain == bytes, "{} bytes", bytes.len());
+            assert_eq!(compressed, compress(bytes));
+        }
+    }
+}
