@@ -10,6 +10,8 @@ use crate::host::Host;
 use crate::spec::{Process, Spec};
 use crate::state::{Record, StateStore};
 
+pub(crate) mod agent;
+
 /// Where the container's process gets fds 0, 1 and 2 from when it has no terminal.
 pub(crate) enum Stdio {
     /// Ours, as they are.
