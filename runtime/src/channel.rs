@@ -92,19 +92,22 @@ impl Channel {
             }
             _ => &[],
         };
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut ancillary = SendAncillaryBuffer::new(&mut space);
-        let descriptor;
-        if let Message::Console(fd) | Message::Listener(fd) = message {
-            descriptor = [fd.as_fd()];
-            ancillary.push(SendAncillaryMessage::ScmRights(&descriptor));
-        }
-        let tag = [message.tag()];
-        let parts = [IoSlice::new(&tag), IoSlice::new(body)];
-        rustix::io::retry_on_intr(|| {
-            rustix::net::sendmsg(&self.0, &parts, &mut ancillary, SendFlags::NOSIGNAL)
-        })
-        .with_context(|| format!("send {message:?}"))?;
+        let message_bytes = [&[message.tag()], body].concat();
+        let sent = match message {
+            Message::Console(fd) | Message::Listener(fd) => {
+                let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+                let mut ancillary = SendAncillaryBuffer::new(&mut space);
+                let descriptor = [fd.as_fd()];
+                ancillary.push(SendAncillaryMessage::ScmRights(&descriptor));
+                let parts = [IoSlice::new(&message_bytes)];
+                rustix::io::retry_on_intr(|| {
+                    rustix::net::sendmsg(&self.0, &parts, &mut ancillary, SendFlags::NOSIGNAL)
+                })
+            }
+            // Under the filter a profile may leave us no more than `write`.
+            _ => rustix::io::retry_on_intr(|| rustix::io::write(&self.0, &message_bytes)),
+        };
+        sent.with_context(|| format!("send {message:?}"))?;
         Ok(())
     }
 
