@@ -9,8 +9,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
-use nix::unistd::{Gid, Pid, Uid};
+use nix::unistd::{Gid, Uid};
+use rustix::process::{WaitOptions, WaitStatus};
 
 use crate::spawn::{Spawned, Stdio};
 use crate::spec::{IdMapping, Spec};
@@ -107,8 +107,8 @@ impl Foreground {
                     signal => signals::forward(&pidfd, signal)?,
                 }
             }
-            if exited {
-                status = status.or(reap(pid)?);
+            if exited && status.is_none() {
+                status = Some(reap(pid)?.context("the process is not our child")?);
             }
         }
         relay.finish(&self.signals)?;
@@ -134,20 +134,19 @@ impl Foreground {
 fn reap(pid: i32) -> Result<Option<WaitStatus>> {
     let mut found = None;
     loop {
-        match waitid(Id::All, WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG) {
-            Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return Ok(found),
-            Ok(status) if status.pid() == Some(Pid::from_raw(pid)) => found = Some(status),
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(error) => return Err(error).context("waitid"),
+        match rustix::process::wait(WaitOptions::NOHANG) {
+            Ok(None) | Err(rustix::io::Errno::CHILD) => return Ok(found),
+            Ok(Some((child, status))) if child.as_raw_pid() == pid => found = Some(status),
+            Ok(Some(_)) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error).context("wait"),
         }
     }
 }
 
 fn exit_code(status: WaitStatus) -> u8 {
-    let code = match status {
-        WaitStatus::Exited(_, code) => code,
-        WaitStatus::Signaled(_, signal, _) => 128 + signal as i32,
-        _ => 0,
+    let code = match status.terminating_signal() {
+        Some(signal) => 128 + signal,
+        None => status.exit_status().unwrap_or(0),
     };
     u8::try_from(code & 0xff).unwrap_or(u8::MAX)
 }

@@ -21,7 +21,11 @@ use crate::sys::pidfd::pidfd_send_signal;
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
 
 pub(super) fn run(args: &Delete, store: &StateStore) -> Result<u8> {
-    for_each_id(&args.ids, |id| delete(id, args.force, store))
+    for_each_id(&args.ids, |id| match delete(id, args.force, store) {
+        // Gone is what was wanted.
+        Err(error) if args.force && error::is(&error, Sentinel::NotExist) => Ok(()),
+        other => other,
+    })
 }
 
 fn delete(id: &str, force: bool, store: &StateStore) -> Result<()> {
@@ -30,7 +34,7 @@ fn delete(id: &str, force: bool, store: &StateStore) -> Result<()> {
         Err(error) if error::is(&error, Sentinel::NotExist) => {
             // A directory without a record holds nothing that could be asked for.
             store.remove(id)?;
-            return if force { Ok(()) } else { Err(error) };
+            return Err(error);
         }
         Err(error) => return Err(error),
     };

@@ -7,7 +7,9 @@ use serde::Serialize;
 use serde_json::ser::PrettyFormatter;
 use serde_json::{Value, json};
 
+use crate::apply;
 use crate::args::SPEC_VERSION;
+use crate::plan::{mounts, seccomp};
 
 pub(super) fn run() -> Result<u8> {
     let mut text = Vec::new();
@@ -26,7 +28,7 @@ struct Features {
     oci_version_max: &'static str,
     hooks: &'static [&'static str],
     mount_options: Vec<&'static str>,
-    linux: Value,
+    linux: Linux,
     annotations: Value,
     potentially_unsafe_config_annotations: &'static [&'static str],
 }
@@ -43,17 +45,57 @@ fn features() -> Features {
             "poststart",
             "poststop",
         ],
-        mount_options: mount_options(),
+        mount_options: mounts::option_words().collect(),
         linux: linux(),
         annotations: json!({}),
         potentially_unsafe_config_annotations: &["bundle"],
     }
 }
 
-fn mount_options() -> Vec<&'static str> {
-    vec![]
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Linux {
+    namespaces: &'static [&'static str],
+    capabilities: Vec<String>,
+    cgroup: Value,
+    seccomp: Seccomp,
+    apparmor: Value,
+    selinux: Value,
+    intel_rdt: Value,
+    mount_extensions: Value,
+    net_devices: Value,
 }
 
-fn linux() -> Value {
-    json!({})
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Seccomp {
+    enabled: bool,
+    actions: &'static [&'static str],
+    operators: &'static [&'static str],
+    archs: Vec<&'static str>,
+    known_flags: Vec<&'static str>,
+    supported_flags: Vec<&'static str>,
+}
+
+fn linux() -> Linux {
+    let mut capabilities: Vec<caps::Capability> = caps::all().into_iter().collect();
+    capabilities.sort_by_key(caps::Capability::index);
+    Linux {
+        namespaces: &["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
+        capabilities: capabilities.iter().map(ToString::to_string).collect(),
+        cgroup: json!({"v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": true}),
+        seccomp: Seccomp {
+            enabled: true,
+            actions: &seccomp::ACTIONS,
+            operators: &seccomp::OPERATORS,
+            archs: seccomp::architectures().collect(),
+            known_flags: seccomp::FLAGS.iter().map(|(name, _)| *name).collect(),
+            supported_flags: apply::seccomp::supported_flags(),
+        },
+        apparmor: json!({"enabled": false}),
+        selinux: json!({"enabled": false}),
+        intel_rdt: json!({"enabled": false}),
+        mount_extensions: json!({"idmap": {"enabled": false}}),
+        net_devices: json!({"enabled": false}),
+    }
 }

@@ -18,6 +18,9 @@ const BUFFER: usize = 32 * 1024;
 /// A blocking pipe takes this much without blocking once poll calls it writable.
 const BLOCKING_CHUNK: usize = libc::PIPE_BUF;
 
+/// More than this cannot lie in a pipe whose writers are gone (/proc/sys/fs/pipe-max-size).
+const LAST_BYTES: usize = 1024 * 1024;
+
 /// All directions of one process.
 pub(super) struct Relay {
     input: Option<Pump>,
@@ -64,11 +67,14 @@ impl Relay {
         self.outputs.retain_mut(|pump| pump.step() == Flow::Open);
     }
 
-    /// The process is gone: what it wrote is still to be delivered, but not waited for beyond
-    /// what lies in the pipes, as others may hold them open. Any signal ends it, since our own
-    /// reader may have stalled.
+    /// The process is gone: what it wrote is still to be delivered, and no more than that, as
+    /// others may hold the pipes open and write on. Any signal ends it, since our own reader may
+    /// have stalled.
     pub(super) fn finish(&mut self, signals: &Signals) -> Result<()> {
         self.input = None;
+        for pump in &mut self.outputs {
+            pump.budget = LAST_BYTES;
+        }
         loop {
             self.outputs.retain_mut(|pump| pump.step() == Flow::Open && pump.pending());
             if self.outputs.is_empty() {
@@ -99,11 +105,13 @@ struct Pump {
     buffer: Box<[u8]>,
     start: usize,
     end: usize,
+    /// How many bytes may still be read.
+    budget: usize,
 }
 
 impl Pump {
     fn new(from: OwnedFd, to: Sink) -> Self {
-        Pump { from, to, buffer: vec![0; BUFFER].into(), start: 0, end: 0 }
+        Pump { from, to, buffer: vec![0; BUFFER].into(), start: 0, end: 0, budget: usize::MAX }
     }
 
     fn pending(&self) -> bool {
@@ -125,9 +133,16 @@ impl Pump {
                 if !ready(self.from.as_fd(), PollFlags::POLLIN) {
                     return Flow::Open;
                 }
-                match read(&self.from, &mut self.buffer) {
+                let room = BUFFER.min(self.budget);
+                match read(&self.from, &mut self.buffer[..room]) {
                     Ok(0) => return Flow::Ended,
-                    Ok(count) => (self.start, self.end) = (0, count),
+                    Ok(count) => {
+                        (self.start, self.end) = (0, count);
+                        // Without an end in sight the sum would overflow one day.
+                        if self.budget != usize::MAX {
+                            self.budget -= count;
+                        }
+                    }
                     Err(Errno::EAGAIN | Errno::EINTR) => return Flow::Open,
                     // EIO: every slave is closed, or we read in the background. There is
                     // nobody to tell of any other error, and nothing more will come.

@@ -12,6 +12,12 @@ mod options;
 
 use options::{Effect, OPTIONS};
 
+/// The words that are options of ours and not the file system's, sorted.
+pub(crate) fn option_words() -> impl Iterator<Item = &'static str> {
+    // What is known but refused is not offered.
+    OPTIONS.iter().filter(|(_, effect, _)| !matches!(effect, Effect::Idmap)).map(|(word, ..)| *word)
+}
+
 /// What is mounted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
