@@ -7,6 +7,7 @@ pub(crate) mod info;
 pub(crate) mod inspect;
 pub(crate) mod load;
 pub(crate) mod mount;
+pub(crate) mod pull;
 pub(crate) mod rm;
 pub(crate) mod rmi;
 pub(crate) mod save;

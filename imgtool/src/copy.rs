@@ -82,6 +82,11 @@ fn copy_children(
 /// False if the source has the manifest but not all that it names: archives of
 /// one platform carry the others' manifests sometimes.
 fn copy_manifest(source: &mut dyn Source, store: &Store, manifest: &Manifest) -> Result<bool> {
+    for layer in &manifest.layers {
+        if store.has_blob(&layer.digest) {
+            source.already_here(layer)?;
+        }
+    }
     let mut seen = BTreeSet::new();
     let missing: Vec<Descriptor> = std::iter::once(&manifest.config)
         .chain(&manifest.layers)

@@ -32,9 +32,6 @@ pub(crate) mod media_type {
         "application/vnd.docker.distribution.manifest.list.v2+json";
     pub(crate) const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
     pub(crate) const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
-    pub(crate) const DOCKER_SCHEMA1: &str = "application/vnd.docker.distribution.manifest.v1+json";
-    pub(crate) const DOCKER_SCHEMA1_SIGNED: &str =
-        "application/vnd.docker.distribution.manifest.v1+prettyjws";
 }
 
 /// The annotation that carries a name in an image layout.
@@ -88,16 +85,6 @@ impl Descriptor {
             annotations: Annotations::new(),
             other: BTreeMap::new(),
         }
-    }
-
-    /// Whether it points at an index; an absent type says nothing.
-    pub(crate) fn is_index(&self) -> bool {
-        is_index_type(&self.media_type)
-    }
-
-    /// Whether it points at a manifest of layers.
-    pub(crate) fn is_manifest(&self) -> bool {
-        is_manifest_type(&self.media_type)
     }
 
     /// BuildKit's provenance records stand in indexes beside the images.

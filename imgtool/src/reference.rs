@@ -74,6 +74,14 @@ impl Reference {
         self
     }
 
+    /// Without the tag if there is a digest, which decides.
+    pub(crate) fn digest_over_tag(mut self) -> Self {
+        if self.digest.is_some() {
+            self.tag = None;
+        }
+        self
+    }
+
     pub(crate) fn host(&self) -> &str {
         &self.host
     }

@@ -8,6 +8,7 @@ mod blob;
 mod gc;
 mod index;
 mod lock;
+mod partial;
 mod resolve;
 
 use std::fs::{self, File};
@@ -21,6 +22,7 @@ pub(crate) use blob::{BlobWriter, StagedBlob};
 pub(crate) use gc::{Removed, chain_ids};
 pub(crate) use index::entry_name;
 pub(crate) use lock::Lock;
+pub(crate) use partial::Partial;
 pub(crate) use resolve::{Image, Selection, platforms};
 
 use crate::digest::{Digest, HashingReader};

@@ -2,8 +2,11 @@
 //! and blobs it has; `copy` decides what is moved.
 
 pub(crate) mod archive;
+mod auth;
 pub(crate) mod docker_archive;
+mod http;
 pub(crate) mod layout;
+pub(crate) mod registry;
 pub(crate) mod writer;
 
 use anyhow::Result;
@@ -23,4 +26,9 @@ pub(crate) trait Source {
     /// Brings blobs into the store, each verified against its descriptor.
     /// None of them is there yet.
     fn fetch_blobs(&mut self, store: &Store, blobs: &[Descriptor]) -> Result<()>;
+
+    /// Told of each layer that is not fetched since the store has it.
+    fn already_here(&self, _layer: &Descriptor) -> Result<()> {
+        Ok(())
+    }
 }

@@ -92,6 +92,11 @@ impl Platform {
         }
     }
 
+    /// Whether an image for `offered` runs on this platform.
+    pub(crate) fn runs(&self, offered: &Self) -> bool {
+        self.rank(offered).is_some()
+    }
+
     /// The entry that fits best; the first one among equals. An entry without
     /// a platform is taken only if no other fits.
     pub(crate) fn choose<'a>(&self, entries: &'a [Descriptor]) -> Option<&'a Descriptor> {

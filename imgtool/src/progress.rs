@@ -1,0 +1,100 @@
+//! What a transfer shows while it runs: bars on a terminal, one line per event
+//! elsewhere, nothing if told so.
+
+use std::io::{IsTerminal, Write};
+
+use anyhow::Result;
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::manifest::Descriptor;
+
+/// How a transfer is shown.
+#[derive(Clone, Debug)]
+pub(crate) enum Progress {
+    Silent,
+    Lines,
+    Bars(MultiProgress),
+}
+
+/// One blob of a transfer.
+#[derive(Debug)]
+pub(crate) struct Item {
+    name: String,
+    bar: Option<ProgressBar>,
+    lines: bool,
+}
+
+impl Progress {
+    /// Bars if standard error is a terminal, lines otherwise.
+    pub(crate) fn new(quiet: bool) -> Self {
+        if quiet {
+            Self::Silent
+        } else if std::io::stderr().is_terminal() {
+            Self::Bars(MultiProgress::with_draw_target(ProgressDrawTarget::stderr()))
+        } else {
+            Self::Lines
+        }
+    }
+
+    /// A line, unless it is to be silent.
+    pub(crate) fn say(&self, text: &str) -> Result<()> {
+        match self {
+            Self::Silent => Ok(()),
+            Self::Lines | Self::Bars(_) => line(text),
+        }
+    }
+
+    /// A blob that is not fetched because it is here.
+    pub(crate) fn exists(&self, blob: &Descriptor) -> Result<()> {
+        self.say(&format!("{}: Already exists", blob.digest.short()))
+    }
+
+    /// A blob whose transfer begins; not every one is shown.
+    pub(crate) fn begin(&self, blob: &Descriptor, shown: bool) -> Result<Item> {
+        let name = blob.digest.short().to_owned();
+        let bar = match self {
+            Self::Bars(bars) if shown => {
+                let style = ProgressStyle::with_template(
+                    "{prefix}: {msg} [{bar:40}] {bytes}/{total_bytes}",
+                )?
+                .progress_chars("=> ");
+                Some(
+                    bars.add(ProgressBar::new(blob.size))
+                        .with_style(style)
+                        .with_prefix(name.clone())
+                        .with_message("Downloading"),
+                )
+            }
+            _ => None,
+        };
+        let lines = shown && matches!(self, Self::Lines);
+        if lines {
+            line(&format!("{name}: Pulling fs layer"))?;
+        }
+        Ok(Item { name, bar, lines })
+    }
+}
+
+impl Item {
+    /// How many bytes are here.
+    pub(crate) fn set(&self, bytes: u64) {
+        if let Some(bar) = &self.bar {
+            bar.set_position(bytes);
+        }
+    }
+
+    /// The blob is in the store.
+    pub(crate) fn finish(self) -> Result<()> {
+        if let Some(bar) = &self.bar {
+            bar.finish_with_message("Pull complete");
+        }
+        if self.lines {
+            line(&format!("{}: Pull complete", self.name))?;
+        }
+        Ok(())
+    }
+}
+
+fn line(text: &str) -> Result<()> {
+    Ok(writeln!(std::io::stdout().lock(), "{text}")?)
+}
