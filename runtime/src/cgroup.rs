@@ -5,6 +5,7 @@
 mod apply;
 mod create;
 mod devices_bpf;
+mod exec;
 mod files;
 mod freezer;
 mod processes;
@@ -32,11 +33,22 @@ pub(crate) type Record = BTreeMap<String, String>;
 pub(crate) struct Cgroup {
     mode: Mode,
     privilege: Privilege,
-    /// The spec names the path, so being unable to use it is an error for everybody.
-    explicit: bool,
+    insistence: Insistence,
     hierarchies: Vec<Hierarchy>,
     /// Ancestors that [`Cgroup::create`] made on the way, outermost first.
     made_parents: Vec<PathBuf>,
+}
+
+/// Without privilege: where being denied the cgroup is an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Insistence {
+    /// The path is somebody's choice.
+    Everywhere,
+    /// The path is our own choice; on v1 one hierarchy more or less makes no difference, the
+    /// unified one is left out only if nothing is wanted of it.
+    Unified,
+    /// A further process comes where it can.
+    Nowhere,
 }
 
 /// The directory in one hierarchy.
@@ -83,8 +95,8 @@ impl Cgroup {
         if !devices && privilege == Privilege::Root {
             bail!("mountpoint for devices not found");
         }
-        let explicit = given.is_some();
-        Ok(Self { mode, privilege, explicit, hierarchies, made_parents: Vec::new() })
+        let insistence = if given.is_some() { Insistence::Everywhere } else { Insistence::Unified };
+        Ok(Self { mode, privilege, insistence, hierarchies, made_parents: Vec::new() })
     }
 
     /// The cgroup that an earlier [`Cgroup::record`] tells of.
@@ -107,7 +119,8 @@ impl Cgroup {
             (true, _) => Mode::Hybrid,
             (false, _) => Mode::V1,
         };
-        Self { mode, privilege, explicit: true, hierarchies, made_parents: Vec::new() }
+        let insistence = Insistence::Everywhere;
+        Self { mode, privilege, insistence, hierarchies, made_parents: Vec::new() }
     }
 
     /// What the state record keeps.
@@ -265,7 +278,7 @@ mod tests {
             let cgroup = Cgroup {
                 mode,
                 privilege: Privilege::Root,
-                explicit: true,
+                insistence: Insistence::Everywhere,
                 hierarchies: hierarchies.clone(),
                 made_parents: Vec::new(),
             };

@@ -6,8 +6,8 @@ use std::time::Duration;
 use anyhow::{Error, Result, anyhow, bail};
 use rustix::io::Errno;
 
-use super::files::{Dir, FileError};
-use super::{Cgroup, Hierarchy, Mode, Privilege, pause};
+use super::files::{Dir, FileError, NOT_A_CGROUP};
+use super::{Cgroup, Hierarchy, Insistence, Mode, Privilege, pause};
 use crate::plan::cgroup::CgroupPlan;
 
 /// Another runtime may remove an empty parent while we are on the way down.
@@ -43,7 +43,7 @@ impl Cgroup {
         }
         self.hierarchies = usable;
         made.retain(|path| self.hierarchies.iter().all(|hierarchy| hierarchy.path != *path));
-        self.made_parents = made;
+        self.made_parents.extend(made);
         Ok(())
     }
 
@@ -66,12 +66,17 @@ impl Cgroup {
         for hierarchy in &self.hierarchies {
             match enter(&hierarchy.path, pid) {
                 Ok(()) => usable.push(hierarchy.clone()),
-                Err(error) if self.mode != Mode::V2 && self.may_do_without(&error) => {}
+                Err(error) if self.may_do_without(&error) && !self.insists_on_entry() => {}
                 Err(error) => return Err(error),
             }
         }
         self.hierarchies = usable;
         Ok(())
+    }
+
+    /// A cgroup that could be made must take its process.
+    fn insists_on_entry(&self) -> bool {
+        self.mode == Mode::V2 && self.insistence != Insistence::Nowhere
     }
 
     fn may_do_without(&self, error: &Error) -> bool {
@@ -80,7 +85,7 @@ impl Cgroup {
                 matches!(error.errno, Errno::ACCESS | Errno::PERM | Errno::ROFS)
             })
         });
-        denied && self.privilege == Privilege::Rootless && !self.explicit
+        denied && self.privilege == Privilege::Rootless && self.insistence != Insistence::Everywhere
     }
 }
 
@@ -125,7 +130,7 @@ fn descend(path: &Path) -> Result<(Vec<Dir>, Vec<&str>)> {
                 missing.push(name.ok_or_else(|| anyhow!("cgroup path is not UTF-8"))?);
             }
             // Above the mount point.
-            Err(error) if error.errno == Errno::NODEV && !existing.is_empty() => break,
+            Err(error) if error.errno == NOT_A_CGROUP && !existing.is_empty() => break,
             Err(error) => return Err(error.into()),
         }
     }

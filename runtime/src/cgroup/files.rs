@@ -9,9 +9,13 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Dir as Entries, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
+use rustix::process::Uid;
 
 const CGROUP_MAGIC: i64 = 0x0027_e0eb;
 const CGROUP2_MAGIC: i64 = 0x6367_7270;
+
+/// Unlike ENODEV, which says that a cgroup is on its way out.
+pub(super) const NOT_A_CGROUP: Errno = Errno::INVAL;
 
 /// A failed call on a cgroup, for callers that look at the errno.
 #[derive(Debug, thiserror::Error)]
@@ -66,7 +70,7 @@ pub(super) fn kind(path: &Path) -> Result<Option<Kind>, FileError> {
 }
 
 impl Dir {
-    /// Opens a cgroup by its absolute path. ENODEV if the directory is no cgroup.
+    /// Opens a cgroup by its absolute path; [`NOT_A_CGROUP`] if the directory is none.
     pub(super) fn open(path: &Path) -> Result<Self, FileError> {
         let fd = rustix::fs::openat2(
             CWD,
@@ -80,7 +84,7 @@ impl Dir {
             Kind::V1 | Kind::V2 => Ok(Self { fd, path: path.to_owned() }),
             Kind::Other => {
                 let action = format!("{} is not in a cgroup file system", path.display());
-                Err(FileError { action, errno: Errno::NODEV })
+                Err(FileError { action, errno: NOT_A_CGROUP })
             }
         }
     }
@@ -172,6 +176,18 @@ impl Dir {
                 Err(failed(format_args!("access {}", self.path.join(file).display()))(errno))
             }
         }
+    }
+
+    /// Gives the cgroup itself (`.`) or one of its files to a user.
+    pub(super) fn give(&self, file: &str, uid: u32) -> Result<(), FileError> {
+        rustix::fs::chownat(
+            &self.fd,
+            file,
+            Some(Uid::from_raw(uid)),
+            None,
+            AtFlags::SYMLINK_NOFOLLOW,
+        )
+        .map_err(failed(format_args!("chown {}", self.path.join(file).display())))
     }
 
     /// Opens a file of this cgroup for reading, for those who wait for its changes.

@@ -61,15 +61,39 @@ impl Mode {
 /// The hierarchies that a container joins.
 pub(super) fn places(mode: Mode) -> Result<Vec<Place>> {
     let own = own(&read("/proc/self/cgroup")?);
-    if mode == Mode::V2 && files::kind(Path::new(UNIFIED))? == Some(Kind::V2) {
-        let mount = Mount {
-            controllers: Vec::new(),
-            root: PathBuf::from("/"),
-            point: PathBuf::from(UNIFIED),
-        };
-        return match_places(mode, &own, &[mount]);
+    let mounts = match mode {
+        Mode::V2 => unified_mounts(&own)?,
+        Mode::V1 | Mode::Hybrid => mounts(&read("/proc/self/mountinfo")?),
+    };
+    match_places(mode, &own, &mounts)
+}
+
+/// The directory of a process in the unified hierarchy; `None` if it has ended or can't be seen.
+pub(super) fn unified_path_of(pid: i32) -> Result<Option<PathBuf>> {
+    let path = format!("/proc/{pid}/cgroup");
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).with_context(|| format!("read {path}")),
+    };
+    let own = own(&text);
+    let places = match_places(Mode::V2, &own, &unified_mounts(&own)?)?;
+    Ok(places.into_iter().next().and_then(|place| place.own))
+}
+
+/// The mount of the unified hierarchy: where it always is if it shows our own cgroup there, which
+/// a mount of a part of it does not, else what the kernel lists.
+fn unified_mounts(own: &[(Vec<String>, PathBuf)]) -> Result<Vec<Mount>> {
+    let (root, point) = (PathBuf::from("/"), PathBuf::from(UNIFIED));
+    let mount = Mount { controllers: Vec::new(), root, point };
+    let seen = own
+        .iter()
+        .find(|(controllers, _)| controllers.is_empty())
+        .and_then(|(_, path)| visible_beneath(&mount, path));
+    match seen {
+        Some(path) if files::kind(&path)? == Some(Kind::V2) => Ok(vec![mount]),
+        _ => Ok(mounts(&read("/proc/self/mountinfo")?)),
     }
-    match_places(mode, &own, &mounts(&read("/proc/self/mountinfo")?))
 }
 
 fn match_places(

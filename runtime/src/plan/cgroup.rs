@@ -136,6 +136,7 @@ impl CgroupPlan {
     }
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "values are numbers or fresh strings")]
 impl Setting {
     fn new(controller: &'static str, file: impl Into<String>, value: impl ToString) -> Self {
         Self {
