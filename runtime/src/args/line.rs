@@ -1,0 +1,292 @@
+//! Reads a command line in two steps, since the log is opened in between; help, usage errors and
+//! the version in runc's form.
+
+use std::io::Write;
+
+use anyhow::{Context, Result, anyhow};
+use clap::{CommandFactory, FromArgMatches, Parser};
+
+use super::{Command, Globals, SPEC_VERSION, grammar};
+use crate::host::Program;
+
+const TOP_HELP: &str = "COMMANDS:
+{subcommands}
+
+GLOBAL OPTIONS:
+{options}
+";
+
+#[derive(Parser)]
+#[command(
+    about = "Open Container Initiative runtime",
+    help_template = TOP_HELP,
+    disable_help_flag = true,
+    disable_help_subcommand = true,
+    args_override_self = true,
+    disable_version_flag = true
+)]
+struct Line {
+    #[command(flatten)]
+    globals: Globals,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// What the words before and with the command come to.
+pub(crate) enum Request {
+    Run(Command),
+    /// Help or version: to be printed, and no more.
+    Print(String),
+}
+
+/// A line that makes no sense: `help` goes to stdout, `message` to the log.
+#[derive(Debug)]
+pub(crate) struct Misuse {
+    pub(crate) help: String,
+    pub(crate) message: String,
+    pub(crate) code: u8,
+}
+
+impl Misuse {
+    /// Prints the help that belongs to the error, and turns into one.
+    pub(crate) fn explain<T>(self, code: &mut u8) -> Result<T> {
+        *code = self.code;
+        print(&self.help)?;
+        Err(anyhow!(self.message))
+    }
+}
+
+/// To stdout: help, or the version.
+pub(crate) fn print(text: &str) -> Result<()> {
+    std::io::stdout().write_all(text.as_bytes()).context("print")
+}
+
+/// The global options and what follows them, not yet read: the log is opened in between.
+pub(crate) struct Opening {
+    pub(crate) globals: Globals,
+    rest: grammar::Words,
+    program: Program,
+    line: clap::Command,
+}
+
+/// Reads the words up to the command.
+pub(crate) fn open(program: Program, words: &[String]) -> Result<Opening, Misuse> {
+    let line = Line::command().name(program.name()).bin_name(program.name());
+    let rest = grammar::read(&line, words, grammar::Order::FlagsFirst)
+        .map_err(|message| misuse(&line, &message))?;
+    let globals = line
+        .clone()
+        .try_get_matches_from(rest.canonical(program.name(), false))
+        .and_then(|matches| Globals::from_arg_matches(&matches))
+        .map_err(|error| misuse(&line, &first_line(&error)))?;
+    Ok(Opening { globals, rest, program, line })
+}
+
+impl Opening {
+    /// Reads the command.
+    pub(crate) fn request(self) -> Result<Request, Misuse> {
+        if self.rest.version {
+            return Ok(Request::Print(version(self.program)));
+        }
+        let Some((name, words)) = self.rest.positional.split_first() else {
+            return Ok(Request::Print(help(&self.line)));
+        };
+        if self.rest.help {
+            return Ok(Request::Print(help(&self.line)));
+        }
+        if matches!(name.as_str(), "help" | "h") {
+            return match words.first() {
+                None => Ok(Request::Print(help(&self.line))),
+                Some(name) => self.subcommand(name).map(|command| Request::Print(help(&command))),
+            };
+        }
+        let command = self.subcommand(name)?;
+        let order = match name.as_str() {
+            "exec" | "kill" | "ps" => grammar::Order::FlagsFirst,
+            _ => grammar::Order::Mixed,
+        };
+        let words =
+            grammar::read(&command, words, order).map_err(|message| misuse(&command, &message))?;
+        if words.help {
+            return Ok(Request::Print(help(&command)));
+        }
+        self.check_count(&command, name, words.positional.len())?;
+        let mut all = vec![self.program.name().to_owned(), name.clone()];
+        all.extend(words.canonical(name, true).into_iter().skip(1));
+        let matches = self
+            .line
+            .clone()
+            .try_get_matches_from(all)
+            .map_err(|error| misuse(&command, &first_line(&error)))?;
+        Command::from_arg_matches(&matches)
+            .map(Request::Run)
+            .map_err(|error| misuse(&command, &first_line(&error)))
+    }
+
+    fn subcommand(&self, name: &str) -> Result<clap::Command, Misuse> {
+        match self.line.find_subcommand(name) {
+            Some(command) => {
+                Ok(command.clone().bin_name(format!("{} {name}", self.program.name())))
+            }
+            None => Err(Misuse {
+                help: String::new(),
+                message: format!("No help topic for '{name}'"),
+                code: 3,
+            }),
+        }
+    }
+
+    /// runc's own checks, in its words; several ids, or none, are an extension.
+    fn check_count(&self, command: &clap::Command, name: &str, count: usize) -> Result<(), Misuse> {
+        let runc = self.program == Program::Runc;
+        let (least, most) = match name {
+            "create" | "run" if !runc => (0, Some(1)),
+            "start" | "delete" if !runc => (1, None),
+            "create" | "run" | "start" | "delete" | "state" | "pause" | "resume" => (1, Some(1)),
+            "kill" if runc => (1, Some(2)),
+            "exec" | "ps" | "kill" => (1, None),
+            "list" | "spec" => (0, Some(0)),
+            _ => (0, None),
+        };
+        let wanted = match most {
+            Some(most) if most == least && count != most => format!("exactly {most}"),
+            _ if count < least => format!("a minimum of {least}"),
+            Some(most) if count > most => format!("a maximum of {most}"),
+            _ => return Ok(()),
+        };
+        let program = self.program.name();
+        Err(Misuse {
+            help: format!("Incorrect Usage.\n\n{}", help(command)),
+            message: format!("{program}: {name:?} requires {wanted} argument(s)"),
+            code: 1,
+        })
+    }
+}
+
+fn help(command: &clap::Command) -> String {
+    let name = command.get_bin_name().unwrap_or_default();
+    let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+    let usage = if command.has_subcommands() {
+        format!("USAGE:\n   {name} [global options] command [command options] [arguments...]\n\n")
+    } else {
+        String::new()
+    };
+    format!("NAME:\n   {name} - {about}\n\n{usage}{}", command.clone().render_help())
+}
+
+fn misuse(command: &clap::Command, message: &str) -> Misuse {
+    Misuse {
+        help: format!("Incorrect Usage: {message}\n\n{}", help(command)),
+        message: message.to_owned(),
+        code: 1,
+    }
+}
+
+fn first_line(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let line = text.lines().next().unwrap_or_default();
+    line.strip_prefix("error: ").unwrap_or(line).to_owned()
+}
+
+/// In runc's form, since engines read it line by line.
+fn version(program: Program) -> String {
+    let version = env!("CARGO_PKG_VERSION");
+    format!("{} version {version}\ncommit: {version}\nspec: {SPEC_VERSION}\n", program.name())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(program: Program, line: &str) -> Result<Request, Misuse> {
+        let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+        open(program, &words)?.request()
+    }
+
+    fn command(line: &str) -> Command {
+        match parse(Program::Runtime, line) {
+            Ok(Request::Run(command)) => command,
+            Ok(Request::Print(text)) => panic!("{text}"),
+            Err(misuse) => panic!("{}", misuse.message),
+        }
+    }
+
+    fn failure(program: Program, line: &str) -> Misuse {
+        match parse(program, line) {
+            Err(misuse) => misuse,
+            Ok(_) => panic!("accepted: {line}"),
+        }
+    }
+
+    #[test]
+    fn flags_may_follow_the_id_and_have_one_dash() {
+        let Command::Run(run) = command("run c1 -no-subreaper --detach=true -b /b") else {
+            panic!()
+        };
+        assert!(run.no_subreaper && run.detach && !run.keep);
+        assert_eq!(run.setup.id.as_deref(), Some("c1"));
+        assert_eq!(run.setup.bundle, Some("/b".into()));
+    }
+
+    #[test]
+    fn exec_keeps_the_flags_of_its_command() {
+        let Command::Exec(exec) = command("exec -e A=1,2 --env B=3 -t c1 ls -l --all") else {
+            panic!()
+        };
+        assert!(exec.tty);
+        assert_eq!(exec.env, ["A=1,2", "B=3"]);
+        assert_eq!(exec.args, ["ls", "-l", "--all"]);
+    }
+
+    #[test]
+    fn the_lines_that_containerd_sends_are_understood() {
+        let line = "--root /r --log /l --log-format json create --bundle /b --pid-file /p \
+                    --console-socket /s --no-pivot --no-new-keyring --preserve-fds 2 c1";
+        let Command::Create(create) = command(line) else { panic!() };
+        assert_eq!(create.setup.process.preserve_fds, 2);
+        assert!(create.setup.no_pivot && create.setup.no_new_keyring);
+        command("exec --process /f --detach --pid-file /p c1");
+        command("kill --all c1 9");
+        command("delete --force c1");
+    }
+
+    #[test]
+    fn counts_are_checked_in_runcs_words() {
+        let message = |line| failure(Program::Runc, line).message;
+        assert_eq!(message("state"), "runc: \"state\" requires exactly 1 argument(s)");
+        assert_eq!(message("kill"), "runc: \"kill\" requires a minimum of 1 argument(s)");
+        assert_eq!(message("kill a 9 9"), "runc: \"kill\" requires a maximum of 2 argument(s)");
+        assert!(parse(Program::Runtime, "run").is_ok());
+    }
+
+    #[test]
+    fn an_unknown_word_is_named() {
+        assert_eq!(failure(Program::Runc, "foo").message, "No help topic for 'foo'");
+        let misuse = failure(Program::Runc, "state --foo x");
+        assert_eq!(misuse.message, "flag provided but not defined: -foo");
+        assert!(misuse.help.starts_with("Incorrect Usage: flag provided"), "{}", misuse.help);
+    }
+
+    #[test]
+    fn every_help_begins_with_its_name() {
+        for name in Line::command().get_subcommands().map(clap::Command::get_name) {
+            for flag in ["-h", "--help"] {
+                let line = format!("{name} {flag}");
+                let Ok(Request::Print(text)) = parse(Program::Runc, &line) else {
+                    panic!("{line}")
+                };
+                let start = format!("NAME:\n   runc {name} - ");
+                assert!(text.starts_with(&start), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_version_has_the_lines_that_engines_read() {
+        let Ok(Request::Print(text)) = parse(Program::Runc, "-v") else { panic!() };
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines[0].starts_with("runc version "));
+        assert!(lines[1].starts_with("commit: "));
+        assert!(lines[2].starts_with("spec: "));
+    }
+}
