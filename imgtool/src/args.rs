@@ -36,6 +36,7 @@ pub(crate) struct Global {
 enum Command {
     Bundle(commands::bundle::Args),
     Bundles(commands::bundles::Args),
+    Commit(commands::commit::Args),
     Images(commands::images::Args),
     Info(commands::info::Args),
     Inspect(commands::inspect::Args),
@@ -56,6 +57,7 @@ impl Cli {
         match self.command {
             Command::Bundle(args) => commands::bundle::run(&store, args),
             Command::Bundles(args) => commands::bundles::run(&store, &args),
+            Command::Commit(args) => commands::commit::run(&store, &args),
             Command::Images(args) => commands::images::run(&store, &args),
             Command::Info(args) => commands::info::run(&store, &args),
             Command::Inspect(args) => commands::inspect::run(&store, &args),

@@ -29,7 +29,7 @@ use rustix::fs::{Mode as FileMode, OFlags};
 
 pub(crate) use create::{Request, create};
 pub(crate) use overlay::{ROOTFS, UPPER};
-pub(crate) use record::{Mode, Record};
+pub(crate) use record::{Mode, Record, TREE};
 pub(crate) use remove::{collect, remove};
 
 use crate::digest::Digest;
@@ -119,7 +119,7 @@ pub(crate) fn mount(store: &Store, directory: &Path) -> Result<PathBuf> {
         .map(|chain_id| store.layers_dir().join(chain_id.hex()).join("diff"))
         .collect();
     let layers = if layers.iter().all(|layer| layer.is_dir()) {
-        layers
+        layer::visible(layers)?
     } else {
         let image = store
             .image(&record.manifest)

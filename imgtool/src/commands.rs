@@ -2,6 +2,7 @@
 
 pub(crate) mod bundle;
 pub(crate) mod bundles;
+pub(crate) mod commit;
 pub(crate) mod images;
 pub(crate) mod info;
 pub(crate) mod inspect;

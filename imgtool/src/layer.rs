@@ -63,14 +63,20 @@ pub(crate) fn unpack(store: &Store, image: &Image) -> Result<Unpacked> {
         }
         publish(store, staged, &homes)?;
     }
-    let mut layers = layers;
+    let layers = visible(layers)?;
+    Ok(Unpacked { layers, warnings: warnings.into_iter().collect() })
+}
+
+/// Leaves out the layers, given bottom first, of which nothing shows: overlayfs does not heed a
+/// layer's root that is opaque.
+pub(crate) fn visible(mut layers: Vec<PathBuf>) -> Result<Vec<PathBuf>> {
     for index in (1..layers.len()).rev() {
         if lower::hides_all_below(&layers[index])? {
             layers.drain(..index);
             break;
         }
     }
-    Ok(Unpacked { layers, warnings: warnings.into_iter().collect() })
+    Ok(layers)
 }
 
 /// Unpacks all layers into one plain tree beneath the empty directory `rootfs`, and gives what

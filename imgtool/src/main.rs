@@ -4,6 +4,7 @@
 mod args;
 mod bundle;
 mod commands;
+mod commit;
 mod copy;
 mod digest;
 mod error;

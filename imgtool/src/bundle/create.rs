@@ -1,6 +1,7 @@
 //! Makes a bundle by its plan.
 
 use std::fs;
+use std::io::{BufWriter, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -13,7 +14,7 @@ use serde_json::Value;
 use super::config::{Inputs, Mount};
 use super::flags::{Options, Seccomp, Source};
 use super::plan::Plan;
-use super::record::{Mode, write_json};
+use super::record::{Mode, TREE, write_json};
 use super::registry::{self, Entry, Held, State};
 use super::{ROOTFS, annotations, config, files, host, overlay, remove, seccomp, user, volumes};
 use crate::layer;
@@ -151,7 +152,12 @@ fn root_file_system(
     let rootfs = fs::File::open(directory.join(ROOTFS))
         .with_context(|| format!("open {}", directory.join(ROOTFS).display()))?;
     notes.extend(layer::unpack_flat(store, image, rootfs.as_fd())?);
-    Ok(())
+    let path = directory.join(TREE);
+    let mut list = fs::File::create_new(&path)
+        .map(BufWriter::new)
+        .with_context(|| format!("create {}", path.display()))?;
+    layer::record::write(rootfs.as_fd(), &mut list)?;
+    list.flush().with_context(|| format!("write {}", path.display()))
 }
 
 fn seccomp_profile(options: &Options, capabilities: &[&str]) -> Result<Option<Value>> {

@@ -12,6 +12,8 @@ use crate::manifest::Descriptor;
 
 /// The record's name within a bundle.
 pub(crate) const FILE: &str = "imgtool.json";
+/// What a plain tree was like when it was made, within a bundle.
+pub(crate) const TREE: &str = "rootfs.list";
 /// No record is larger; a file that is was not written by us.
 const MAX_BYTES: u64 = 4 << 20;
 

@@ -84,7 +84,7 @@ fn inflate(
     send: &SyncSender<io::Result<Vec<u8>>>,
     reuse: &Receiver<Vec<u8>>,
 ) -> Digest {
-    let mut step = || -> io::Result<()> {
+    let step = || -> io::Result<()> {
         let mut plain = compress::reader(blob)?;
         loop {
             let mut piece = reuse.try_recv().unwrap_or_default();

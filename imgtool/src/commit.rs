@@ -1,0 +1,177 @@
+//! A container's changes become a layer on its image: packed, hashed and compressed in one pass,
+//! with a new config and manifest around it. The layers beneath are kept as they are.
+
+pub(crate) mod change;
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{BufReader, Read};
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use jiff::Timestamp;
+use serde_json::Value;
+
+use self::change::Change;
+use crate::bundle::{self, Mode, ROOTFS, Record, TREE, UPPER};
+use crate::digest::{Algorithm, Digest, HashingWriter};
+use crate::layer;
+use crate::layer::diff::{Baseline, diff};
+use crate::layer::gzip::GzipWriter;
+use crate::layer::lower::{Lowers, open_directory};
+use crate::layer::{record, tar};
+use crate::manifest::{Descriptor, History, ImageConfig, Manifest, media_type};
+use crate::reference::Reference;
+use crate::store::{Image, Store};
+
+/// What the user wishes.
+#[derive(Debug)]
+pub(crate) struct Request {
+    /// The bundle, by its directory or by the name of it or of its container.
+    pub(crate) bundle: String,
+    pub(crate) name: Option<Reference>,
+    pub(crate) changes: Vec<Change>,
+    pub(crate) author: Option<String>,
+    pub(crate) message: Option<String>,
+    /// The time that the image says it was made.
+    pub(crate) created: Timestamp,
+}
+
+/// The largest config.json that is read.
+const MAX_BUNDLE_CONFIG: u64 = 16 << 20;
+
+/// Makes the image and gives its ID.
+pub(crate) fn commit(store: &Store, request: &Request) -> Result<Digest> {
+    let directory = bundle::locate(store, &request.bundle)?;
+    let record = Record::read(&directory)?;
+    let document = bundle_config(&directory)?;
+    let _lock = store.lock_shared()?;
+    let image = store
+        .image(&record.manifest)
+        .with_context(|| format!("read the image {} of the bundle", record.image))?;
+    let layer = write_layer(store, &image, &directory, &record, &mount_points(&document, &record))
+        .with_context(|| format!("pack {}", directory.display()))?;
+    let config = config(&image, request, &document, layer.as_ref().map(|(_, diff_id)| diff_id));
+    let docker = image.manifest.media_type == media_type::DOCKER_MANIFEST;
+    let bytes = serde_json::to_vec(&config).context("write image config")?;
+    let config_type = if docker { media_type::DOCKER_CONFIG } else { media_type::OCI_CONFIG };
+    let config = store.write_blob(config_type, &bytes)?;
+    let id = config.digest.clone();
+    let layers = image.layers.into_iter().chain(layer.map(|(layer, _)| layer)).collect();
+    let mut manifest = Manifest::new(config, layers);
+    if docker {
+        manifest.media_type = Some(media_type::DOCKER_MANIFEST.to_owned());
+    }
+    let manifest_type = manifest.media_type.clone().unwrap_or_default();
+    let bytes = serde_json::to_vec(&manifest).context("write manifest")?;
+    let entry = store.write_blob(&manifest_type, &bytes)?;
+    match &request.name {
+        Some(name) => drop(store.tag(name, &entry)?),
+        None => store.add_unnamed(&entry)?,
+    }
+    Ok(id)
+}
+
+/// The new layer and its diff ID, or `None` where nothing changed.
+fn write_layer(
+    store: &Store,
+    image: &Image,
+    directory: &Path,
+    origin: &Record,
+    mount_points: &BTreeSet<Vec<u8>>,
+) -> Result<Option<(Descriptor, Digest)>> {
+    let gzip = GzipWriter::new(store.blob_writer()?).context("compress layer")?;
+    let mut output = tar::Writer::new(HashingWriter::new(gzip, Algorithm::Sha256));
+    let count = match origin.mode {
+        Mode::Overlay => {
+            let upper = open_directory(&directory.join(UPPER))?;
+            let lowers = Lowers::open(&layer::unpack(store, image)?.layers)?;
+            diff(upper.as_fd(), &Baseline::Layers(&lowers), mount_points, &mut output)?
+        }
+        Mode::Copy => {
+            let path = directory.join(TREE);
+            let tree = File::open(&path).with_context(|| format!("open {}", path.display()))?;
+            let tree = record::Record::read(BufReader::new(tree))?;
+            let root = open_directory(&directory.join(ROOTFS))?;
+            diff(root.as_fd(), &Baseline::Record(&tree), mount_points, &mut output)?
+        }
+    };
+    if count == 0 {
+        return Ok(None);
+    }
+    let (gzip, diff_id, _) = output.finish()?.finish();
+    let (digest, size) = gzip.finish().context("compress layer")?.commit()?;
+    let kind = match image.manifest.media_type.as_str() {
+        media_type::DOCKER_MANIFEST => media_type::DOCKER_LAYER_GZIP,
+        _ => media_type::OCI_LAYER_GZIP,
+    };
+    Ok(Some((Descriptor::new(kind, digest, size), diff_id)))
+}
+
+fn config(
+    image: &Image,
+    request: &Request,
+    document: &Value,
+    diff_id: Option<&Digest>,
+) -> ImageConfig {
+    let mut config = image.config.clone();
+    let created = Some(request.created.to_string());
+    // What Docker notes of the container that made the parent.
+    for key in ["container", "container_config"] {
+        config.other.remove(key);
+    }
+    config.created.clone_from(&created);
+    if request.author.is_some() {
+        config.author.clone_from(&request.author);
+    }
+    change::apply(&request.changes, &mut config.config);
+    config.rootfs.kind = "layers".to_owned();
+    config.rootfs.diff_ids.extend(diff_id.cloned());
+    config.history.push(History {
+        created,
+        created_by: command_line(document),
+        author: request.author.clone(),
+        comment: request.message.clone(),
+        empty_layer: diff_id.is_none(),
+        ..History::default()
+    });
+    config
+}
+
+fn bundle_config(directory: &Path) -> Result<Value> {
+    let path = directory.join("config.json");
+    let mut bytes = Vec::new();
+    File::open(&path)
+        .and_then(|file| file.take(MAX_BUNDLE_CONFIG).read_to_end(&mut bytes))
+        .with_context(|| format!("read {}", path.display()))?;
+    serde_json::from_slice(&bytes).with_context(|| format!("parse {}", path.display()))
+}
+
+fn command_line(document: &Value) -> Option<String> {
+    let words = document["process"]["args"].as_array()?;
+    Some(words.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" "))
+}
+
+/// Where something is mounted in the container, and what a runtime made to mount on although it
+/// may not be mounted any more.
+fn mount_points(document: &Value, origin: &Record) -> BTreeSet<Vec<u8>> {
+    let mounts = document["mounts"].as_array().into_iter().flatten();
+    let mounted = mounts.filter_map(|mount| mount["destination"].as_str());
+    let made = origin.mount_points.iter().map(String::as_str);
+    let ends_there = |path: &&str| {
+        !origin
+            .mount_points
+            .iter()
+            .any(|other| other.strip_prefix(path).is_some_and(|rest| rest.starts_with('/')))
+    };
+    mounted
+        .chain(made.filter(ends_there))
+        .map(|path| {
+            let parts: Vec<&str> =
+                path.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
+            parts.join("/").into_bytes()
+        })
+        .filter(|path| !path.is_empty())
+        .collect()
+}
