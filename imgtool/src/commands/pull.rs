@@ -41,12 +41,16 @@ pub(crate) fn run(store: &Store, args: &Args) -> Result<()> {
     }
     let progress = Progress::new(args.quiet);
     let lock = store.lock_shared()?;
-    let pulled = pull(store, &name, args.platform.as_ref(), &progress);
+    let mut registry = Registry::open(store, &name, &progress)
+        .with_context(|| format!("pull {}", name.familiar()))?;
+    let pulled = pull(store, &name, args.platform.as_ref(), &mut registry);
     drop(lock);
     let (entry, newer) = match pulled {
         Ok(pulled) => pulled,
         Err(error) => {
-            store.discard_orphans()?;
+            if !registry.is_interrupted() {
+                store.discard_orphans()?;
+            }
             return Err(error.context(format!("pull {}", name.familiar())));
         }
     };
@@ -66,7 +70,7 @@ fn pull(
     store: &Store,
     name: &Reference,
     platform: Option<&Platform>,
-    progress: &Progress,
+    registry: &mut Registry<'_>,
 ) -> Result<(Descriptor, bool)> {
     let from_environment = std::env::var("DOCKER_DEFAULT_PLATFORM")
         .ok()
@@ -77,7 +81,6 @@ fn pull(
     let chosen = platform.or(from_environment.as_ref());
     let host = Platform::host();
     let wanted = chosen.unwrap_or(&host);
-    let mut registry = Registry::open(store, name, progress)?;
     let entry = registry.resolve()?;
     registry.announce()?;
     let had = store
@@ -86,7 +89,7 @@ fn pull(
         .iter()
         .any(|e| e.digest == entry.digest && entry_name(e).as_ref() == Some(name))
         && store.image_for(&entry, Some(wanted)).is_ok();
-    copy::copy(&mut registry, store, &entry, &Wanted::Platform(wanted.clone()))?;
+    copy::copy(registry, store, &entry, &Wanted::Platform(wanted.clone()))?;
     let image = store.image_for(&entry, Some(wanted))?;
     let actual = image.config.platform();
     if chosen.is_some() {

@@ -4,7 +4,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::errno::Errno;
@@ -18,22 +18,19 @@ use crate::manifest::Descriptor;
 
 const BUFFER: usize = 256 << 10;
 
-/// A blob of which the first part is there. Dropped, it stays for the next
-/// attempt, unless another process was at the same blob.
+/// A blob of which the first part is there. Dropped, it goes, unless `keep` was
+/// called; a killed process leaves it for the next attempt.
 pub(crate) struct Partial {
     store: Store,
+    /// Removed before the lock is given back: nobody can have locked it since.
+    path: TempPath,
+    /// Whether it lies under the blob's digest, and not under a random name
+    /// because somebody else has that one.
+    named: bool,
     file: Flock<File>,
-    place: Place,
     hasher: Hasher,
     length: u64,
     blob: Descriptor,
-}
-
-enum Place {
-    /// Under the blob's digest, ours by the lock on it.
-    Named(PathBuf),
-    /// Under a random name, since somebody else has the other one.
-    Private(TempPath),
 }
 
 impl Store {
@@ -44,25 +41,27 @@ impl Store {
         let digest = &blob.digest;
         let name = format!("{PARTIAL_PREFIX}{}-{}", digest.algorithm().name(), digest.hex());
         let path = staging.join(name);
-        let (file, place) =
-            match lock_named(&path).with_context(|| format!("open {}", path.display()))? {
-                Some(file) => (file, Place::Named(path)),
-                None => {
-                    let (file, path) = tempfile::Builder::new()
-                        .prefix("blob-")
-                        .tempfile_in(&staging)
-                        .with_context(|| format!("create file in {}", staging.display()))?
-                        .into_parts();
-                    let file = Flock::lock(file, FlockArg::LockExclusiveNonblock)
-                        .map_err(|(_, errno)| errno)
-                        .context("lock download")?;
-                    (file, Place::Private(path))
-                }
-            };
+        let locked = lock_named(&path).with_context(|| format!("open {}", path.display()))?;
+        let named = locked.is_some();
+        let (file, path) = match locked {
+            Some(file) => (file, TempPath::try_from_path(path).context("open download")?),
+            None => {
+                let (file, path) = tempfile::Builder::new()
+                    .prefix("blob-")
+                    .tempfile_in(&staging)
+                    .with_context(|| format!("create file in {}", staging.display()))?
+                    .into_parts();
+                let file = Flock::lock(file, FlockArg::LockExclusiveNonblock)
+                    .map_err(|(_, errno)| errno)
+                    .context("lock download")?;
+                (file, path)
+            }
+        };
         let mut partial = Partial {
             store: self.clone(),
+            path,
+            named,
             file,
-            place,
             hasher: Hasher::new(digest.algorithm()),
             length: 0,
             blob: blob.clone(),
@@ -106,13 +105,18 @@ impl Partial {
         Ok(())
     }
 
+    /// Gives it up for now, so that a later attempt goes on from here.
+    pub(crate) fn keep(self) -> Result<()> {
+        if self.named && self.length > 0 {
+            self.path.keep().context("keep download")?;
+        }
+        Ok(())
+    }
+
     /// Puts the whole blob into the store. What turns out wrong is removed.
     pub(crate) fn commit(self) -> Result<()> {
         let digest: Digest = self.hasher.finish();
         if self.length != self.blob.size || digest != self.blob.digest {
-            if let Place::Named(path) = &self.place {
-                fs::remove_file(path).context("remove download")?;
-            }
             bail!(
                 "blob {} has wrong content: {} bytes with digest {digest}, expected {} bytes",
                 self.blob.digest,
@@ -125,10 +129,7 @@ impl Partial {
         let target = directory.join(digest.hex());
         let publish = || -> io::Result<()> {
             self.file.sync_all()?;
-            match self.place {
-                Place::Named(path) => fs::rename(path, &target)?,
-                Place::Private(path) => path.persist(&target)?,
-            }
+            self.path.persist(&target)?;
             sync_dir(&directory)
         };
         publish().with_context(|| format!("store blob {digest}"))
@@ -199,7 +200,8 @@ mod tests {
         let mut other = store.partial(&blob).unwrap();
         assert_eq!(other.length(), 0);
         other.write(b"hel").unwrap();
-        drop((first, other));
+        first.keep().unwrap();
+        other.keep().unwrap();
         let mut second = store.partial(&blob).unwrap();
         assert_eq!(second.length(), 5);
         assert!(second.write(b" world and more").is_err());

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::Read;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -43,6 +43,9 @@ pub(crate) struct Registry<'a> {
     progress: &'a Progress,
     token: Mutex<Option<String>>,
     cancel: Cancel,
+    /// Whether it was the network that failed, so that trying again later is
+    /// worth keeping what came so far.
+    interrupted: AtomicBool,
     /// Manifests that were read already.
     documents: HashMap<Digest, Vec<u8>>,
 }
@@ -68,6 +71,7 @@ impl<'a> Registry<'a> {
             progress,
             token: Mutex::new(None),
             cancel: Cancel::default(),
+            interrupted: AtomicBool::new(false),
             documents: HashMap::new(),
         })
     }
@@ -129,7 +133,11 @@ impl<'a> Registry<'a> {
         match failure {
             Failure::Again(error, asked) => {
                 *failures += 1;
-                if *failures >= MAX_FAILURES || self.cancel.wait(backoff(*failures, asked)) {
+                if *failures >= MAX_FAILURES {
+                    self.interrupted.store(true, Ordering::Release);
+                    return Err(error);
+                }
+                if self.cancel.wait(backoff(*failures, asked)) {
                     return Err(error);
                 }
                 Ok(())
@@ -254,10 +262,20 @@ impl<'a> Registry<'a> {
         }
     }
 
+    /// Whether a later pull can go on from what this one left.
+    pub(crate) fn is_interrupted(&self) -> bool {
+        self.interrupted.load(Ordering::Acquire)
+    }
+
     fn download(&self, store: &Store, blob: &Descriptor, item: &Item) -> Result<()> {
         let mut partial = store.partial(blob)?;
         let resumed = partial.length() > 0;
-        self.fill(&mut partial, blob, item)?;
+        if let Err(error) = self.fill(&mut partial, blob, item) {
+            if self.is_interrupted() {
+                partial.keep()?;
+            }
+            return Err(error);
+        }
         match partial.commit() {
             // What an earlier process left may be what is wrong.
             Err(_) if resumed => {
