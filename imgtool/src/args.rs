@@ -34,7 +34,7 @@ pub(crate) struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Bundle(commands::bundle::Args),
+    Bundle(Box<commands::bundle::Args>),
     Bundles(commands::bundles::Args),
     Commit(commands::commit::Args),
     Images(commands::images::Args),
@@ -55,7 +55,7 @@ impl Cli {
     pub(crate) fn run(self) -> Result<()> {
         let store = Store::open(self.global.root.as_deref())?;
         match self.command {
-            Command::Bundle(args) => commands::bundle::run(&store, args),
+            Command::Bundle(args) => commands::bundle::run(&store, *args),
             Command::Bundles(args) => commands::bundles::run(&store, &args),
             Command::Commit(args) => commands::commit::run(&store, &args),
             Command::Images(args) => commands::images::run(&store, &args),

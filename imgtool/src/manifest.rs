@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Deserializer, Serialize};
 
-pub(crate) use config::{Config, History, ImageConfig, RootFs};
+pub(crate) use config::{Config, History, ImageConfig};
 pub(crate) use platform::Platform;
 
 use crate::digest::Digest;

@@ -18,8 +18,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 
-pub(crate) use blob::{BlobWriter, StagedBlob};
-pub(crate) use gc::{Removed, chain_ids};
+pub(crate) use blob::StagedBlob;
+pub(crate) use gc::chain_ids;
 pub(crate) use index::entry_name;
 pub(crate) use lock::Lock;
 pub(crate) use partial::Partial;

@@ -234,7 +234,7 @@ fn root_certificates() -> Result<RootCerts> {
     let chosen = std::env::var_os("SSL_CERT_FILE").filter(|value| !value.is_empty());
     let files = match &chosen {
         Some(file) => vec![file.as_os_str()],
-        None => CERTIFICATE_FILES.iter().map(|f| f.as_ref()).collect(),
+        None => CERTIFICATE_FILES.iter().map(AsRef::as_ref).collect(),
     };
     for file in files {
         let path = std::path::Path::new(file);

@@ -151,7 +151,7 @@ impl<'a> Registry<'a> {
         let token = self.token();
         let response = self.client.get(url, headers, token.as_deref())?;
         let response = if response.status() == 401 {
-            let token = self.renew_token(&response, token)?;
+            let token = self.renew_token(&response, token.as_ref())?;
             self.client.get(url, headers, Some(&token))?
         } else {
             response
@@ -176,11 +176,11 @@ impl<'a> Registry<'a> {
     fn renew_token(
         &self,
         response: &Response<Body>,
-        used: Option<String>,
+        used: Option<&String>,
     ) -> Result<String, Failure> {
         let mut token = self.token.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(current) = token.as_ref()
-            && Some(current) != used.as_ref()
+            && Some(current) != used
         {
             return Ok(current.clone());
         }
