@@ -3,6 +3,7 @@
 //! what is in it; where something changed the directories above are named too.
 
 use std::collections::{BTreeSet, HashMap};
+use std::ffi::CString;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -62,6 +63,8 @@ struct Differ<'a, W> {
     count: u64,
 }
 
+type Names = BTreeSet<Vec<u8>>;
+
 /// How a file relates to what was at its path before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Before {
@@ -89,12 +92,16 @@ impl<W: Write> Differ<'_, W> {
         let mark = self.opaque(directory)?;
         let opaque = mark.as_deref() == Some(b"y");
         let was_directory = !matches!(before, Before::Nothing | Before::Other);
-        let (disk, names) = self.names(directory, path)?;
+        let disk: Names = rooted::names(directory)
+            .context("read directory")?
+            .into_iter()
+            .map(CString::into_bytes)
+            .collect();
         let holds_mount = self.holds_mount(path);
         if let Before::OtherTime(time) = before
-            && self.mount_points.iter().any(|point| super::extract::split(point).0 == path)
+            && self.holds_stub(path, &disk)?
         {
-            // The runtime's stubs changed it.
+            // Making it changed the time; the container did not.
             entry.mtime = time;
         }
         entry.path.push(b'/');
@@ -115,6 +122,8 @@ impl<W: Write> Differ<'_, W> {
         if opaque && was_directory && !hidden {
             self.marker(&join(path, OPAQUE))?;
         }
+        let mut names = disk.clone();
+        names.extend(self.recorded(path).iter().cloned());
         for name in names {
             if disk.contains(&name) {
                 let hidden = hidden || opaque || !was_directory;
@@ -130,19 +139,12 @@ impl<W: Write> Differ<'_, W> {
         Ok(())
     }
 
-    /// The names on the disk, and those with what is missing there, sorted.
-    fn names(
-        &self,
-        directory: BorrowedFd<'_>,
-        path: &[u8],
-    ) -> Result<(BTreeSet<Vec<u8>>, BTreeSet<Vec<u8>>)> {
-        let names = rooted::names(directory).context("read directory")?;
-        let disk: BTreeSet<Vec<u8>> = names.into_iter().map(|name| name.into_bytes()).collect();
-        let mut all = disk.clone();
-        if let Baseline::Record(record) = self.baseline {
-            all.extend(record.children(path).iter().cloned());
+    /// The names that a plain tree had here.
+    fn recorded(&self, path: &[u8]) -> &[Vec<u8>] {
+        match self.baseline {
+            Baseline::Record(record) => record.children(path),
+            Baseline::Layers(_) => &[],
         }
-        Ok((disk, all))
     }
 
     fn child(
@@ -257,6 +259,22 @@ impl<W: Write> Differ<'_, W> {
     fn holds_mount(&self, path: &[u8]) -> bool {
         let prefix = if path.is_empty() { Vec::new() } else { join(path, b"") };
         self.mount_points.range(prefix.clone()..).next().is_some_and(|p| p.starts_with(&prefix))
+    }
+
+    /// Whether a runtime made something here only to mount on it.
+    fn holds_stub(&self, path: &[u8], disk: &Names) -> Result<bool> {
+        for name in disk {
+            let path = join(path, name);
+            if self.mount_points.contains(&path)
+                && match self.baseline {
+                    Baseline::Record(record) => record.get(&path).is_none(),
+                    Baseline::Layers(lowers) => matches!(lowers.find(&path)?, Found::Nothing),
+                }
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn opaque(&self, directory: BorrowedFd<'_>) -> Result<Option<Vec<u8>>> {

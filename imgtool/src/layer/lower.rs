@@ -52,8 +52,7 @@ impl Lowers {
                 break;
             }
         }
-        let mut components = path.split(|byte| *byte == b'/').filter(|name| !name.is_empty());
-        while let Some(name) = components.next() {
+        for name in path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
             let mut next = Vec::new();
             for part in &parts {
                 let Some(stat) = rooted::try_stat(part.as_fd(), name)? else { continue };
