@@ -46,7 +46,7 @@ pub(crate) fn run(store: &Store, args: &Args) -> Result<()> {
         output.is_some() || !stdout.is_terminal(),
         "cowardly refusing to save to a terminal: use -o FILE or redirect"
     );
-    let _lock = store.lock_shared()?;
+    let _lock = store.lock_reading()?;
     let mut selected = Vec::new();
     for word in &args.images {
         selected.extend(select(store, word)?);

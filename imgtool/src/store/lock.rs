@@ -42,6 +42,21 @@ impl Store {
         Ok(Lock { _file: file })
     }
 
+    /// The same for who only reads, of a store that may be read-only. One
+    /// without a lock file was never written to by us.
+    pub(crate) fn lock_reading(&self) -> Result<Option<Lock>> {
+        let path = self.root().join("lock");
+        let opened = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+            .open(&path);
+        match opened {
+            Ok(file) => Ok(Some(Lock { _file: wait_lock(file, FlockArg::LockShared)? })),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("open {}", path.display())),
+        }
+    }
+
     /// Waits until nobody else uses the store; for deletions.
     pub(crate) fn lock_exclusive(&self) -> Result<Lock> {
         let file = wait_lock(self.lock_file()?, FlockArg::LockExclusive)?;

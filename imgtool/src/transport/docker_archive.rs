@@ -124,3 +124,130 @@ fn check_name(name: &str, digest: &Digest) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+    use crate::layer::tar;
+
+    fn store() -> (tempfile::TempDir, Store) {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(Some(&dir.path().join("store"))).unwrap();
+        (dir, store)
+    }
+
+    fn config(layers: &[&[u8]]) -> Vec<u8> {
+        let diff_ids: Vec<Digest> = layers.iter().map(|layer| Digest::of(layer)).collect();
+        serde_json::to_vec(&serde_json::json!({
+            "architecture": "amd64", "os": "linux",
+            "rootfs": { "type": "layers", "diff_ids": diff_ids },
+        }))
+        .unwrap()
+    }
+
+    enum Entry<'a> {
+        File(&'a str, &'a [u8]),
+        Symlink(&'a str, &'a str),
+    }
+
+    fn archive(entries: &[Entry<'_>]) -> Vec<u8> {
+        let mut archive = tar::Writer::new(Vec::new());
+        for entry in entries {
+            match entry {
+                Entry::File(name, content) => {
+                    let mut header =
+                        tar::Entry::new(name.as_bytes().to_vec(), tar::Kind::File, 0o644);
+                    header.size = content.len() as u64;
+                    archive.entry(&header).unwrap();
+                    archive.contents(content).unwrap();
+                }
+                Entry::Symlink(name, target) => {
+                    let mut header =
+                        tar::Entry::new(name.as_bytes().to_vec(), tar::Kind::Symlink, 0o777);
+                    header.link = target.as_bytes().to_vec();
+                    archive.entry(&header).unwrap();
+                }
+            }
+        }
+        archive.finish().unwrap()
+    }
+
+    fn load_all(store: &Store, bytes: Vec<u8>) -> Result<Vec<Descriptor>> {
+        let mut members = Members::read(store, std::io::Cursor::new(bytes))?;
+        items(store, &members)?.iter().map(|item| load(store, &mut members, item)).collect()
+    }
+
+    const LIST: &str =
+        r#"[{"Config":"c.json","RepoTags":null,"Layers":["a/layer.tar","b/layer.tar"]}]"#;
+
+    #[test]
+    fn old_archives_share_layers_by_links() {
+        let (_dir, store) = store();
+        let config = config(&[b"one", b"one"]);
+        let bytes = archive(&[
+            Entry::File("a/layer.tar", b"one"),
+            Entry::Symlink("b/layer.tar", "../a/layer.tar"),
+            Entry::File("./c.json", &config),
+            Entry::File("manifest.json", LIST.as_bytes()),
+        ]);
+        let loaded = load_all(&store, bytes).unwrap();
+        let image = store.image(&loaded[0]).unwrap();
+        assert_eq!(image.config_bytes, config);
+        assert_eq!(image.layers[0], image.layers[1]);
+        assert_eq!(image.layers[0].media_type, media_type::OCI_LAYER);
+    }
+
+    #[test]
+    fn compressed_layers_stay_compressed() {
+        let (_dir, store) = store();
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        encoder.write_all(b"one").unwrap();
+        let compressed = encoder.finish().unwrap();
+        let bytes = archive(&[
+            Entry::File("manifest.json", LIST.as_bytes()),
+            Entry::File("c.json", &config(&[b"one", b"two"])),
+            Entry::File("a/layer.tar", &compressed),
+            Entry::File("b/layer.tar", b"two"),
+        ]);
+        let loaded = load_all(&store, bytes).unwrap();
+        let image = store.image(&loaded[0]).unwrap();
+        assert_eq!(image.layers[0].media_type, media_type::OCI_LAYER_GZIP);
+        assert_eq!(image.layers[0].digest, Digest::of(&compressed));
+        assert_eq!(image.diff_ids[0], Digest::of(b"one"));
+    }
+
+    #[test]
+    fn bad_archives_store_nothing() {
+        let good = config(&[b"one", b"two"]);
+        let list = |config: &str| LIST.replace("c.json", config);
+        let one = Entry::File("a/layer.tar", b"one");
+        let two = Entry::File("b/layer.tar", b"two");
+        let manifest = || Entry::File("manifest.json", LIST.as_bytes());
+        let outside = list("../../etc/passwd");
+        let absolute = list("/etc/passwd");
+        let swapped = config(&[b"two", b"one"]);
+        let whole = archive(&[manifest(), Entry::File("c.json", &good)]);
+        let cases = [
+            ("wrong layers", archive(&[one, two, manifest(), Entry::File("c.json", &swapped)])),
+            ("no layers", whole.clone()),
+            ("truncated", whole[..600].to_vec()),
+            ("outside", archive(&[Entry::File("manifest.json", outside.as_bytes())])),
+            ("absolute", archive(&[Entry::File("manifest.json", absolute.as_bytes())])),
+            ("linked outside", archive(&[Entry::Symlink("c.json", "../etc/passwd"), manifest()])),
+            ("loop", archive(&[Entry::Symlink("c.json", "c.json"), manifest()])),
+            ("null", archive(&[Entry::File("manifest.json", b"null")])),
+            ("text", b"not a tar archive at all".repeat(100)),
+            ("xz", b"\xfd7zXZ\0".to_vec()),
+            ("empty", Vec::new()),
+        ];
+        for (name, bytes) in cases {
+            let (_dir, store) = store();
+            assert!(load_all(&store, bytes).is_err(), "{name}");
+            assert_eq!(store.blob_usage().unwrap().0, 0, "{name}");
+            let left = std::fs::read_dir(store.staging_dir()).unwrap().count();
+            assert_eq!(left, 0, "{name}");
+        }
+    }
+}

@@ -484,3 +484,6 @@ fn resumes_at(response: &Response<Body>, offset: u64) -> bool {
     response.status() == 206
         && range.is_some_and(|range| range.starts_with(&format!("bytes {offset}-")))
 }
+
+#[cfg(test)]
+mod tests;
