@@ -1,3 +1,10 @@
 //! Carries plans out inside the container's process.
 
+pub(crate) mod devices;
+pub(crate) mod identity;
+pub(crate) mod mounts;
+pub(crate) mod program;
+pub(crate) mod rootfs;
 pub(crate) mod seccomp;
+pub(crate) mod sysctl;
+pub(crate) mod terminal;

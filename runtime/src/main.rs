@@ -9,42 +9,33 @@ use args::Request;
 use host::{Host, Program};
 use state::StateStore;
 
-#[allow(dead_code, unused_imports, reason = "used by spawn, which is to come")]
+#[allow(dead_code, unused_imports, reason = "commands of later make use of the rest")]
 mod apply;
 mod args;
-#[allow(dead_code, unused_imports, reason = "used by spawn, which is to come")]
 mod bundle;
-#[allow(dead_code, unused_imports, reason = "used by spawn, which is to come")]
+#[allow(dead_code, unused_imports, reason = "commands of later make use of the rest")]
 mod cgroup;
-#[allow(dead_code, unused_imports, reason = "used by spawn, which is to come")]
 mod channel;
-#[allow(dead_code, unused_imports, reason = "used by spawn, which is to come")]
 mod clock;
 mod commands;
-#[allow(dead_code, unused_imports, reason = "used by spawn, which is to come")]
 mod error;
 mod foreground;
 mod hooks;
-#[allow(dead_code, unused_imports, reason = "used by spawn, which is to come")]
+#[allow(dead_code, unused_imports, reason = "commands of later make use of the rest")]
 mod host;
-#[allow(dead_code, unused_imports, reason = "used by spawn, which is to come")]
+mod init;
+#[allow(dead_code, unused_imports, reason = "commands of later make use of the rest")]
 mod log;
-#[allow(dead_code, unused_imports, reason = "used by spawn, which is to come")]
+#[allow(dead_code, unused_imports, reason = "commands of later make use of the rest")]
 mod plan;
-#[allow(dead_code, unused_imports, reason = "used by spawn, which is to come")]
 mod procfs;
-#[allow(dead_code, unused_imports, reason = "used by spawn, which is to come")]
 mod rooted;
 mod signals;
-#[allow(dead_code, unused_imports, reason = "used by spawn, which is to come")]
 mod spawn;
 mod spec;
-#[allow(dead_code, unused_imports, reason = "used by spawn, which is to come")]
 mod state;
-#[allow(dead_code, unused_imports, reason = "used by spawn, which is to come")]
 #[allow(unsafe_code)]
 mod sys;
-#[allow(dead_code, unused_imports, reason = "used by spawn, which is to come")]
 mod validate;
 
 fn main() -> ExitCode {

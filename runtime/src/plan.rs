@@ -33,7 +33,6 @@ pub(crate) struct Choices {
 /// A container to be.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
-    pub(crate) id: String,
     pub(crate) bundle: PathBuf,
     pub(crate) namespaces: Namespaces,
     pub(crate) root: RootPlan,
@@ -90,7 +89,6 @@ pub(crate) fn plan(
     };
     let nodes = devices::plan(&linux)?;
     Ok(Plan {
-        id: id.to_owned(),
         bundle: bundle.to_owned(),
         namespaces: Namespaces::plan(&linux)?,
         root,

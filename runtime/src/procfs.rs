@@ -2,6 +2,7 @@
 //! never a path through the container's mounts (CVE-2025-52881).
 
 use std::ffi::OsStr;
+use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -51,17 +52,26 @@ impl Procfs {
 
     /// Opens anew what `descriptor` is a handle of.
     pub(crate) fn reopen(&self, descriptor: BorrowedFd, flags: OFlags) -> Result<OwnedFd> {
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS;
-        // "self" is a symlink, and a pid of ours need not be this procfs's: take the link's text.
-        let link =
-            rustix::fs::readlinkat(&self.0, "self", Vec::new()).context("readlink /proc/self")?;
-        let directory = Path::new(OsStr::from_bytes(link.as_bytes())).join("fd");
-        let path_flags = OFlags::PATH | OFlags::DIRECTORY;
-        let fds = open_beneath(self.0.as_fd(), &directory, path_flags, Mode::empty(), resolve)
-            .context("open /proc/self/fd")?;
+        let fds = self.open_own("fd", OFlags::PATH | OFlags::DIRECTORY)?;
         let name = descriptor.as_raw_fd().to_string();
         rustix::fs::openat(&fds, &name, flags | OFlags::CLOEXEC, Mode::empty())
             .with_context(|| format!("open /proc/self/fd/{name}"))
+    }
+
+    /// Opens a file of our own process's directory.
+    pub(crate) fn open_own(&self, name: &str, flags: OFlags) -> Result<OwnedFd> {
+        // The link is followed by its text: our pid need not be the one this procfs shows.
+        let own =
+            rustix::fs::readlinkat(&self.0, "self", Vec::new()).context("readlink /proc/self")?;
+        self.open(&Path::new(OsStr::from_bytes(own.as_bytes())).join(name), flags)
+    }
+
+    /// Reads a small file of our own process's directory.
+    pub(crate) fn read_own(&self, name: &str) -> Result<Vec<u8>> {
+        let mut file = std::fs::File::from(self.open_own(name, OFlags::RDONLY)?);
+        let mut content = Vec::new();
+        file.read_to_end(&mut content).with_context(|| format!("read /proc/self/{name}"))?;
+        Ok(content)
     }
 }
 

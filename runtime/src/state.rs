@@ -6,6 +6,7 @@
 
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{ErrorKind, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -75,7 +76,13 @@ pub(crate) fn check_id(id: &str) -> Result<()> {
 }
 
 /// Held while a container is made or unmade; the kernel lets go of it when we die.
-pub(crate) struct Claim(#[expect(dead_code, reason = "held for its drop")] Flock<File>);
+pub(crate) struct Claim(Flock<File>);
+
+impl AsFd for Claim {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
 
 /// All the records under one root.
 #[derive(Clone, Debug)]

@@ -224,6 +224,13 @@ pub(crate) fn unshare(namespaces: u64) -> io::Result<()> {
     check(unsafe { libc::unshare(flags) }.into())
 }
 
+/// Closes a descriptor whose owner is the parent that we were cloned from.
+pub(crate) fn close_inherited(descriptor: BorrowedFd) {
+    // SAFETY: the owner in our copy of the memory is never dropped: the callers never return. An
+    // error can only say that it was closed already.
+    unsafe { libc::close(descriptor.as_raw_fd()) };
+}
+
 /// Ends the process at once, without the destructors of the side it was cloned from.
 pub(crate) fn exit_now(status: i32) -> ! {
     // SAFETY: never returns and runs nothing of ours.

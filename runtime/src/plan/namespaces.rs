@@ -131,6 +131,12 @@ impl Namespaces {
         let late = |kind: &&Kind| !matches!(kind, Kind::Cgroup | Kind::Time);
         self.new.iter().filter(late).fold(0, |flags, kind| flags | kind.flag())
     }
+
+    /// All that the container does not share with its host.
+    pub(crate) fn all_flags(&self) -> u64 {
+        let joined = self.join.iter().map(|(kind, _)| kind);
+        self.new.iter().chain(joined).fold(0, |flags, kind| flags | kind.flag())
+    }
 }
 
 fn id_map(mappings: &[IdMapping]) -> String {

@@ -1,0 +1,378 @@
+//! The child half: two flat functions, one for the first process of a container and one for a
+//! process that joins it. The order of the steps is the design; each says why it stands there.
+
+use std::convert::Infallible;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use rustix::fs::{FileType, Mode, OFlags};
+use rustix::process::DumpableBehavior;
+
+use crate::apply::devices::Making;
+use crate::apply::mounts::{CgroupView, Mounter};
+use crate::apply::{devices, identity, program, rootfs, seccomp, sysctl, terminal};
+use crate::channel::{Channel, Message};
+use crate::plan::Plan;
+use crate::plan::mounts::Kind as MountKind;
+use crate::plan::namespaces::Kind;
+use crate::plan::process::ProcessPlan;
+use crate::plan::seccomp::Filter;
+use crate::procfs::Procfs;
+use crate::rooted::{Root, clean};
+use crate::state::{self, Record, Status};
+use crate::{hooks, sys};
+
+pub(crate) mod joining;
+
+use joining::Join;
+
+/// What the first process of a container gets from the parent half.
+pub(crate) struct Create<'a> {
+    pub(crate) plan: &'a Plan,
+    pub(crate) filter: Option<&'a Filter>,
+    pub(crate) record: &'a Record,
+    /// What is to be made only after joining, by a process in between.
+    pub(crate) relay: Option<u64>,
+    pub(crate) joins: Vec<Join>,
+    pub(crate) cgroups: &'a CgroupView,
+    /// What is bound by each mount, where it had to be opened outside.
+    pub(crate) sources: Vec<Option<OwnedFd>>,
+    /// A handle on the pipe that `start` opens.
+    pub(crate) fifo: BorrowedFd<'a>,
+    pub(crate) stdio: Option<[BorrowedFd<'a>; 3]>,
+    /// clone3 has put us into the cgroup already.
+    pub(crate) placed: bool,
+}
+
+/// What a process that joins a container gets from the parent half.
+pub(crate) struct Exec<'a> {
+    pub(crate) process: &'a ProcessPlan,
+    pub(crate) filter: Option<&'a Filter>,
+    pub(crate) channel: Channel,
+    /// The container's first process, whose namespaces are joined.
+    pub(crate) init: BorrowedFd<'a>,
+    /// `CLONE_NEW*` of them, without that of the pids, which the parent has joined for us.
+    pub(crate) namespaces: u64,
+    pub(crate) keyring: Option<&'a std::ffi::CString>,
+    pub(crate) preserve_fds: u32,
+    pub(crate) stdio: Option<[BorrowedFd<'a>; 3]>,
+    pub(crate) placed: bool,
+}
+
+/// Becomes the first process of a container.
+pub(crate) fn create(start: Create, channel: Channel) -> ! {
+    let mut channel = Some(channel);
+    let Err(error) = create_steps(start, &mut channel);
+    fail(channel, &error)
+}
+
+/// Becomes a further process of a container.
+pub(crate) fn exec(start: Exec) -> ! {
+    let Err(error) = exec_steps(&start);
+    fail(Some(start.channel), &error)
+}
+
+/// Tells the parent half, or, once that has left, whoever reads the container's stderr.
+fn fail(channel: Option<Channel>, error: &anyhow::Error) -> ! {
+    let text = crate::error::render(error);
+    let told = channel.is_some_and(|channel| channel.send(&Message::Failed(text.clone())).is_ok());
+    if !told {
+        // Where stderr is closed too there is nobody left to tell.
+        let _ = rustix::io::write(rustix::stdio::stderr(), format!("{text}\n").as_bytes());
+    }
+    sys::exit_now(1)
+}
+
+fn create_steps(mut start: Create, channel: &mut Option<Channel>) -> Result<Infallible> {
+    let plan = start.plan;
+    let parent = channel.as_ref().context("the runtime is gone")?;
+    own_process(start.stdio, plan.preserve_fds)?;
+
+    // Joined namespaces come first: what is made from here on is to be made within them.
+    match start.relay {
+        Some(new) => joining::relay(&start.joins, new, parent)?,
+        None => joining::join_all(&start.joins)?,
+    }
+
+    // The clocks can be set only before anybody is in the namespace, and the file only by its
+    // owner, who we are until the ids change.
+    if plan.namespaces.is_new(Kind::Time) {
+        joining::enter_new_time_namespace(&plan.namespaces.time_offsets)?;
+    }
+    if plan.namespaces.is_new(Kind::User) {
+        parent.expect(&Message::Mapped)?;
+    }
+    if plan.namespaces.has(Kind::User) {
+        identity::set_ids(0, 0)?;
+    }
+    // The namespace may be another container's, whose processes must not look into us
+    // (CVE-2016-9962). Changing ids has had its effect on this flag already.
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .context("prctl(PR_SET_DUMPABLE)")?;
+    rustix::process::setsid().context("setsid")?;
+    if let Some(name) = &plan.keyring {
+        identity::join_keyring(name)?;
+    }
+    if plan.namespaces.is_new(Kind::Network) {
+        sys::loopback_up().context("bring up lo")?;
+    }
+
+    let own_mounts = plan.namespaces.has(Kind::Mount);
+    let root = if own_mounts { rootfs::prepare(&plan.root)? } else { open_root(&plan.root.path)? };
+    let mut mounter = Mounter::new(&root, &plan.root.mount_label, start.cgroups);
+    let mut in_place = false;
+    for (mount, source) in plan.mounts.iter().zip(start.sources.drain(..)) {
+        // A cgroup mount shows where we are: be there first, and in the namespace rooted there.
+        if !in_place && (mount.kind == MountKind::Cgroup || mount.filesystem == "cgroup2") {
+            settle_in_cgroup(plan, parent, start.placed)?;
+            in_place = true;
+        }
+        mounter.mount(mount, source)?;
+    }
+    if own_mounts && let Some(nodes) = &plan.nodes {
+        let making = if plan.namespaces.has(Kind::User) { Making::Bind } else { Making::Mknod };
+        devices::populate(&root, nodes, making)?;
+    }
+    if !in_place {
+        settle_in_cgroup(plan, parent, start.placed)?;
+    }
+    // Before the root changes: where we can't make a procfs, the host's is still to be had.
+    let procfs = match mounter.procfs.take() {
+        Some(mount) => Procfs::from_mount(mount),
+        None => Procfs::private()?,
+    };
+
+    // Hooks see the mounts made, and their paths are the host's: the root must not have changed.
+    if !plan.hooks.prestart.is_empty() || !plan.hooks.create_runtime.is_empty() {
+        parent.send(&Message::Prepared)?;
+        parent.expect(&Message::Proceed)?;
+    }
+    if !plan.hooks.create_container.is_empty() {
+        let state = state_document(start.record, Status::Creating)?;
+        hooks::run("createContainer", &plan.hooks.create_container, &state, &plan.bundle)?;
+    }
+
+    if own_mounts {
+        rootfs::enter(&root, plan.root.no_pivot)?;
+    } else {
+        rootfs::change_root_to(&root)?;
+    }
+
+    // The user's mounts and hooks had their chance to bring a devpts; nothing is read-only yet.
+    if plan.process.terminal {
+        let devpts = mounter.devpts.as_ref().map(AsFd::as_fd);
+        let terminal = terminal::open(&root, devpts, plan.process.console_size)?;
+        if own_mounts {
+            terminal::bind_console(&root, &terminal)?;
+        }
+        parent.send(&Message::Console(terminal::take(terminal, plan.process.uid)?))?;
+    }
+    let cwd = clean(Path::new(&plan.process.cwd));
+    root.directory(&cwd).with_context(|| format!("mkdir {}", plan.process.cwd))?;
+    if own_mounts {
+        mounter.finish()?;
+        rootfs::settle(&plan.root, &root)?;
+    }
+    set_names(plan)?;
+    // Through a procfs that the paths below are not yet mounted on.
+    identity::set_labels(&plan.process, &procfs)?;
+    sysctl::set(&procfs, &plan.sysctls)?;
+    rootfs::read_only_paths(&root, &plan.read_only)?;
+    rootfs::mask_paths(&root, &plan.masked)?;
+
+    let program = become_process(&plan.process, start.filter, &root, &procfs, parent)?;
+
+    // All that can fail has been done, so that `create` fails and not `start`. The channel closes:
+    // from here on we belong to nobody.
+    parent.send(&Message::Ready)?;
+    *channel = None;
+    let fifo = procfs.reopen(start.fifo, OFlags::WRONLY).context("open exec fifo")?;
+    rustix::io::write(&fifo, b"0").context("write exec fifo")?;
+    drop(fifo);
+    if !plan.hooks.start_container.is_empty() {
+        let state = state_document(start.record, Status::Created)?;
+        hooks::run("startContainer", &plan.hooks.start_container, &state, Path::new("."))?;
+    }
+    program::execute(&program.path, &plan.process.argv, &program.env)
+}
+
+fn exec_steps(start: &Exec) -> Result<Infallible> {
+    let process = start.process;
+    let parent = &start.channel;
+    own_process(start.stdio, start.preserve_fds)?;
+    // Before the cgroup namespace is joined, which would hide where we come from.
+    if !start.placed {
+        parent.expect(&Message::Placed)?;
+    }
+    // All at once: the kernel orders them so that each is still allowed.
+    sys::join_namespaces(start.init, start.namespaces)
+        .context("join the namespaces of the container's init")?;
+    if start.namespaces & Kind::User.flag() != 0 {
+        identity::set_ids(0, 0)?;
+    }
+    rustix::process::setsid().context("setsid")?;
+    if let Some(name) = start.keyring {
+        identity::join_keyring(name)?;
+    }
+    let root = open_root(Path::new("/"))?;
+    let procfs = Procfs::private()?;
+    if process.terminal {
+        let terminal = terminal::open(&root, None, process.console_size)?;
+        parent.send(&Message::Console(terminal::take(terminal, process.uid)?))?;
+    }
+    identity::set_labels(process, &procfs)?;
+    let program = become_process(process, start.filter, &root, &procfs, parent)?;
+    parent.send(&Message::Ready)?;
+    // Limits are the parent's to set, who may raise them; none of the steps above is to meet them.
+    if !process.limits.is_empty() {
+        parent.expect(&Message::Proceed)?;
+    }
+    program::execute(&program.path, &process.argv, &program.env)
+}
+
+/// Sheds what the runtime's process has and the container's must not.
+fn own_process(stdio: Option<[BorrowedFd; 3]>, preserve_fds: u32) -> Result<()> {
+    sys::reset_signals().context("reset signals")?;
+    rustix::process::umask(Mode::empty());
+    if let Some(streams) = stdio {
+        terminal::use_as_stdio(streams)?;
+    }
+    sys::close_on_exec_from(3 + preserve_fds).context("close_range")
+}
+
+fn open_root(path: &Path) -> Result<Root> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let directory = rustix::fs::open(path, flags, Mode::empty())
+        .with_context(|| format!("open {}", path.display()))?;
+    Ok(Root::new(directory))
+}
+
+/// The namespace is rooted where we are when it is made.
+fn settle_in_cgroup(plan: &Plan, parent: &Channel, placed: bool) -> Result<()> {
+    if !placed {
+        parent.expect(&Message::Placed)?;
+    }
+    if plan.namespaces.is_new(Kind::Cgroup) {
+        sys::unshare(Kind::Cgroup.flag()).context("unshare the cgroup namespace")?;
+    }
+    Ok(())
+}
+
+fn state_document(record: &Record, status: Status) -> Result<Vec<u8>> {
+    // The pid as the hook sees it, which runs in our namespace.
+    state::hook_document(record, status, rustix::process::getpid().as_raw_nonzero().get())
+}
+
+fn set_names(plan: &Plan) -> Result<()> {
+    if !plan.hostname.is_empty() {
+        rustix::system::sethostname(plan.hostname.as_bytes()).context("sethostname")?;
+    }
+    if !plan.domainname.is_empty() {
+        rustix::system::setdomainname(plan.domainname.as_bytes()).context("setdomainname")?;
+    }
+    Ok(())
+}
+
+/// What is left to do is to execute this.
+struct Program {
+    path: std::ffi::CString,
+    env: Vec<std::ffi::CString>,
+}
+
+/// The steps that `create` and `exec` share: from the runtime's rights to the process's.
+fn become_process(
+    process: &ProcessPlan,
+    filter: Option<&Filter>,
+    root: &Root,
+    procfs: &Procfs,
+    parent: &Channel,
+) -> Result<Program> {
+    if process.no_new_privileges {
+        rustix::thread::set_no_new_privs(true).context("prctl(PR_SET_NO_NEW_PRIVS)")?;
+    } else {
+        // Without that flag only CAP_SYS_ADMIN may load a filter: before it goes.
+        load_filter(filter, parent)?;
+    }
+    if let Some(sets) = &process.capabilities {
+        identity::bound_capabilities(sets)?;
+        rustix::thread::set_keep_capabilities(true).context("prctl(PR_SET_KEEPCAPS)")?;
+    }
+    own_stdio(process.uid)?;
+    // Root may enter directories that the user may not, and the other way round on some network
+    // file systems.
+    let entered = enter_cwd(root, process);
+    identity::become_user(process, procfs)?;
+    if entered.is_err() {
+        enter_cwd(root, process)?;
+    }
+    if let Some(sets) = &process.capabilities {
+        rustix::thread::set_keep_capabilities(false).context("prctl(PR_SET_KEEPCAPS)")?;
+        for warning in identity::set_capabilities(sets)? {
+            parent.send(&Message::Warning(warning))?;
+        }
+    }
+    let mut env = process.env.clone();
+    if process.needs_home {
+        let home = identity::home(root, process.uid)?;
+        env.push(std::ffi::CString::new(format!("HOME={home}")).context("set HOME")?);
+    }
+    // As the user, whose right to execute is the one that counts.
+    let name = process.argv.first().context("args must not be empty")?;
+    let path = program::find(name, &process.search_path)?;
+    rustix::process::umask(Mode::from_raw_mode(process.umask));
+    if process.no_new_privileges {
+        // As late as the channel, which may have to carry the listener, allows.
+        load_filter(filter, parent)?;
+    }
+    Ok(Program { path, env })
+}
+
+fn load_filter(filter: Option<&Filter>, parent: &Channel) -> Result<()> {
+    if let Some(filter) = filter
+        && let Some(listener) = seccomp::load(filter)?
+    {
+        parent.send(&Message::Listener(listener))?;
+    }
+    Ok(())
+}
+
+fn enter_cwd(root: &Root, process: &ProcessPlan) -> Result<()> {
+    let enter = || -> Result<()> {
+        let cwd = clean(Path::new(&process.cwd));
+        let directory = root.open(&cwd, OFlags::PATH | OFlags::DIRECTORY)?;
+        rustix::process::fchdir(&directory)?;
+        Ok(())
+    };
+    enter()
+        .with_context(|| format!("chdir to cwd ({:?}) set in config.json failed", process.cwd))?;
+    // The kernel shows a directory outside the root as unreachable (CVE-2024-21626).
+    let shown = rustix::process::getcwd(Vec::new()).context("getcwd")?;
+    if !shown.as_bytes().starts_with(b"/") {
+        anyhow::bail!("current working directory is outside of container mount namespace root");
+    }
+    Ok(())
+}
+
+/// Lets the user open /dev/stdout and its like anew.
+fn own_stdio(uid: u32) -> Result<()> {
+    if uid == 0 {
+        return Ok(());
+    }
+    let null = rustix::fs::makedev(1, 3);
+    for stream in [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()] {
+        let Ok(stat) = rustix::fs::fstat(stream) else { continue };
+        let is_null = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
+            && stat.st_rdev == null;
+        if stat.st_uid == uid || is_null {
+            continue;
+        }
+        match rustix::fs::fchown(stream, Some(rustix::fs::Uid::from_raw(uid)), None) {
+            // Soft: a stream on a foreign or read-only file system can be used, if not reopened.
+            Ok(()) => {}
+            Err(rustix::io::Errno::INVAL | rustix::io::Errno::PERM | rustix::io::Errno::ROFS) => {}
+            Err(error) => return Err(error).context("chown a standard stream"),
+        }
+    }
+    Ok(())
+}

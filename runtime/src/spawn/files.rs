@@ -1,0 +1,208 @@
+//! The small effects on the host around a new process: its pipe, pid file, sockets, limits.
+
+use std::io::{IoSlice, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use rustix::fs::{CWD, FileType, Gid, Mode, OFlags, Uid};
+use rustix::net::{
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
+    SocketFlags, SocketType,
+};
+use rustix::process::{Pid, Resource, Rlimit};
+
+use super::Console;
+use crate::cgroup::{Cgroup, Privilege};
+use crate::host::Host;
+use crate::plan::process::LimitPlan;
+use crate::state::{EXEC_FIFO, Record};
+
+/// Descriptors that are to pass through must be there, and be the caller's.
+pub(super) fn check_preserved(count: u32) -> Result<()> {
+    for number in 3..3_u32.saturating_add(count) {
+        let path = format!("/proc/self/fd/{number}");
+        if std::fs::symlink_metadata(&path).is_err() {
+            bail!("unable to preserve fd {number}: it is not open");
+        }
+    }
+    Ok(())
+}
+
+/// The pipe on which the container's first process waits, as a handle.
+pub(super) fn make_fifo(directory: &Path, (uid, gid): (u32, u32)) -> Result<OwnedFd> {
+    let path = directory.join(EXEC_FIFO);
+    let mode = Mode::from_raw_mode(0o622);
+    rustix::fs::mknodat(CWD, &path, FileType::Fifo, mode, 0)
+        .with_context(|| format!("mkfifo {}", path.display()))?;
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let fifo = rustix::fs::open(&path, flags, Mode::empty())
+        .with_context(|| format!("open {}", path.display()))?;
+    // mknod subtracts the umask, and root of a user namespace must be able to open it.
+    rustix::fs::chmod(&path, mode).with_context(|| format!("chmod {}", path.display()))?;
+    if (uid, gid) != (0, 0) {
+        rustix::fs::chown(&path, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
+            .with_context(|| format!("chown {}", path.display()))?;
+    }
+    Ok(fifo)
+}
+
+/// The socket that takes the terminal, if there is one of each.
+pub(super) fn connect_console(console: &Console, terminal: bool) -> Result<Option<OwnedFd>> {
+    match console {
+        Console::Socket(path) if terminal => {
+            connect(path).context("connect to the console socket").map(Some)
+        }
+        _ => Ok(None),
+    }
+}
+
+/// A connection to a socket in the file system.
+pub(super) fn connect(path: &Path) -> Result<OwnedFd> {
+    let socket = rustix::net::socket_with(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )
+    .context("socket")?;
+    let address = SocketAddrUnix::new(path)
+        .with_context(|| format!("name of the socket {}", path.display()))?;
+    rustix::net::connect(&socket, &address)
+        .with_context(|| format!("dial unix {}: connect", path.display()))?;
+    Ok(socket)
+}
+
+/// Sends one descriptor with its text.
+pub(super) fn send_descriptor(
+    socket: BorrowedFd,
+    descriptor: BorrowedFd,
+    text: &[u8],
+) -> Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    let descriptors = [descriptor];
+    ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
+    let sent = rustix::io::retry_on_intr(|| {
+        let parts = [IoSlice::new(text)];
+        rustix::net::sendmsg(socket, &parts, &mut ancillary, SendFlags::NOSIGNAL)
+    })
+    .context("send a descriptor")?;
+    if sent != text.len() {
+        bail!("send a descriptor: only {sent} of {} bytes went", text.len());
+    }
+    Ok(())
+}
+
+/// How likely the kernel is to choose the process when memory runs out.
+pub(super) fn set_oom_score(pid: i32, score: Option<i32>, host: &Host) -> Result<()> {
+    let Some(score) = score else { return Ok(()) };
+    let path = format!("/proc/{pid}/oom_score_adj");
+    match std::fs::write(&path, score.to_string()) {
+        // Only the privileged may lower it, and for the rest the container runs as well.
+        Err(error) if host.rootless && error.kind() == std::io::ErrorKind::PermissionDenied => {
+            Ok(())
+        }
+        other => other.with_context(|| format!("write {path}")),
+    }
+}
+
+/// Sets the limits of another process.
+pub(super) fn set_limits(pid: i32, limits: &[LimitPlan]) -> Result<()> {
+    for limit in limits {
+        let number = limit.resource;
+        let resource = resource(number).with_context(|| format!("unknown rlimit {number}"))?;
+        let unlimited = |value: u64| (value != u64::MAX).then_some(value);
+        let new = Rlimit { current: unlimited(limit.soft), maximum: unlimited(limit.hard) };
+        rustix::process::prlimit(Pid::from_raw(pid), resource, new)
+            .with_context(|| format!("error setting rlimit type {number}"))?;
+    }
+    Ok(())
+}
+
+fn resource(number: u32) -> Option<Resource> {
+    Some(match number {
+        libc::RLIMIT_CPU => Resource::Cpu,
+        libc::RLIMIT_FSIZE => Resource::Fsize,
+        libc::RLIMIT_DATA => Resource::Data,
+        libc::RLIMIT_STACK => Resource::Stack,
+        libc::RLIMIT_CORE => Resource::Core,
+        libc::RLIMIT_RSS => Resource::Rss,
+        libc::RLIMIT_NPROC => Resource::Nproc,
+        libc::RLIMIT_NOFILE => Resource::Nofile,
+        libc::RLIMIT_MEMLOCK => Resource::Memlock,
+        libc::RLIMIT_AS => Resource::As,
+        libc::RLIMIT_LOCKS => Resource::Locks,
+        libc::RLIMIT_SIGPENDING => Resource::Sigpending,
+        libc::RLIMIT_MSGQUEUE => Resource::Msgqueue,
+        libc::RLIMIT_NICE => Resource::Nice,
+        libc::RLIMIT_RTPRIO => Resource::Rtprio,
+        libc::RLIMIT_RTTIME => Resource::Rttime,
+        _ => return None,
+    })
+}
+
+/// Writes the pid file, which is never seen half written nor through a link.
+pub(super) fn publish(path: Option<&Path>, pid: i32) -> Result<()> {
+    let Some(path) = path else { return Ok(()) };
+    let name = path.file_name().with_context(|| format!("pid file {}", path.display()))?;
+    let temporary = path.with_file_name(format!(".{}", name.display()));
+    match std::fs::remove_file(&temporary) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("remove {}", temporary.display()));
+        }
+        _ => {}
+    }
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o644)
+        .open(&temporary)
+        .with_context(|| format!("create {}", temporary.display()))?;
+    file.write_all(pid.to_string().as_bytes())
+        .with_context(|| format!("write {}", temporary.display()))?;
+    std::fs::rename(&temporary, path).with_context(|| format!("write {}", path.display()))
+}
+
+/// The cgroup of the container, or those beneath it that `exec --cgroup` names, each as
+/// `[controller[,controller...]:]path`.
+pub(super) fn exec_cgroup(record: &Record, sub_cgroups: &[String]) -> Result<Cgroup> {
+    let mut paths = record.cgroup_paths.clone();
+    for word in sub_cgroups {
+        let (controllers, sub) = match word.split_once(':') {
+            Some((controllers, sub)) => (Some(controllers), sub),
+            None => (None, word.as_str()),
+        };
+        let sub = sub.trim_start_matches('/');
+        if Path::new(sub).components().any(|part| part == std::path::Component::ParentDir) {
+            bail!("bad sub cgroup path: {word}");
+        }
+        for controller in controllers.iter().flat_map(|list| list.split(',')) {
+            if !paths.contains_key(controller) {
+                bail!("unknown controller {controller} in --cgroup {word}");
+            }
+        }
+        for (controller, path) in &mut paths {
+            let meant = controllers.is_none_or(|list| list.split(',').any(|one| one == controller));
+            if meant && !sub.is_empty() {
+                *path = Path::new(path).join(sub).to_string_lossy().into_owned();
+            }
+        }
+    }
+    let privilege = if record.rootless { Privilege::Rootless } else { Privilege::Root };
+    Ok(Cgroup::from_record(&paths, privilege))
+}
+
+/// True if the kernel's count for the cgroup says that memory ran out; a count that can't be read
+/// leaves the cause open.
+pub(super) fn oom_killed(cgroup: &Cgroup) -> bool {
+    let Some(directory) = cgroup.path("memory") else { return false };
+    ["memory.events", "memory.oom_control"].iter().any(|name| {
+        std::fs::read_to_string(directory.join(name)).is_ok_and(|text| {
+            text.lines()
+                .any(|line| line.strip_prefix("oom_kill ").is_some_and(|count| count.trim() != "0"))
+        })
+    })
+}

@@ -1,0 +1,69 @@
+//! The id maps of a new user namespace, which only a process outside may write.
+
+use std::io::ErrorKind;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::host::Host;
+use crate::plan::namespaces::Namespaces;
+use crate::spec::{IdMapping, Spec};
+
+/// Writes both maps of the process, or has it done by those who may.
+pub(super) fn write(pid: i32, namespaces: &Namespaces, host: &Host) -> Result<()> {
+    if host.euid != 0 {
+        return write_rootless(pid, namespaces);
+    }
+    write_file(pid, "uid_map", &namespaces.uid_map)?;
+    write_file(pid, "gid_map", &namespaces.gid_map)
+}
+
+/// Without privilege one may map oneself, and give up setting groups for that; for more there are
+/// two programs, which look into /etc/subuid and /etc/subgid.
+fn write_rootless(pid: i32, namespaces: &Namespaces) -> Result<()> {
+    let only_self = |map: &str| map.lines().count() == 1 && map.trim_end().ends_with(" 1");
+    if only_self(&namespaces.uid_map) {
+        write_file(pid, "uid_map", &namespaces.uid_map)?;
+    } else {
+        run("newuidmap", pid, &namespaces.uid_map)?;
+    }
+    if only_self(&namespaces.gid_map) {
+        write_file(pid, "setgroups", "deny")?;
+        write_file(pid, "gid_map", &namespaces.gid_map)
+    } else {
+        run("newgidmap", pid, &namespaces.gid_map)
+    }
+}
+
+fn write_file(pid: i32, name: &str, content: &str) -> Result<()> {
+    let path = format!("/proc/{pid}/{name}");
+    std::fs::write(&path, content).with_context(|| format!("write {path}"))
+}
+
+fn run(program: &str, pid: i32, map: &str) -> Result<()> {
+    let output = Command::new(program)
+        .arg(pid.to_string())
+        .args(map.split_ascii_whitespace())
+        .output()
+        .map_err(|error| match error.kind() {
+            ErrorKind::NotFound => {
+                anyhow::anyhow!("{program} is needed to map more than one id, and is not installed")
+            }
+            _ => anyhow::Error::from(error).context(format!("run {program}")),
+        })?;
+    if !output.status.success() {
+        bail!("{program} failed: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(())
+}
+
+/// The host's ids of the container's root.
+pub(super) fn container_root(spec: &Spec) -> (u32, u32) {
+    let Some(linux) = &spec.linux else { return (0, 0) };
+    (root_of(&linux.uid_mappings), root_of(&linux.gid_mappings))
+}
+
+fn root_of(mappings: &[IdMapping]) -> u32 {
+    let root = mappings.iter().find(|mapping| mapping.container_id() == 0 && mapping.size() > 0);
+    root.map_or(0, IdMapping::host_id)
+}
