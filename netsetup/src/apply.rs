@@ -6,13 +6,16 @@ mod container;
 mod ports;
 
 use anyhow::{Context, Error, Result, anyhow};
+use nix::sys::signal::{SigSet, Signal};
 
 use crate::netlink::Connection;
+use crate::netns::NetworkNamespace;
 use crate::nft::{self, Contents, Published};
 use crate::state::Store;
 
 /// The host, as far as we change it: open sockets to its kernel and the locked state.
 pub(crate) struct Host<'store> {
+    home: NetworkNamespace,
     pub(crate) store: &'store Store,
     pub(crate) route: Connection,
     pub(crate) netfilter: Connection,
@@ -21,8 +24,13 @@ pub(crate) struct Host<'store> {
 impl Host<'_> {
     /// Opens the sockets, and collects what containers left that are gone.
     pub(crate) fn open(store: &Store) -> Result<Host<'_>> {
-        let mut host =
-            Host { store, route: Connection::route()?, netfilter: Connection::netfilter()? };
+        hold_signals()?;
+        let mut host = Host {
+            home: NetworkNamespace::own()?,
+            store,
+            route: Connection::route()?,
+            netfilter: Connection::netfilter()?,
+        };
         host.collect()?;
         Ok(host)
     }
@@ -70,6 +78,16 @@ impl Host<'_> {
             Ok(())
         }
     }
+}
+
+/// A change is made whole before the process dies of ^C or a hook's time limit: all that follows
+/// takes milliseconds. What kills at once is what the records are for.
+fn hold_signals() -> Result<()> {
+    let mut signals = SigSet::empty();
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        signals.add(signal);
+    }
+    signals.thread_block().context("hold signals back")
 }
 
 /// Failures of a teardown, which goes on after each.

@@ -14,10 +14,11 @@ use crate::plan;
 use crate::request::{AttachRequest, Target};
 use crate::state::Store;
 
-/// Annotations by which a bundle says what the hook's arguments do not.
-const NETWORK: &str = "netsetup.network";
-const PUBLISH: &str = "netsetup.publish";
-const ADDRESS: &str = "netsetup.ip";
+/// Annotations by which a bundle says what the hook's arguments do not. Their prefix is the one
+/// that no label of an image gets past imgtool with: an image must not open ports of the host.
+const NETWORK: &str = "org.imgtool.network";
+const PUBLISH: &str = "org.imgtool.publish";
+const ADDRESS: &str = "org.imgtool.ip";
 /// No state document is larger than this.
 const LIMIT: u64 = 16 << 20;
 
@@ -104,7 +105,8 @@ mod tests {
 
     #[test]
     fn annotations_fill_in_what_arguments_leave_open() {
-        let state = state(r#"{"netsetup.network":"br1","netsetup.publish":"8080:80, 53:53/udp"}"#);
+        let state =
+            state(r#"{"org.imgtool.network":"br1","org.imgtool.publish":"8080:80, 53:53/udp"}"#);
         let wishes = complete(&Wishes::default(), &state).unwrap();
         assert_eq!(wishes.network.as_deref(), Some("br1"));
         assert_eq!(wishes.publish.len(), 2);
@@ -121,7 +123,7 @@ mod tests {
     #[test]
     fn states_without_annotations_or_with_bad_ones() {
         assert!(complete(&Wishes::default(), &state("null")).is_ok());
-        assert!(complete(&Wishes::default(), &state(r#"{"netsetup.publish":"x"}"#)).is_err());
+        assert!(complete(&Wishes::default(), &state(r#"{"org.imgtool.publish":"x"}"#)).is_err());
         assert!(read(&b"{"[..]).is_err());
     }
 }

@@ -51,10 +51,19 @@ impl NetworkNamespace {
         self.file.as_fd()
     }
 
+    /// Makes this namespace the process's own, if it is not.
+    pub(crate) fn come_home(&self) -> Result<()> {
+        if NetworkNamespace::own()?.identity == self.identity {
+            return Ok(());
+        }
+        setns(&self.file, CloneFlags::CLONE_NEWNET).context("return from network namespace")
+    }
+
     /// Runs `inside` in this namespace. Sockets that it opens stay there. The process has one
     /// thread, so that nothing else can be caught in the wrong namespace meanwhile.
     pub(crate) fn enter<T>(&self, inside: impl FnOnce() -> Result<T>) -> Result<T> {
         let home = NetworkNamespace::own()?;
+        // A failure on the way back leaves the process astray until `come_home`.
         setns(&self.file, CloneFlags::CLONE_NEWNET).context("enter network namespace")?;
         let outcome = inside();
         setns(&home.file, CloneFlags::CLONE_NEWNET).context("return from network namespace")?;

@@ -73,6 +73,14 @@ pub(crate) struct Binding {
 }
 
 impl PortSelector {
+    /// Every host port that may match.
+    pub(crate) fn host_ports(self) -> impl Iterator<Item = (Protocol, u16)> {
+        let protocols = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp].into_iter();
+        let protocols = protocols
+            .filter(move |protocol| self.protocol.is_none_or(|wanted| wanted == *protocol));
+        protocols.flat_map(move |protocol| self.host.iter().map(move |port| (protocol, port)))
+    }
+
     pub(crate) fn matches(self, binding: &Binding) -> bool {
         self.host_ip.is_none_or(|ip| ip == binding.host_ip)
             && self.protocol.is_none_or(|protocol| protocol == binding.protocol)

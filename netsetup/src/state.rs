@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use self::files::{entries, read_text, remove, remove_tree_if_empty, write};
+use self::files::{entries, read_text, remove, remove_tree, write};
 use crate::args::Directories;
 
 pub(crate) use self::bridges::{Bridge, BridgeRecord};
@@ -83,12 +83,16 @@ impl Store {
         remove(&self.root.join("forwarding"))
     }
 
-    /// Removes what directories are empty, so that nothing is left when nothing is attached.
+    /// Removes everything when no bridge is left: it is what killed commands recorded and never
+    /// came to make, since a bridge is recorded before the first change.
     pub(crate) fn tidy(&self) -> Result<()> {
-        for name in ["bridges", "containers", "ports"] {
-            remove_tree_if_empty(&self.root.join(name))?;
+        if !self.bridges()?.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        for name in ["bridges", "containers", "ports"] {
+            remove_tree(&self.root.join(name))?;
+        }
+        remove(&self.root.join("forwarding.new"))
     }
 
     fn names(&self, directory: &str) -> Result<Vec<String>> {

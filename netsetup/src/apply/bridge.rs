@@ -54,7 +54,8 @@ impl Host<'_> {
             bail!("bridge {name} is in use by container {id}: detach it first");
         }
         self.store.remove_definition(name)?;
-        if let Some(record) = record { self.unmake_bridge(&record) } else { self.store.tidy() }
+        record.map_or(Ok(()), |record| self.unmake_bridge(&record))?;
+        self.store.tidy()
     }
 
     /// The bridge of this name, as recorded, as defined, or as it is to be made for those who
@@ -174,10 +175,7 @@ impl Host<'_> {
         failures.note(link::delete(&mut self.route, name));
         failures.into_result()?;
         self.store.forget_bridge(name)?;
-        if is_last {
-            self.restore_forwarding()?;
-        }
-        self.store.tidy()
+        if is_last { self.restore_forwarding() } else { Ok(()) }
     }
 
     fn switch_forwarding_on(&self) -> Result<()> {

@@ -46,7 +46,11 @@ impl Host<'_> {
         match self.carry_out(request, &plan) {
             Ok(()) => Ok(plan.attachment),
             Err(error) => {
-                Err(undone(error, self.detach(&request.id, Some(&plan.attachment.network))))
+                // Settings are undone in the namespace that the process is in.
+                let undoing = self.home.come_home();
+                let undoing =
+                    undoing.and_then(|()| self.detach(&request.id, Some(&request.network)));
+                Err(undone(error, undoing))
             }
         }
     }
@@ -76,7 +80,8 @@ impl Host<'_> {
                 }
                 Ok(())
             }
-            _ => self.detach(&request.id, None),
+            Some(_) => self.detach(&request.id, None),
+            None => Ok(()),
         }
     }
 

@@ -1,5 +1,6 @@
 //! Publishing: choose, reserve, rewrite, forget old connections.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket};
 
@@ -19,10 +20,13 @@ impl Host<'_> {
     pub(crate) fn publish(&mut self, id: &str, specs: &[PortSpec]) -> Result<Vec<Binding>> {
         let attachments = self.store.attachments(id)?;
         let Some(attachment) = attachments.first() else { bail!("container {id} is not attached") };
-        let present = self.store.bindings(id)?;
         let wanted = self.choose_ports(id, specs, attachment.address)?;
-        let added: Vec<Binding> =
-            wanted.iter().filter(|binding| !present.contains(binding)).copied().collect();
+        let mut added = Vec::new();
+        for binding in &wanted {
+            if !self.has(id, binding)? {
+                added.push(*binding);
+            }
+        }
         let outcome = self.reserve(id, &added).and_then(|()| {
             self.add_to_table(&Contents { bridges: Vec::new(), ports: published(id, &added) })?;
             conntrack::forget(&mut self.netfilter, added.iter())
@@ -35,11 +39,27 @@ impl Host<'_> {
 
     /// Withdraws the published ports that a selector matches; all of them if there is none.
     pub(crate) fn unpublish(&mut self, id: &str, selectors: &[PortSelector]) -> Result<()> {
-        let mut bindings = self.store.bindings(id)?;
-        bindings.retain(|binding| {
-            selectors.is_empty() || selectors.iter().any(|selector| selector.matches(binding))
-        });
+        let mut bindings = Vec::new();
+        if selectors.is_empty() {
+            bindings = self.store.bindings(id)?;
+        }
+        for selector in selectors {
+            for (protocol, port) in selector.host_ports() {
+                for (address, owner) in self.store.port_owners(protocol, port)? {
+                    if owner == id {
+                        bindings.extend(self.store.binding(id, protocol, address, port)?);
+                    }
+                }
+            }
+            bindings.retain(|binding| selectors.iter().any(|selector| selector.matches(binding)));
+        }
         self.withdraw(id, &bindings)
+    }
+
+    /// Whether a container has exactly this binding.
+    fn has(&self, id: &str, binding: &Binding) -> Result<bool> {
+        let Binding { protocol, host_ip, host_port, .. } = *binding;
+        Ok(self.store.binding(id, protocol, host_ip, host_port)?.as_ref() == Some(binding))
     }
 
     /// Decides on the host port of every wish.
@@ -49,19 +69,17 @@ impl Host<'_> {
         specs: &[PortSpec],
         target: Ipv4Addr,
     ) -> Result<Vec<Binding>> {
-        let mut chosen: Vec<Binding> = Vec::new();
+        let mut chosen = Chosen::default();
         for spec in specs {
             for choice in plan::port_choices(spec) {
                 let binding =
                     self.choose_port(id, spec, &choice, target, &chosen).with_context(|| {
                         format!("publish port {}/{}", choice.container, spec.protocol)
                     })?;
-                if !chosen.contains(&binding) {
-                    chosen.push(binding);
-                }
+                chosen.add(binding);
             }
         }
-        Ok(chosen)
+        Ok(chosen.in_order)
     }
 
     fn choose_port(
@@ -70,7 +88,7 @@ impl Host<'_> {
         spec: &PortSpec,
         choice: &PortChoice,
         target: Ipv4Addr,
-        chosen: &[Binding],
+        chosen: &Chosen,
     ) -> Result<Binding> {
         let binding = |host_port| Binding {
             protocol: spec.protocol,
@@ -87,7 +105,7 @@ impl Host<'_> {
                 None => offered_by_kernel(spec)?,
             };
             let binding = binding(port);
-            if chosen.contains(&binding) {
+            if chosen.at(&binding).contains(&binding) {
                 return Ok(binding);
             }
             match self.check_port(id, &binding, chosen) {
@@ -99,7 +117,7 @@ impl Host<'_> {
     }
 
     /// Whether a port is free: of other containers, of the other wishes, of the host's programs.
-    fn check_port(&self, id: &str, binding: &Binding, chosen: &[Binding]) -> Result<()> {
+    fn check_port(&self, id: &str, binding: &Binding, chosen: &Chosen) -> Result<()> {
         let Binding { protocol, host_ip, host_port, .. } = *binding;
         let overlaps = |other: Ipv4Addr| {
             other == host_ip || other.is_unspecified() || host_ip.is_unspecified()
@@ -108,15 +126,12 @@ impl Host<'_> {
             if !overlaps(address) {
                 continue;
             }
-            if owner == id && self.store.bindings(id)?.contains(binding) {
+            if owner == id && self.has(id, binding)? {
                 return Ok(());
             }
             bail!("port {host_port}/{protocol} is already published by container {owner}");
         }
-        let twice = |other: &&Binding| {
-            other.protocol == protocol && other.host_port == host_port && overlaps(other.host_ip)
-        };
-        if chosen.iter().any(|other| twice(&other)) {
+        if chosen.at(binding).iter().any(|other| overlaps(other.host_ip)) {
             bail!("port {host_port}/{protocol} is asked for twice");
         }
         match listen(protocol, SocketAddrV4::new(host_ip, host_port)) {
@@ -150,6 +165,28 @@ impl Host<'_> {
         failures.note(conntrack::forget(&mut self.netfilter, bindings.iter()));
         failures.into_result()?;
         bindings.iter().try_for_each(|binding| self.store.release_port(id, binding))
+    }
+}
+
+/// The bindings of one command so far.
+#[derive(Default)]
+struct Chosen {
+    in_order: Vec<Binding>,
+    by_port: HashMap<(Protocol, u16), Vec<Binding>>,
+}
+
+impl Chosen {
+    fn add(&mut self, binding: Binding) {
+        let same = self.by_port.entry((binding.protocol, binding.host_port)).or_default();
+        if !same.contains(&binding) {
+            same.push(binding);
+            self.in_order.push(binding);
+        }
+    }
+
+    /// Those on the same host port.
+    fn at(&self, binding: &Binding) -> &[Binding] {
+        self.by_port.get(&(binding.protocol, binding.host_port)).map_or(&[], Vec::as_slice)
     }
 }
 

@@ -12,8 +12,5 @@ pub(crate) fn run(detach: &Detach, directories: &Directories) -> Result<()> {
     let store = Store::open(directories)?;
     let id = request::recorded_id(&store, &detach.target)?;
     let mut host = Host::open(&store)?;
-    match id {
-        Some(id) => host.detach(&id, detach.network.as_deref()),
-        None => store.tidy(),
-    }
+    id.map_or(Ok(()), |id| host.detach(&id, detach.network.as_deref()))
 }

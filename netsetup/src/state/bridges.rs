@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Store;
 use super::files::{
-    entries, read_json, read_link, read_text, remove, remove_directory, write, write_json,
-    write_link,
+    entries, read_json, read_link, read_text, remove, remove_directory, remove_tree, write,
+    write_json, write_link,
 };
 use crate::subnet::Subnet;
 
@@ -80,11 +80,7 @@ impl Store {
 
     /// Forgets a bridge that is gone.
     pub(crate) fn forget_bridge(&self, name: &str) -> Result<()> {
-        let directory = self.bridge_directory(name);
-        remove(&directory.join("bridge.json"))?;
-        remove(&directory.join("last"))?;
-        remove_directory(&directory.join("leases"))?;
-        remove_directory(&directory)
+        remove_tree(&self.bridge_directory(name))
     }
 
     /// The persistent definition of a bridge.

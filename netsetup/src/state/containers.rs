@@ -2,15 +2,13 @@
 
 use std::fmt;
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use super::Store;
-use super::files::{
-    entries, read_json, read_link, remove, remove_directory, write_json, write_link,
-};
+use super::files::{entries, read_json, read_link, remove, remove_tree, write_json, write_link};
 use crate::netns::{self, Identity};
 use crate::subnet::Subnet;
 
@@ -141,14 +139,10 @@ impl Store {
 
     /// Forgets a container that has no attachment left.
     pub(crate) fn forget_container(&self, id: &str) -> Result<()> {
-        let directory = self.container_directory(id);
-        remove_directory(&directory.join("on"))?;
-        remove_directory(&directory.join("ports"))?;
-        if Path::new(&directory.join("on")).exists() {
-            return Ok(());
+        if self.attachments(id)?.is_empty() {
+            remove_tree(&self.container_directory(id))?;
         }
-        remove(&directory.join("netns"))?;
-        remove_directory(&directory)
+        Ok(())
     }
 }
 

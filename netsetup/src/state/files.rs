@@ -39,9 +39,12 @@ pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
 pub(super) fn write(path: &Path, contents: &[u8]) -> Result<()> {
     make_parent(path)?;
     let staged = path.with_extension("new");
-    fs::write(&staged, contents)
-        .and_then(|()| fs::rename(&staged, path))
-        .with_context(|| format!("write {}", path.display()))
+    let outcome = fs::write(&staged, contents).and_then(|()| fs::rename(&staged, path));
+    outcome.map_err(|error| {
+        // The half-written file is nobody's; the error that counts is the first.
+        drop(fs::remove_file(&staged));
+        anyhow::Error::new(error).context(format!("write {}", path.display()))
+    })
 }
 
 pub(super) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
@@ -82,12 +85,11 @@ pub(super) fn remove_directory(path: &Path) -> Result<()> {
     }
 }
 
-/// Removes a directory and those directly in it as far as they are empty.
-pub(super) fn remove_tree_if_empty(path: &Path) -> Result<()> {
-    for name in entries(path)? {
-        remove_directory(&path.join(name))?;
-    }
-    remove_directory(path)
+/// Removes a directory with what is in it.
+pub(super) fn remove_tree(path: &Path) -> Result<()> {
+    found(fs::remove_dir_all(path))
+        .map(|_| ())
+        .with_context(|| format!("remove {}", path.display()))
 }
 
 /// Names in a directory, sorted; none if there is no directory.

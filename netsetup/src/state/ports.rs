@@ -14,8 +14,13 @@ impl Store {
         self.root.join("ports").join(format!("{protocol}-{port}"))
     }
 
-    fn binding_path(&self, id: &str, binding: &Binding) -> PathBuf {
-        let Binding { protocol, host_ip, host_port, .. } = binding;
+    fn binding_path(
+        &self,
+        id: &str,
+        protocol: Protocol,
+        host_ip: Ipv4Addr,
+        host_port: u16,
+    ) -> PathBuf {
         self.container_directory(id).join("ports").join(format!("{protocol}-{host_ip}-{host_port}"))
     }
 
@@ -36,10 +41,25 @@ impl Store {
         Ok(owners)
     }
 
+    /// The binding of a container at this host address and port, if it has one.
+    pub(crate) fn binding(
+        &self,
+        id: &str,
+        protocol: Protocol,
+        host_ip: Ipv4Addr,
+        host_port: u16,
+    ) -> Result<Option<Binding>> {
+        let path = self.binding_path(id, protocol, host_ip, host_port);
+        let Some(target) = read_link(&path)? else { return Ok(None) };
+        let target = target.parse().with_context(|| format!("read {}", path.display()))?;
+        Ok(Some(Binding { protocol, host_ip, host_port, target }))
+    }
+
     /// Reserves a port for a container.
     pub(crate) fn take_port(&self, id: &str, binding: &Binding) -> Result<()> {
         let directory = self.reservation_directory(binding.protocol, binding.host_port);
-        write_link(&self.binding_path(id, binding), &binding.target.to_string())?;
+        let Binding { protocol, host_ip, host_port, target } = *binding;
+        write_link(&self.binding_path(id, protocol, host_ip, host_port), &target.to_string())?;
         write_link(&directory.join(binding.host_ip.to_string()), id)
     }
 
@@ -51,7 +71,8 @@ impl Store {
             remove(&reservation)?;
             remove_directory(&directory)?;
         }
-        remove(&self.binding_path(id, binding))
+        let Binding { protocol, host_ip, host_port, .. } = *binding;
+        remove(&self.binding_path(id, protocol, host_ip, host_port))
     }
 
     /// The published ports of a container.
