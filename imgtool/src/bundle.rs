@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use rustix::fs::{Mode as FileMode, OFlags};
 
-pub(crate) use create::{Request, create};
+pub(crate) use create::{Created, Request, create};
 pub(crate) use overlay::{ROOTFS, UPPER};
 pub(crate) use record::{Mode, Record, TREE};
 pub(crate) use remove::{collect, remove};

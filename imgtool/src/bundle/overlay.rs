@@ -102,6 +102,14 @@ pub(crate) fn is_unsupported(error: &anyhow::Error) -> bool {
     })
 }
 
+/// Whether the directory lies on an overlay: there, neither whiteouts nor an upper can be made.
+pub(crate) fn is_overlay(directory: &Path) -> Result<bool> {
+    const OVERLAYFS_SUPER_MAGIC: u64 = 0x794c_7630;
+    let found = rustix::fs::statfs(directory)
+        .with_context(|| format!("look at the file system of {}", directory.display()))?;
+    Ok(u64::try_from(found.f_type).is_ok_and(|kind| kind == OVERLAYFS_SUPER_MAGIC))
+}
+
 /// Whether something is mounted on `path` itself.
 pub(crate) fn is_mounted(path: &Path) -> Result<bool> {
     match rustix::fs::statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BASIC_STATS) {

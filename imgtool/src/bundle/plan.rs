@@ -13,7 +13,7 @@ use super::flags::{Network, Options};
 use super::hooks::{Hooks, NetworkHook, RemoveHook, own_program, text};
 use super::host::Host;
 use super::record::{Mode, Record};
-use super::{annotations, config, real_path};
+use super::{annotations, config, overlay, real_path};
 use crate::store::{Image, Store, chain_ids, make_dir};
 
 /// The digits of a container's id that Docker uses as host name.
@@ -67,6 +67,7 @@ impl Plan {
                 dropped.join(", ")
             ));
         }
+        let mode = mode(store, request, image, &host, notes)?;
         let hostname = match &options.hostname {
             Some(hostname) => hostname.clone(),
             None if !own_network => host.hostname.clone(),
@@ -84,7 +85,7 @@ impl Plan {
                 config: image.id().clone(),
                 chain_ids: chain_ids(&image.diff_ids),
                 created: Timestamp::now().to_string(),
-                mode: mode(request, image, &host),
+                mode,
                 mount_points: Vec::new(),
             },
             capabilities: if options.privileged {
@@ -103,13 +104,22 @@ impl Plan {
     }
 }
 
-/// An overlay needs root, and something to lie over.
-fn mode(request: &Request, image: &Image, host: &Host) -> Mode {
+/// An overlay needs root, something to lie over, and a file system beneath that is none itself.
+fn mode(
+    store: &Store,
+    request: &Request,
+    image: &Image,
+    host: &Host,
+    notes: &mut Vec<String>,
+) -> Result<Mode> {
     if request.copy || host.rootless.is_some() || image.layers.is_empty() {
-        Mode::Copy
-    } else {
-        Mode::Overlay
+        return Ok(Mode::Copy);
     }
+    if overlay::is_overlay(store.root())? {
+        notes.push("the store lies on an overlay, which can't hold layers: copying".to_owned());
+        return Ok(Mode::Copy);
+    }
+    Ok(Mode::Overlay)
 }
 
 /// Where the bundle will be, and whether that directory is still to be made.

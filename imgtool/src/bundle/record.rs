@@ -14,6 +14,8 @@ use crate::manifest::Descriptor;
 pub(crate) const FILE: &str = "imgtool.json";
 /// What a plain tree was like when it was made, within a bundle.
 pub(crate) const TREE: &str = "rootfs.list";
+/// How names of files begin that are not whole yet.
+pub(super) const UNFINISHED: &str = ".writing-";
 /// No record is larger; a file that is was not written by us.
 const MAX_BYTES: u64 = 4 << 20;
 
@@ -76,7 +78,7 @@ pub(super) fn write_json(path: &Path, document: &impl Serialize) -> Result<()> {
         serde_json::to_vec_pretty(document).with_context(|| format!("write {}", path.display()))?;
     bytes.push(b'\n');
     let write = || -> std::io::Result<()> {
-        let mut file = tempfile::Builder::new().prefix(".writing-").tempfile_in(parent)?;
+        let mut file = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(parent)?;
         std::io::Write::write_all(&mut file, &bytes)?;
         file.persist(path)?;
         Ok(())

@@ -49,12 +49,24 @@ pub(crate) struct Held {
 pub(crate) fn begin(store: &Store, entry: Entry) -> Result<Held> {
     let path = directory(store).join(&entry.record.id);
     make_dir(&path)?;
-    let Some(lock) = lock(&path, FlockArg::LockExclusiveNonblock)? else {
-        bail!("bundle {} is being worked on by another imgtool", entry.directory.display());
+    let locked = lock(&path, FlockArg::LockExclusiveNonblock).and_then(|lock| {
+        lock.with_context(|| {
+            format!("bundle {} is being worked on by another imgtool", entry.directory.display())
+        })
+    });
+    // Without an entry there is nothing yet that another command could take for a bundle.
+    let undo = |error: anyhow::Error| match remove(&path) {
+        Ok(()) => error,
+        Err(second) => second.context(error),
     };
-    let held = Held { entry, path, _lock: lock };
-    held.write()?;
-    Ok(held)
+    let held = match locked {
+        Ok(lock) => Held { entry, path: path.clone(), _lock: lock },
+        Err(error) => return Err(undo(error)),
+    };
+    match held.write() {
+        Ok(()) => Ok(held),
+        Err(error) => Err(undo(error)),
+    }
 }
 
 /// Holds the entry of a bundle, waiting for whoever has it; `None` where it is not registered.

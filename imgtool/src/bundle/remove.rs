@@ -71,6 +71,13 @@ pub(super) fn purge(held: &Held) -> Result<()> {
             }
         }
         remove_path(&directory.join(record::FILE))?;
+    } else if entry.state == State::Making && directory.is_dir() {
+        // Killed while it wrote the record, into a directory that was empty.
+        for child in read_dir(directory)? {
+            if child.file_name().as_encoded_bytes().starts_with(record::UNFINISHED.as_bytes()) {
+                remove_path(&child.path())?;
+            }
+        }
     }
     let keep = entry.state == State::Making && !entry.made_directory;
     if !keep {

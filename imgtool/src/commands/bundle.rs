@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
-use crate::bundle::{self, Request, flags};
+use crate::bundle::{self, Created, Request, flags};
 use crate::error::printable;
 use crate::store::Store;
 
@@ -32,6 +32,14 @@ pub(crate) fn run(store: &Store, args: Args) -> Result<()> {
     let request =
         Request { image: args.image, directory: args.directory, copy: args.copy, options };
     let created = bundle::create(store, &request)?;
+    // A bundle whose place nobody learns would stay for ever.
+    print(&created).or_else(|error| {
+        bundle::remove(store, &created.directory, None).context("remove the bundle again")?;
+        Err(error)
+    })
+}
+
+fn print(created: &Created) -> Result<()> {
     for note in &created.notes {
         writeln!(std::io::stderr(), "imgtool: {}", printable(note))?;
     }

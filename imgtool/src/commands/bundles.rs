@@ -8,6 +8,7 @@ use serde_json::json;
 
 use crate::bundle::{self, Listed};
 use crate::error::printable;
+use crate::reference::Reference;
 use crate::store::Store;
 use crate::table;
 
@@ -60,7 +61,7 @@ fn row(listed: &Listed) -> Vec<String> {
     };
     vec![
         printable(&listed.directory.to_string_lossy()),
-        printable(&listed.record.image),
+        printable(&familiar(&listed.record.image)),
         if listed.containers.is_empty() { "-".to_owned() } else { listed.containers.join(",") },
         mounted.to_owned(),
         table::size(listed.size_bytes),
@@ -79,4 +80,9 @@ fn json(listed: &Listed) -> serde_json::Value {
         "mounted": listed.mounted,
         "size": listed.size_bytes,
     })
+}
+
+/// The image's name as users write it; an image without a name has its ID.
+fn familiar(name: &str) -> String {
+    Reference::parse(name).map_or_else(|_| name.to_owned(), |name| name.familiar())
 }
