@@ -24,8 +24,6 @@ pub(crate) struct Inputs<'a> {
     pub(crate) arguments: &'a [String],
     pub(crate) identity: &'a Identity,
     pub(crate) host: &'a Host,
-    /// The bundle, absolute.
-    pub(crate) directory: &'a str,
     pub(crate) hostname: &'a str,
     /// Whether the container gets a network namespace.
     pub(crate) own_network: bool,
@@ -38,7 +36,7 @@ pub(crate) struct Inputs<'a> {
     pub(crate) devices: Vec<Value>,
 }
 
-/// A bind mount.
+/// A bind mount; a relative source starts at the bundle, which may be moved.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Mount {
     pub(crate) source: String,
@@ -140,7 +138,7 @@ fn environment(inputs: &Inputs<'_>) -> Vec<String> {
 }
 
 fn mounts(config: &mut Value, inputs: &Inputs<'_>) -> Result<()> {
-    let Inputs { options, host, directory, volumes, .. } = inputs;
+    let Inputs { options, host, volumes, .. } = inputs;
     let list = config["mounts"].as_array_mut().context("config template has no mounts")?;
     let taken = |path: &str| volumes.iter().any(|volume| volume.target == path);
     // What the caller mounts in the place of one of ours replaces it.
@@ -159,7 +157,7 @@ fn mounts(config: &mut Value, inputs: &Inputs<'_>) -> Result<()> {
         }
     }
     let files = FILES.iter().filter(|(_, target)| !taken(target)).map(|(name, target)| Mount {
-        source: format!("{directory}/{name}"),
+        source: (*name).to_owned(),
         target: (*target).to_owned(),
         read_only: false,
         propagation: "rprivate",
@@ -198,7 +196,6 @@ fn namespaces(config: &mut Value, inputs: &Inputs<'_>) -> Result<()> {
         list.push(json!({"type": "user"}));
         linux.insert("uidMappings".into(), json!([{"containerID": 0, "hostID": uid, "size": 1}]));
         linux.insert("gidMappings".into(), json!([{"containerID": 0, "hostID": gid, "size": 1}]));
-        linux.remove("resources");
     } else if inputs.own_network {
         // As with Docker: low ports and ping without a capability.
         linux.insert(
@@ -214,7 +211,11 @@ fn namespaces(config: &mut Value, inputs: &Inputs<'_>) -> Result<()> {
 
 fn resources(config: &mut Value, inputs: &Inputs<'_>) {
     let Inputs { options, host, .. } = inputs;
-    let resources = &mut config["linux"]["resources"];
+    // A device rule needs privilege over the cgroup; limits may have been delegated.
+    let mut resources = match host.rootless {
+        Some(_) => json!({}),
+        None => config["linux"]["resources"].take(),
+    };
     if options.privileged && host.rootless.is_none() {
         resources["devices"] = json!([{"allow": true, "access": "rwm"}]);
     }
@@ -230,6 +231,7 @@ fn resources(config: &mut Value, inputs: &Inputs<'_>) {
     if let Some(limit) = options.pids_limit {
         resources["pids"] = json!({"limit": limit});
     }
+    config["linux"]["resources"] = resources;
 }
 
 /// The image's, then ours, which nothing of the image can replace.

@@ -110,7 +110,6 @@ fn make(
         arguments: &plan.arguments,
         identity: &identity,
         host: &plan.host,
-        directory: directory.to_str().context("the bundle's path is not UTF-8")?,
         hostname: &plan.hostname,
         own_network: plan.own_network,
         volumes: &volumes,
@@ -205,12 +204,7 @@ fn volume_mounts(
     for (number, target) in own.into_iter().enumerate() {
         let source = volumes::make(directory, number, &target, rootfs)
             .with_context(|| format!("make volume {target}"))?;
-        mounts.push(Mount {
-            source: source.to_str().context("the bundle's path is not UTF-8")?.to_owned(),
-            target,
-            read_only: false,
-            propagation: "rprivate",
-        });
+        mounts.push(Mount { source, target, read_only: false, propagation: "rprivate" });
     }
     Ok(mounts)
 }
@@ -239,7 +233,7 @@ fn missing_mount_points(
         let inside =
             |parent: &&str| target.strip_prefix(parent).is_some_and(|rest| rest.starts_with('/'));
         // What lies in another mount is made there.
-        if !mounted.iter().any(|parent| inside(&parent)) {
+        if !mounted.iter().any(inside) {
             let ends = target.match_indices('/').skip(1).map(|(end, _)| end).chain([target.len()]);
             for end in ends {
                 let path = &target[..end];

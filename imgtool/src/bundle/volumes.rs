@@ -4,7 +4,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use rustix::fs::{FileType, Mode, OFlags};
@@ -19,14 +19,15 @@ const DIRECTORY: &str = "volumes";
 /// Each level holds two descriptors.
 const MAX_DEPTH: usize = 200;
 
-/// Makes volume `number` for the mount point `target` and gives its path.
+/// Makes volume `number` for the mount point `target` and gives its path within the bundle.
 pub(crate) fn make(
     bundle: &Path,
     number: usize,
     target: &str,
     rootfs: BorrowedFd<'_>,
-) -> Result<PathBuf> {
-    let path = bundle.join(DIRECTORY).join(number.to_string());
+) -> Result<String> {
+    let name = format!("{DIRECTORY}/{number}");
+    let path = bundle.join(&name);
     fs::create_dir_all(&path).with_context(|| format!("create {}", path.display()))?;
     let volume = fs::File::open(&path).with_context(|| format!("open {}", path.display()))?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY;
@@ -36,7 +37,7 @@ pub(crate) fn make(
         Err(Errno::NOTDIR) => bail!("the image has a file there, not a directory"),
         Err(error) => return Err(error).context("look at what the image has there"),
     }
-    Ok(path)
+    Ok(name)
 }
 
 fn copy_tree(from: &OwnedFd, to: BorrowedFd<'_>, depth: usize) -> Result<()> {
@@ -98,6 +99,7 @@ fn copy_content(from: &OwnedFd, to: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
 mod tests {
     use super::*;
     use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::path::PathBuf;
 
     fn directories() -> (tempfile::TempDir, PathBuf, OwnedFd) {
         let scratch = tempfile::tempdir().unwrap();
@@ -117,7 +119,7 @@ mod tests {
         fs::set_permissions(rootfs.join("data/sub/file"), fs::Permissions::from_mode(0o640))
             .unwrap();
         symlink("/etc/passwd", rootfs.join("data/link")).unwrap();
-        let path = make(scratch.path(), 0, "/data", fd.as_fd()).unwrap();
+        let path = scratch.path().join(make(scratch.path(), 0, "/data", fd.as_fd()).unwrap());
         assert_eq!(fs::read_to_string(path.join("sub/file")).unwrap(), "text");
         let mode = fs::metadata(path.join("sub/file")).unwrap().permissions().mode();
         assert_eq!(mode & 0o7777, 0o640);
@@ -130,7 +132,8 @@ mod tests {
         symlink("../../outside", rootfs.join("up")).unwrap();
         symlink(scratch.path().join("outside"), rootfs.join("absolute")).unwrap();
         for (number, target) in ["/up", "/absolute", "/../outside"].iter().enumerate() {
-            let path = make(scratch.path(), number, target, fd.as_fd()).unwrap();
+            let path =
+                scratch.path().join(make(scratch.path(), number, target, fd.as_fd()).unwrap());
             assert_eq!(fs::read_dir(path).unwrap().count(), 0, "{target}");
         }
     }

@@ -22,7 +22,6 @@ fn config<'a>(
         arguments,
         identity,
         host,
-        directory: "/b",
         hostname: "box",
         own_network: true,
         volumes: &[],
@@ -203,6 +202,7 @@ fn without_root_one_id_is_mapped() {
     let linux = &config["linux"];
     assert_eq!(linux["uidMappings"], json!([{"containerID": 0, "hostID": 1000, "size": 1}]));
     assert!(linux.get("sysctl").is_none());
+    assert_eq!(linux["resources"], json!({}));
     assert!(!config["mounts"].to_string().contains("gid=5"));
     assert!(!config["mounts"].to_string().contains("cgroup"));
 }
