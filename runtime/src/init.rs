@@ -10,6 +10,7 @@ use rustix::fs::{FileType, Mode, OFlags};
 use rustix::process::DumpableBehavior;
 
 use crate::apply::devices::Making;
+use crate::apply::limits::{self, Setter};
 use crate::apply::mounts::{CgroupView, Mounter};
 use crate::apply::{devices, identity, program, rootfs, seccomp, sysctl, terminal};
 use crate::channel::{Channel, Message};
@@ -41,6 +42,7 @@ pub(crate) struct Create<'a> {
     /// A handle on the pipe that `start` opens.
     pub(crate) fifo: BorrowedFd<'a>,
     pub(crate) stdio: Option<[BorrowedFd<'a>; 3]>,
+    pub(crate) limits: Setter,
     /// clone3 has put us into the cgroup already.
     pub(crate) placed: bool,
 }
@@ -57,6 +59,7 @@ pub(crate) struct Exec<'a> {
     pub(crate) keyring: Option<&'a std::ffi::CString>,
     pub(crate) preserve_fds: u32,
     pub(crate) stdio: Option<[BorrowedFd<'a>; 3]>,
+    pub(crate) limits: Setter,
     pub(crate) placed: bool,
 }
 
@@ -181,7 +184,8 @@ fn create_steps(mut start: Create, channel: &mut Option<Channel>) -> Result<Infa
     rootfs::read_only_paths(&root, &plan.read_only)?;
     rootfs::mask_paths(&root, &plan.masked)?;
 
-    let program = become_process(&plan.process, start.filter, &root, &procfs, parent)?;
+    let program =
+        become_process(&plan.process, start.filter, &root, &procfs, parent, start.limits)?;
 
     // All that can fail has been done, so that `create` fails and not `start`. The channel closes:
     // from here on we belong to nobody.
@@ -222,10 +226,9 @@ fn exec_steps(start: &Exec) -> Result<Infallible> {
         parent.send(&Message::Console(terminal::take(terminal, process.uid)?))?;
     }
     identity::set_labels(process, &procfs)?;
-    let program = become_process(process, start.filter, &root, &procfs, parent)?;
+    let program = become_process(process, start.filter, &root, &procfs, parent, start.limits)?;
     parent.send(&Message::Ready)?;
-    // Limits are the parent's to set, who may raise them; none of the steps above is to meet them.
-    if !process.limits.is_empty() {
+    if start.limits == Setter::Parent && !process.limits.is_empty() {
         parent.expect(&Message::Proceed)?;
     }
     program::execute(&program.path, &process.argv, &program.env)
@@ -287,7 +290,11 @@ fn become_process(
     root: &Root,
     procfs: &Procfs,
     parent: &Channel,
+    limits: Setter,
 ) -> Result<Program> {
+    if limits == Setter::Child {
+        limits::set_own(&process.limits)?;
+    }
     if process.no_new_privileges {
         rustix::thread::set_no_new_privs(true).context("prctl(PR_SET_NO_NEW_PRIVS)")?;
     } else {

@@ -6,10 +6,12 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use rustix::process::{DumpableBehavior, Pid, PidfdFlags};
 
+use crate::apply::limits::{self, Setter};
 use crate::apply::mounts::{CgroupView, HierarchyView};
 use crate::bundle::Bundle;
 use crate::cgroup::{Cgroup, Mode, Privilege};
 use crate::channel::{Channel, Message};
+use crate::error::Sentinel;
 use crate::host::Host;
 use crate::init;
 use crate::init::joining::Join;
@@ -110,6 +112,8 @@ pub(crate) fn create(request: &CreateRequest) -> Result<Spawned> {
             spawned.warnings.splice(0..0, plan.warnings.iter().cloned());
             Ok(spawned)
         }
+        // The id was refused: nothing has been tried.
+        Err(error) if error.is::<Sentinel>() => Err(made.unmake(&cgroup, error)),
         Err(error) => Err(made.unmake(&cgroup, error).context("unable to start container process")),
     }
 }
@@ -156,6 +160,7 @@ impl<'a> Work<'a> {
         let Work { request, plan, .. } = *self;
         let options = &request.options;
         let host = request.host;
+        let setter = Setter::choose()?;
         let keyring = options.no_new_keyring;
         let mut record =
             Record::intent(request.id, request.bundle, cgroup.record(), host.rootless, keyring);
@@ -166,7 +171,7 @@ impl<'a> Work<'a> {
         let pidfd_socket = options.pidfd_socket.as_deref().map(files::connect).transpose()?;
         made.cgroup = true;
         cgroup.create(self.limits).context("unable to apply cgroup configuration")?;
-        let child = made.child.insert(self.clone(&record, cgroup, &claim)?);
+        let child = made.child.insert(self.clone(&record, cgroup, &claim, setter)?);
         if needs_relay(&plan.namespaces) {
             child.follow_relay()?;
         }
@@ -193,8 +198,9 @@ impl<'a> Work<'a> {
         };
         made.hooks_ran = true;
         serve::create(child, &station, plan, &mut outcome)?;
-        files::set_limits(child.pid, &plan.process.limits)
-            .context("error setting rlimits for ready process")?;
+        if setter == Setter::Parent {
+            limits::set(child.pid, &plan.process.limits)?;
+        }
         if record.cgroup_paths != cgroup.record() {
             record.cgroup_paths = cgroup.record();
             request.store.save(&record)?;
@@ -206,7 +212,13 @@ impl<'a> Work<'a> {
         Ok(outcome.spawned(made.keep()?))
     }
 
-    fn clone(&self, record: &Record, cgroup: &Cgroup, claim: &Claim) -> Result<Child> {
+    fn clone(
+        &self,
+        record: &Record,
+        cgroup: &Cgroup,
+        claim: &Claim,
+        limits: Setter,
+    ) -> Result<Child> {
         let Work { request, plan, .. } = *self;
         let directory = request.store.directory(request.id);
         let fifo = files::make_fifo(&directory, idmap::container_root(&request.bundle.spec))?;
@@ -224,6 +236,7 @@ impl<'a> Work<'a> {
             sources: sources::open(plan)?,
             fifo: fifo.as_fd(),
             stdio: streams(&request.options.stdio),
+            limits,
             placed: into.is_some(),
         };
         // Only the child's children would be in a pid namespace that the child joins itself.
@@ -272,7 +285,7 @@ pub(crate) fn exec(request: &ExecRequest) -> Result<Spawned> {
             spawned.warnings.splice(0..0, warnings);
             Ok(spawned)
         }
-        Err(error) => Err(made.unmake(&cgroup, error)),
+        Err(error) => Err(made.unmake(&cgroup, error).context("unable to start container process")),
     }
 }
 
@@ -284,6 +297,7 @@ fn exec_made(
     made: &mut Made,
 ) -> Result<Spawned> {
     let options = &request.options;
+    let setter = Setter::choose()?;
     let console = files::connect_console(&options.console, process.terminal)?;
     let pidfd_socket = options.pidfd_socket.as_deref().map(files::connect).transpose()?;
     let init = Pid::from_raw(request.record.init_process_pid).context("container not running")?;
@@ -314,6 +328,7 @@ fn exec_made(
                 keyring: keyring.as_ref(),
                 preserve_fds: options.preserve_fds,
                 stdio: streams(&options.stdio),
+                limits: setter,
                 placed: into.is_some(),
             })
         }
@@ -330,7 +345,8 @@ fn exec_made(
     let mut outcome = Outcome::default();
     let station =
         Station { record: request.record, console, filter, cgroup, status: Status::Running };
-    serve::exec(child, &station, &process.limits, &mut outcome)?;
+    let limits = if setter == Setter::Parent { process.limits.as_slice() } else { &[] };
+    serve::exec(child, &station, limits, &mut outcome)?;
     files::publish(options.pid_file.as_deref(), child.pid)?;
     if let Some(socket) = pidfd_socket {
         files::send_descriptor(socket.as_fd(), child.as_fd(), b"setns")?;

@@ -124,8 +124,17 @@ impl StateStore {
                 return Err(error).with_context(|| format!("mkdir {}", directory.display()));
             }
         }
+        let recorded = self.fill(&directory, record, config_json);
+        if recorded.is_err() {
+            // Nobody knows of it yet; a directory that stays would block the id.
+            self.remove(&record.id)?;
+        }
+        recorded
+    }
+
+    fn fill(&self, directory: &Path, record: &Record, config_json: &[u8]) -> Result<Claim> {
         // mkdir subtracts the umask.
-        std::fs::set_permissions(&directory, Permissions::from_mode(0o711))
+        std::fs::set_permissions(directory, Permissions::from_mode(0o711))
             .with_context(|| format!("chmod {}", directory.display()))?;
         let claim = self.claim(&record.id)?;
         self.write(&record.id, bundle::CONFIG, bundle::CONFIG, config_json)?;

@@ -1,4 +1,4 @@
-//! The small effects on the host around a new process: its pipe, pid file, sockets, limits.
+//! The small effects on the host around a new process: its pipe, pid file, sockets.
 
 use std::io::{IoSlice, Write};
 use std::mem::MaybeUninit;
@@ -12,12 +12,10 @@ use rustix::net::{
     AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
     SocketFlags, SocketType,
 };
-use rustix::process::{Pid, Resource, Rlimit};
 
 use super::Console;
 use crate::cgroup::{Cgroup, Privilege};
 use crate::host::Host;
-use crate::plan::process::LimitPlan;
 use crate::state::{EXEC_FIFO, Record};
 
 /// Descriptors that are to pass through must be there, and be the caller's.
@@ -107,41 +105,6 @@ pub(super) fn set_oom_score(pid: i32, score: Option<i32>, host: &Host) -> Result
         }
         other => other.with_context(|| format!("write {path}")),
     }
-}
-
-/// Sets the limits of another process.
-pub(super) fn set_limits(pid: i32, limits: &[LimitPlan]) -> Result<()> {
-    for limit in limits {
-        let number = limit.resource;
-        let resource = resource(number).with_context(|| format!("unknown rlimit {number}"))?;
-        let unlimited = |value: u64| (value != u64::MAX).then_some(value);
-        let new = Rlimit { current: unlimited(limit.soft), maximum: unlimited(limit.hard) };
-        rustix::process::prlimit(Pid::from_raw(pid), resource, new)
-            .with_context(|| format!("error setting rlimit type {number}"))?;
-    }
-    Ok(())
-}
-
-fn resource(number: u32) -> Option<Resource> {
-    Some(match number {
-        libc::RLIMIT_CPU => Resource::Cpu,
-        libc::RLIMIT_FSIZE => Resource::Fsize,
-        libc::RLIMIT_DATA => Resource::Data,
-        libc::RLIMIT_STACK => Resource::Stack,
-        libc::RLIMIT_CORE => Resource::Core,
-        libc::RLIMIT_RSS => Resource::Rss,
-        libc::RLIMIT_NPROC => Resource::Nproc,
-        libc::RLIMIT_NOFILE => Resource::Nofile,
-        libc::RLIMIT_MEMLOCK => Resource::Memlock,
-        libc::RLIMIT_AS => Resource::As,
-        libc::RLIMIT_LOCKS => Resource::Locks,
-        libc::RLIMIT_SIGPENDING => Resource::Sigpending,
-        libc::RLIMIT_MSGQUEUE => Resource::Msgqueue,
-        libc::RLIMIT_NICE => Resource::Nice,
-        libc::RLIMIT_RTPRIO => Resource::Rtprio,
-        libc::RLIMIT_RTTIME => Resource::Rttime,
-        _ => return None,
-    })
 }
 
 /// Writes the pid file, which is never seen half written nor through a link.

@@ -7,6 +7,7 @@ use rustix::process::WaitIdStatus;
 
 use super::child::Child;
 use super::{Spawned, agent, files};
+use crate::apply::limits;
 use crate::cgroup::Cgroup;
 use crate::channel::Message;
 use crate::hooks;
@@ -60,7 +61,8 @@ pub(super) fn create(
     }
 }
 
-/// Serves a process that joins a container until it has become the program.
+/// Serves a process that joins a container until it has become the program; `limits` are those
+/// that it does not set itself.
 pub(super) fn exec(
     child: &Child,
     station: &Station,
@@ -73,8 +75,7 @@ pub(super) fn exec(
             Some(Message::Ready) => {
                 ready = true;
                 if !limits.is_empty() {
-                    files::set_limits(child.pid, limits)
-                        .context("error setting rlimits for ready process")?;
+                    limits::set(child.pid, limits)?;
                     child.tell(&Message::Proceed)?;
                 }
             }
