@@ -94,6 +94,12 @@ pub(crate) fn host_interface(address: Ipv4Addr) -> String {
     format!("veth{:08x}", u32::from(address))
 }
 
+/// The group of a bridge and of its containers' links, by which they are removed at once. Made
+/// from an address that no other bridge can have, and far from the numbers that people choose.
+pub(crate) fn link_group(gateway: Ipv4Addr) -> u32 {
+    u32::from(gateway)
+}
+
 /// Name of the next interface of a container that has these.
 pub(crate) fn next_interface(present: &[String]) -> String {
     let mut names = (0..).map(|number| format!("eth{number}"));

@@ -140,7 +140,8 @@ impl Host<'_> {
             Some(mtu) => mtu,
             None => self.default_mtu()?,
         };
-        let create = link::create_bridge(&bridge.name, plan::mac(bridge.gateway, End::Bridge), mtu);
+        let mac = plan::mac(bridge.gateway, End::Bridge);
+        let create = link::create_bridge(&bridge.name, mac, mtu, plan::link_group(bridge.gateway));
         self.route
             .transact(vec![create])
             .with_context(|| format!("create bridge {}", bridge.name))?;

@@ -154,8 +154,7 @@ impl Host<'_> {
         let Attachment { interface, host_interface, address: own, .. } = attachment;
         let host = VethEnd { name: host_interface, mac: plan::mac(*own, End::Host) };
         let inside = VethEnd { name: interface, mac: plan::mac(*own, End::Container) };
-        let create =
-            link::create_veth(&host, bridge.index, &inside, request.netns.as_fd(), bridge.mtu);
+        let create = link::create_veth(&host, bridge, &inside, request.netns.as_fd());
         self.route
             .transact(vec![create])
             .with_context(|| format!("create link {interface} in the container"))?;
@@ -186,18 +185,30 @@ impl Host<'_> {
     /// Takes an attachment away, whatever of it exists, and a bridge that was made for it alone.
     fn take_away(&mut self, attachment: &Attachment) -> Result<()> {
         let Attachment { id, network, address, host_interface, .. } = attachment;
+        // From here on it is no attachment to rely on, whenever this is killed.
+        self.store.save_attachment(&Attachment { ready: false, ..attachment.clone() })?;
         let mut bindings = self.store.bindings(id)?;
         bindings.retain(|binding| binding.target.ip() == address);
+        let others = self.store.has_other_leases(network, *address)?;
+        let bridge = self.store.bridge(network)?.filter(|record| record.automatic && !others);
         let mut failures = Failures::default();
         failures.note(self.withdraw(id, &bindings));
+        if let Some(record) = &bridge {
+            failures.note(self.delete_with_bridge(&record.bridge));
+        }
         failures.note(link::delete(&mut self.route, host_interface));
         failures.into_result()?;
         self.store.release_lease(network, *address, id)?;
         self.store.forget_attachment(id, network)?;
-        match self.store.bridge(network)? {
-            Some(record) if record.automatic && self.store.leases(network)?.is_empty() => {
-                self.unmake_bridge(&record)
-            }
+        bridge.map_or(Ok(()), |record| self.unmake_bridge(&record))
+    }
+
+    /// Removes a bridge's link and its last container's together: each alone takes the kernel
+    /// tens of milliseconds.
+    fn delete_with_bridge(&mut self, bridge: &Bridge) -> Result<()> {
+        let group = plan::link_group(bridge.gateway);
+        match link::find(&mut self.route, &bridge.name)? {
+            Some(link) if link.group == group => link::delete_group(&mut self.route, group),
             _ => Ok(()),
         }
     }

@@ -21,6 +21,7 @@ pub(crate) struct Link {
     pub(crate) index: u32,
     pub(crate) name: String,
     pub(crate) mtu: u32,
+    pub(crate) group: u32,
     pub(crate) is_bridge: bool,
 }
 
@@ -51,12 +52,18 @@ pub(crate) fn list(connection: &mut Connection) -> Result<Vec<Link>> {
 
 fn read(answer: &RouteNetlinkMessage) -> Option<Link> {
     let RouteNetlinkMessage::NewLink(message) = answer else { return None };
-    let mut link =
-        Link { index: message.header.index, name: String::new(), mtu: 0, is_bridge: false };
+    let mut link = Link {
+        index: message.header.index,
+        name: String::new(),
+        mtu: 0,
+        group: 0,
+        is_bridge: false,
+    };
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name.clone_from(name),
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+            LinkAttribute::Group(group) => link.group = *group,
             LinkAttribute::LinkInfo(infos) => {
                 link.is_bridge = infos.contains(&LinkInfo::Kind(InfoKind::Bridge));
             }
@@ -68,12 +75,18 @@ fn read(answer: &RouteNetlinkMessage) -> Option<Link> {
 
 /// Makes a bridge, still down. A hardware address of our own keeps it from following the lowest
 /// of its ports', and udev from choosing another.
-pub(crate) fn create_bridge(name: &str, mac: Mac, mtu: u32) -> Request<RouteNetlinkMessage> {
+pub(crate) fn create_bridge(
+    name: &str,
+    mac: Mac,
+    mtu: u32,
+    group: u32,
+) -> Request<RouteNetlinkMessage> {
     let mut message = LinkMessage::default();
     message.attributes = vec![
         LinkAttribute::IfName(name.to_owned()),
         LinkAttribute::Address(mac.to_vec()),
         LinkAttribute::Mtu(mtu),
+        LinkAttribute::Group(group),
         LinkAttribute::LinkInfo(vec![
             LinkInfo::Kind(InfoKind::Bridge),
             LinkInfo::Data(InfoData::Bridge(vec![
@@ -89,24 +102,24 @@ pub(crate) fn create_bridge(name: &str, mac: Mac, mtu: u32) -> Request<RouteNetl
 /// so that it never has a name here. Both are down.
 pub(crate) fn create_veth(
     host: &VethEnd,
-    bridge: u32,
+    bridge: &Link,
     inside: &VethEnd,
     netns: BorrowedFd,
-    mtu: u32,
 ) -> Request<RouteNetlinkMessage> {
     let mut peer = LinkMessage::default();
     peer.attributes = vec![
         LinkAttribute::IfName(inside.name.to_owned()),
         LinkAttribute::Address(inside.mac.to_vec()),
-        LinkAttribute::Mtu(mtu),
+        LinkAttribute::Mtu(bridge.mtu),
         LinkAttribute::NetNsFd(netns.as_raw_fd()),
     ];
     let mut message = LinkMessage::default();
     message.attributes = vec![
         LinkAttribute::IfName(host.name.to_owned()),
         LinkAttribute::Address(host.mac.to_vec()),
-        LinkAttribute::Mtu(mtu),
-        LinkAttribute::Controller(bridge),
+        LinkAttribute::Mtu(bridge.mtu),
+        LinkAttribute::Controller(bridge.index),
+        LinkAttribute::Group(bridge.group),
         LinkAttribute::LinkInfo(vec![
             LinkInfo::Kind(InfoKind::Veth),
             LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
@@ -140,12 +153,22 @@ pub(crate) fn set_port_up(index: u32) -> Request<RouteNetlinkMessage> {
 
 /// Removes the link of this name, if there is one.
 pub(crate) fn delete(connection: &mut Connection, name: &str) -> Result<()> {
+    let name_attribute = LinkAttribute::IfName(name.to_owned());
+    delete_by(connection, name_attribute).with_context(|| format!("delete link {name}"))
+}
+
+/// Removes every link of a group. The kernel waits for its readers once, not once per link.
+pub(crate) fn delete_group(connection: &mut Connection, group: u32) -> Result<()> {
+    delete_by(connection, LinkAttribute::Group(group))
+        .with_context(|| format!("delete links of group {group}"))
+}
+
+fn delete_by(connection: &mut Connection, attribute: LinkAttribute) -> Result<()> {
     let mut message = LinkMessage::default();
-    message.attributes.push(LinkAttribute::IfName(name.to_owned()));
-    match connection
-        .transact(vec![Request { message: RouteNetlinkMessage::DelLink(message), flags: 0 }])
-    {
+    message.attributes.push(attribute);
+    let request = Request { message: RouteNetlinkMessage::DelLink(message), flags: 0 };
+    match connection.transact(vec![request]) {
         Err(error) if is_errno(&error, Errno::ENODEV) => Ok(()),
-        outcome => outcome.with_context(|| format!("delete link {name}")),
+        outcome => outcome,
     }
 }

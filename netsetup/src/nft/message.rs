@@ -277,3 +277,77 @@ pub(super) fn commit(connection: &mut Connection, changes: Vec<Change>) -> Resul
     connection.append(&mut buffer, control(ControlMessage::BatchEnd), REQUEST)?;
     connection.exchange(&buffer, first, last)
 }
+
+#[cfg(test)]
+mod tests {
+    use netlink_packet_core::{NetlinkDeserializable, NetlinkHeader, NetlinkSerializable};
+    use netlink_packet_netfilter::NetfilterMessageInner;
+
+    use super::*;
+
+    fn bytes(change: &Change) -> Vec<u8> {
+        let mut buffer = vec![0; change.message.buffer_len()];
+        change.message.serialize(&mut buffer);
+        buffer
+    }
+
+    #[test]
+    fn an_element_is_key_data_and_comment() {
+        let element = Element {
+            key: vec![6, 0, 0, 0, 0x1f, 0x90, 0, 0],
+            data: Some(vec![10, 1, 0, 2, 0, 80, 0, 0]),
+            comment: Some("c".to_owned()),
+            ..Element::default()
+        };
+        let changes = add_elements("ports", &[element]);
+        let expected: &[&[u8]] = &[
+            &[1, 0, 0, 0], // family inet, version, resource
+            &[13, 0, 1, 0],
+            b"netsetup\0\0\0\0", // table
+            &[10, 0, 2, 0],
+            b"ports\0\0\0",    // set
+            &[48, 0, 3, 0x80], // elements
+            &[44, 0, 1, 0x80], // element
+            &[16, 0, 1, 0x80, 12, 0, 1, 0],
+            &[6, 0, 0, 0, 0x1f, 0x90, 0, 0], // key
+            &[16, 0, 2, 0x80, 12, 0, 1, 0],
+            &[10, 1, 0, 2, 0, 80, 0, 0], // data
+            &[8, 0, 6, 0],
+            &[0, 2, b'c', 0], // comment
+        ];
+        assert_eq!(changes.iter().map(bytes).collect::<Vec<_>>(), [expected.concat()]);
+    }
+
+    #[test]
+    fn many_elements_are_spread_over_messages() {
+        let elements = vec![Element { key: vec![0; 8], ..Element::default() }; 1000];
+        assert_eq!(add_elements("ports", &elements).len(), 3);
+        assert_eq!(remove_elements("ports", &elements).len(), 6);
+        for change in add_elements("ports", &elements) {
+            assert!(bytes(&change).len() < usize::from(u16::MAX));
+        }
+    }
+
+    #[test]
+    fn the_whole_table_can_be_decoded() {
+        for change in super::super::table::whole() {
+            let mut header = NetlinkHeader::default();
+            header.message_type = change.message.message_type();
+            let decoded = NetfilterMessage::deserialize(&header, &bytes(&change)).unwrap();
+            // Set descriptions come back without the nesting bit that they are sent with.
+            if !matches!(
+                &decoded.inner,
+                NetfilterMessageInner::NfTables(NfTablesMessage::NewSet(_))
+            ) {
+                assert_eq!(decoded, change.message);
+            }
+        }
+    }
+
+    #[test]
+    fn types_of_concatenations_are_numbered_as_nft_numbers_them() {
+        assert_eq!(type_number(&[Kind::Protocol, Kind::Port]), (12 << 6) | 13);
+        assert_eq!(length(&[Kind::Address, Kind::Protocol, Kind::Port]), 12);
+        assert_eq!(length(&[Kind::Interface]), 16);
+    }
+}

@@ -126,6 +126,13 @@ impl Store {
         }
     }
 
+    /// Whether any address but this one is in use on a bridge.
+    pub(crate) fn has_other_leases(&self, bridge: &str, address: Ipv4Addr) -> Result<bool> {
+        let ours = address.to_string();
+        let leases = entries(&self.bridge_directory(bridge).join("leases"))?;
+        Ok(leases.into_iter().any(|lease| lease != ours))
+    }
+
     /// Addresses in use on a bridge and who has them.
     pub(crate) fn leases(&self, bridge: &str) -> Result<Vec<(String, String)>> {
         let mut leases = Vec::new();
