@@ -118,6 +118,11 @@ impl Command {
     pub(crate) fn failure_code(&self) -> u8 {
         if matches!(self, Command::Exec(_)) { 255 } else { 1 }
     }
+
+    /// A copy of our process will share namespaces with a container.
+    pub(crate) fn enters_container(&self) -> bool {
+        matches!(self, Command::Create(_) | Command::Exec(_) | Command::Run(_))
+    }
 }
 
 /// What `create` and `run` have in common.

@@ -30,6 +30,7 @@ mod log;
 mod plan;
 mod procfs;
 mod rooted;
+mod seal;
 mod signals;
 mod spawn;
 mod spec;
@@ -63,6 +64,9 @@ fn run(program: Program, words: std::env::ArgsOs, failure: &mut u8) -> Result<u8
         Request::Run(command) => command,
     };
     *failure = command.failure_code();
+    if command.enters_container() {
+        seal::ensure()?;
+    }
     let host = Host::probe(program, globals.rootless()?, globals.systemd_cgroup)?;
     let store = StateStore::new(host.root(globals.root.as_deref())?);
     commands::run(command, &host, &store)

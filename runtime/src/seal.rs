@@ -1,0 +1,83 @@
+//! Protects our binary from the container: a process that it has some hold on must not lead it, by
+//! /proc/PID/exe, to a file that it could write to (CVE-2019-5736).
+//!
+//! We execute ourselves once more from a copy of our mount that is read-only and mounted nowhere,
+//! or, where the right to make that is missing, from a sealed copy in memory.
+
+use std::convert::Infallible;
+use std::ffi::{CString, OsString};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+
+use anyhow::{Context, Result};
+use nix::fcntl::AtFlags;
+use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, SealFlags, StatVfsMountFlags};
+use rustix::mount::{MountAttrFlags, OpenTreeFlags};
+
+use crate::sys::{self, Depth};
+
+const OWN_EXE: &str = "/proc/self/exe";
+
+/// Returns if we run from a protected binary, else becomes one that does.
+pub(crate) fn ensure() -> Result<()> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let exe = rustix::fs::open(OWN_EXE, flags, Mode::empty()).context("open our binary")?;
+    if is_protected(exe.as_fd())? {
+        return Ok(());
+    }
+    let protected = match read_only_clone() {
+        Ok(clone) => clone,
+        Err(_) => sealed_copy(&exe)?,
+    };
+    let Err(error) = execute(&protected);
+    Err(error)
+}
+
+/// Decided by the file itself, not by a mark that a caller could have set.
+fn is_protected(exe: BorrowedFd) -> Result<bool> {
+    let mount = rustix::fs::fstatvfs(exe).context("fstatvfs of our binary")?.f_flag;
+    if mount.contains(StatVfsMountFlags::RDONLY) {
+        return Ok(true);
+    }
+    // Only files in memory have seals.
+    Ok(rustix::fs::fcntl_get_seals(exe).is_ok_and(|seals| seals.contains(SealFlags::WRITE)))
+}
+
+fn read_only_clone() -> std::io::Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let clone = rustix::mount::open_tree(CWD, OWN_EXE, flags)?;
+    let read_only = MountAttrFlags::MOUNT_ATTR_RDONLY;
+    sys::mount_setattr(clone.as_fd(), Depth::This, read_only, MountAttrFlags::empty())?;
+    Ok(clone)
+}
+
+fn sealed_copy(exe: &OwnedFd) -> Result<OwnedFd> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let copy = rustix::fs::memfd_create("runtime", flags).context("memfd_create")?;
+    let mut left = usize::try_from(rustix::fs::fstat(exe).context("stat our binary")?.st_size)
+        .context("size of our binary")?;
+    while left > 0 {
+        let sent = rustix::fs::sendfile(&copy, exe, None, left).context("copy our binary")?;
+        if sent == 0 {
+            anyhow::bail!("our binary ended while it was copied");
+        }
+        left -= sent;
+    }
+    let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
+    rustix::fs::fcntl_add_seals(&copy, seals).context("seal the copy of our binary")?;
+    Ok(copy)
+}
+
+fn execute(binary: &OwnedFd) -> Result<Infallible> {
+    let c_string = |word: OsString| CString::new(word.into_vec()).context("a word with a NUL in it");
+    let arguments = std::env::args_os().map(c_string).collect::<Result<Vec<_>>>()?;
+    let environment = std::env::vars_os()
+        .map(|(mut name, value)| {
+            name.push("=");
+            name.push(value);
+            c_string(name)
+        })
+        .collect::<Result<Vec<_>>>()?;
+    nix::unistd::execveat(binary, c"", &arguments, &environment, AtFlags::AT_EMPTY_PATH)
+        .context("execute our protected binary")
+}
