@@ -109,6 +109,9 @@ fn create_steps(mut start: Create, channel: &mut Option<Channel>) -> Result<Infa
     if plan.namespaces.has(Kind::User) {
         identity::set_ids(0, 0)?;
     }
+    if plan.namespaces.late_ipc() {
+        sys::unshare(Kind::Ipc.flag()).context("unshare the IPC namespace")?;
+    }
     // The namespace may be another container's, whose processes must not look into us
     // (CVE-2016-9962). Changing ids has had its effect on this flag already.
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)

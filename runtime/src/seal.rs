@@ -69,7 +69,8 @@ fn sealed_copy(exe: &OwnedFd) -> Result<OwnedFd> {
 }
 
 fn execute(binary: &OwnedFd) -> Result<Infallible> {
-    let c_string = |word: OsString| CString::new(word.into_vec()).context("a word with a NUL in it");
+    let c_string =
+        |word: OsString| CString::new(word.into_vec()).context("a word with a NUL in it");
     let arguments = std::env::args_os().map(c_string).collect::<Result<Vec<_>>>()?;
     let environment = std::env::vars_os()
         .map(|(mut name, value)| {

@@ -33,7 +33,7 @@ mod sources;
 mod undo;
 
 use child::Child;
-use serve::{Outcome, Station};
+use serve::{ExecveFailed, Outcome, Station};
 use undo::Made;
 
 /// Where the container's process gets fds 0, 1 and 2 from when it has no terminal.
@@ -285,6 +285,7 @@ pub(crate) fn exec(request: &ExecRequest) -> Result<Spawned> {
             spawned.warnings.splice(0..0, warnings);
             Ok(spawned)
         }
+        Err(error) if error.is::<ExecveFailed>() => Err(made.unmake(&cgroup, error)),
         Err(error) => Err(made.unmake(&cgroup, error).context("unable to start container process")),
     }
 }

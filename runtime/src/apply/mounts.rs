@@ -31,13 +31,7 @@ pub(crate) struct Mounter<'a> {
     /// The root of the devpts on /dev/pts, if we have mounted one.
     pub(crate) devpts: Option<OwnedFd>,
     /// To be made read-only once they are filled.
-    filling: Vec<Filling>,
-}
-
-struct Filling {
-    /// Of a file system of our own, to make that read-only too.
-    context: Option<OwnedFd>,
-    mount: OwnedFd,
+    filling: Vec<OwnedFd>,
 }
 
 impl<'a> Mounter<'a> {
@@ -61,15 +55,10 @@ impl<'a> Mounter<'a> {
 
     /// Makes read-only what had to be filled first.
     pub(crate) fn finish(&mut self) -> Result<()> {
-        for filled in self.filling.drain(..) {
-            if let Some(context) = &filled.context {
-                rustix::mount::fsconfig_set_flag(context, "ro")
-                    .and_then(|()| rustix::mount::fsconfig_reconfigure(context))
-                    .context("remount a tmpfs read-only")?;
-            }
+        for mount in self.filling.drain(..) {
             let read_only = MountAttrFlags::MOUNT_ATTR_RDONLY;
             let none = MountAttrFlags::empty();
-            sys::mount_setattr(filled.mount.as_fd(), Depth::This, read_only, none)
+            sys::mount_setattr(mount.as_fd(), Depth::This, read_only, none)
                 .context("remount a tmpfs read-only")?;
         }
         Ok(())
@@ -106,7 +95,7 @@ impl<'a> Mounter<'a> {
         attach(mount.as_fd(), target.as_fd()).with_context(|| describe(plan))?;
         settle(plan, mount.as_fd())?;
         if fills {
-            self.filling.push(Filling { context: Some(context), mount });
+            self.filling.push(mount);
         } else if plan.kind == Kind::Proc && plan.target == Path::new("proc") {
             self.procfs = Some(mount);
         } else if plan.filesystem == "devpts" && plan.target == Path::new("dev/pts") {
@@ -206,7 +195,7 @@ impl<'a> Mounter<'a> {
         attach(tree.as_fd(), target.as_fd()).with_context(|| describe(plan))?;
         settle(plan, tree.as_fd())?;
         if fills {
-            self.filling.push(Filling { context: None, mount: tree });
+            self.filling.push(tree);
         }
         Ok(())
     }

@@ -125,11 +125,22 @@ impl Namespaces {
         self.join.iter().any(|(joined, _)| *joined == kind)
     }
 
-    /// What clone3 makes. The cgroup namespace has to wait until the process is in its cgroup, and
-    /// clocks can only be set before anybody is in the time namespace.
+    /// What clone3 makes. The cgroup namespace has to wait until the process is in its cgroup,
+    /// clocks can only be set before anybody is in the time namespace, and see
+    /// [`Namespaces::late_ipc`].
     pub(crate) fn clone_flags(&self) -> u64 {
-        let late = |kind: &&Kind| !matches!(kind, Kind::Cgroup | Kind::Time);
+        let late = |kind: &&Kind| match kind {
+            Kind::Cgroup | Kind::Time => false,
+            Kind::Ipc => !self.late_ipc(),
+            _ => true,
+        };
         self.new.iter().filter(late).fold(0, |flags, kind| flags | kind.flag())
+    }
+
+    /// The message queues of an IPC namespace belong to whoever made it: in a user namespace that
+    /// has to be its root.
+    pub(crate) fn late_ipc(&self) -> bool {
+        self.is_new(Kind::Ipc) && self.has(Kind::User)
     }
 
     /// All that the container does not share with its host.

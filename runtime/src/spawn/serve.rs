@@ -79,6 +79,7 @@ pub(super) fn exec(
                     child.tell(&Message::Proceed)?;
                 }
             }
+            Some(Message::Failed(text)) if ready => return Err(ExecveFailed(text).into()),
             Some(Message::Failed(text)) => bail!(text),
             Some(other) => hand_over(other, child, station, outcome)?,
             // Closed by execve.
@@ -116,10 +117,18 @@ fn hand_over(
     }
 }
 
+/// Everything was in place but the program itself: the kernel's word alone is what is wanted.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct ExecveFailed(String);
+
 fn run_hooks(pid: i32, record: &Record, plan: &Plan) -> Result<()> {
     let state = state::hook_document(record, Status::Creating, pid)?;
-    hooks::run("prestart", &plan.hooks.prestart, &state, &plan.bundle)?;
-    hooks::run("createRuntime", &plan.hooks.create_runtime, &state, &plan.bundle)
+    hooks::run("prestart", &plan.hooks.prestart, &state, &plan.bundle)
+        .and_then(|()| {
+            hooks::run("createRuntime", &plan.hooks.create_runtime, &state, &plan.bundle)
+        })
+        .context("error during container init")
 }
 
 /// Hands the listener of the filter to the agent that decides for the kernel.
