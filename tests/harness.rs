@@ -9,6 +9,8 @@ pub(crate) mod command;
 pub(crate) mod docker;
 pub(crate) mod host;
 pub(crate) mod image;
+pub(crate) mod netns;
+pub(crate) mod registry;
 pub(crate) mod requires;
 pub(crate) mod scene;
 pub(crate) mod tarball;

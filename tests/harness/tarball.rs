@@ -8,6 +8,7 @@ use tar::{EntryType, Header};
 pub(crate) struct Tarball(Vec<u8>);
 
 /// One entry before it is written; made by [`Entry::new`] and the methods that change it.
+#[derive(Clone)]
 pub(crate) struct Entry {
     name: String,
     kind: EntryType,

@@ -1,0 +1,59 @@
+//! images, tag, inspect, rmi: names and what they stand for.
+
+use super::{Image, load, scene};
+
+#[test]
+fn a_loaded_image_is_listed_with_its_id() {
+    scene(|scene| {
+        let image = Image::probe(&["report"]);
+        load(scene, &image, "e2e.test/names:one");
+        let short = &image.id()[7..19];
+        let listed = scene.imgtool().arg("images").run().success();
+        assert!(listed.stdout.starts_with("REPOSITORY"), "{}", listed.stdout);
+        let listed = listed.stdout_has("e2e.test/names").stdout_has("one");
+        listed.stdout_has(short);
+        let quiet = scene.imgtool().args(["images", "--quiet"]).run().success();
+        assert_eq!(quiet.word(), short);
+        let json = scene.imgtool().args(["images", "--format", "json"]).run().success();
+        assert!(json.stdout.contains(short), "{}", json.stdout);
+    });
+}
+
+#[test]
+fn a_tag_is_another_name_for_the_same_image() {
+    scene(|scene| {
+        let image = Image::probe(&["report"]);
+        load(scene, &image, "e2e.test/names:one");
+        let names = ["e2e.test/names:one", "e2e.test/other:two"];
+        scene.imgtool().arg("tag").args(names).run().success();
+        for name in [names[0], names[1], &image.id(), &image.id()[7..19]] {
+            let seen = scene.imgtool().args(["inspect", name]).run().success().json();
+            assert_eq!(seen[0]["Id"], image.id().as_str(), "{name}");
+        }
+        let first = scene.imgtool().args(["rmi", names[0]]).run().success();
+        assert_eq!(first.word(), format!("Untagged: {}", names[0]));
+        let last = scene.imgtool().args(["rmi", names[1]]).run().success();
+        last.stdout_has("Untagged:").stdout_has(&format!("Deleted: {}", image.id()));
+        let gone = scene.imgtool().args(["inspect", names[1]]).run();
+        gone.refused(&[names[1], "imgtool pull"]);
+        let listed = scene.imgtool().args(["images", "--quiet"]).run().success();
+        assert_eq!(listed.stdout, "");
+    });
+}
+
+#[test]
+fn inspect_says_what_dockers_inspect_says() {
+    scene(|scene| {
+        let image = Image::probe(&["report"])
+            .with("Env", vec!["PATH=/bin", "KEY=value"])
+            .with("WorkingDir", "/tmp")
+            .with("Labels", serde_json::json!({ "org.example": "label" }));
+        load(scene, &image, "e2e.test/inspect:latest");
+        let seen = scene.imgtool().args(["inspect", "e2e.test/inspect"]).run().success().json();
+        assert_eq!(seen[0]["RepoTags"][0], "e2e.test/inspect:latest");
+        assert_eq!(seen[0]["Config"]["Env"][1], "KEY=value");
+        assert_eq!(seen[0]["Config"]["Labels"]["org.example"], "label");
+        assert_eq!(seen[0]["RootFS"]["Layers"].as_array().unwrap().len(), 1);
+        assert_eq!(seen[0]["Os"], "linux");
+    });
+}
