@@ -10,40 +10,50 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-/// Prints every file below `root` on its own file system tree, sorted, but for the `skipped` paths and
-/// all below them. `~PATH` leaves out only that path's time.
-pub(crate) fn print(root: &Path, skipped: &[&str]) -> io::Result<()> {
-    let mut links = BTreeMap::new();
-    walk(root, skipped, &mut links)
-}
+/// A file's line, and its inode where it has several names.
+type Line = (String, Option<(u64, u64)>);
 
-fn walk(
-    path: &Path,
-    skipped: &[&str],
-    links: &mut BTreeMap<(u64, u64), PathBuf>,
-) -> io::Result<()> {
-    let text = path.to_string_lossy();
-    if skipped.contains(&&*text) {
-        return Ok(());
+/// Prints every file below `root`, sorted, but for the `skipped` paths and all below them. `~PATH`
+/// leaves out only that path's time. Names of one file are told by the first of them, and only among
+/// those that can be seen: the count of links is the file system's own affair.
+pub(crate) fn print(root: &Path, skipped: &[&str]) -> io::Result<()> {
+    let mut lines = Vec::new();
+    walk(root, skipped, &mut lines)?;
+    let mut names: BTreeMap<(u64, u64), (String, usize)> = BTreeMap::new();
+    for (line, inode) in &lines {
+        if let Some(inode) = inode {
+            let first = line.split(' ').next().unwrap_or_default().to_owned();
+            names.entry(*inode).or_insert((first, 0)).1 += 1;
+        }
     }
-    let untimed = skipped.contains(&&*format!("~{text}"));
-    println!("{}", line(path, untimed, links)?);
-    if fs::symlink_metadata(path)?.is_dir() {
-        let mut children: Vec<PathBuf> =
-            fs::read_dir(path)?.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>()?;
-        children.sort();
-        for child in children {
-            walk(&child, skipped, links)?;
+    for (line, inode) in &lines {
+        match inode.and_then(|inode| names.get(&inode)) {
+            Some((first, 2..)) => println!("{line} linked to {first}"),
+            _ => println!("{line}"),
         }
     }
     Ok(())
 }
 
-fn line(
-    path: &Path,
-    untimed: bool,
-    links: &mut BTreeMap<(u64, u64), PathBuf>,
-) -> io::Result<String> {
+fn walk(path: &Path, skipped: &[&str], lines: &mut Vec<Line>) -> io::Result<()> {
+    let text = path.to_string_lossy();
+    if skipped.contains(&&*text) {
+        return Ok(());
+    }
+    let untimed = skipped.contains(&&*format!("~{text}"));
+    lines.push(line(path, untimed)?);
+    if fs::symlink_metadata(path)?.is_dir() {
+        let mut children: Vec<PathBuf> =
+            fs::read_dir(path)?.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>()?;
+        children.sort();
+        for child in children {
+            walk(&child, skipped, lines)?;
+        }
+    }
+    Ok(())
+}
+
+fn line(path: &Path, untimed: bool) -> io::Result<Line> {
     let meta = fs::symlink_metadata(path)?;
     let kind = meta.file_type();
     let mut words = vec![
@@ -60,14 +70,10 @@ fn line(
         words.push(format!("dev {:x}", meta.rdev()));
     } else if kind.is_file() {
         words.push(format!("{} {}", meta.len(), content(path)?));
-        if meta.nlink() > 1 {
-            // The first path of the same inode stands for the group.
-            let first = links.entry((meta.dev(), meta.ino())).or_insert_with(|| path.to_owned());
-            words.push(format!("links {} {}", meta.nlink(), first.display()));
-        }
     }
     words.extend(xattrs(path)?);
-    Ok(words.join(" "))
+    let inode = (meta.is_file() && meta.nlink() > 1).then_some((meta.dev(), meta.ino()));
+    Ok((words.join(" "), inode))
 }
 
 fn content(path: &Path) -> io::Result<String> {
