@@ -7,4 +7,6 @@ mod conformance;
 mod harness;
 mod imgtool;
 mod invariants;
+mod netsetup;
 mod runtime;
+mod together;

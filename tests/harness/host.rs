@@ -27,7 +27,9 @@ impl HostState {
             state.insert(kind, outcome.stdout.lines().map(without_lifetime).collect());
         }
         let mounts = fs::read_to_string("/proc/self/mounts").expect("read own mounts");
-        state.insert("mounts", mounts.lines().map(str::to_owned).collect());
+        // `ip netns` mounts its own directory once per boot, the first time it is used.
+        let mounts = mounts.lines().filter(|line| !line.contains(" /run/netns "));
+        state.insert("mounts", mounts.map(str::to_owned).collect());
         let mut dirs = BTreeSet::new();
         list_cgroups(Path::new("/sys/fs/cgroup"), &mut dirs);
         state.insert("cgroups", dirs);
@@ -85,6 +87,9 @@ fn list(dir: &Path, files: &mut BTreeSet<String>) {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             list(&path, files);
         }
-        files.insert(path.display().to_string());
+        // A lock that nobody holds says nothing; it stays so that there is one for all.
+        if path.file_name().is_some_and(|name| name != "lock") {
+            files.insert(path.display().to_string());
+        }
     }
 }

@@ -84,6 +84,11 @@ impl Scene {
                 }
             }
         }
+        for entry in fs::read_dir("/run/netsetup/containers").into_iter().flatten().flatten() {
+            let id = entry.file_name().to_string_lossy().trim_end_matches(".json").to_owned();
+            self.netsetup().args(["detach", &id]).run();
+        }
+        self.netsetup().args(["bridge", "delete", "e2e0"]).run();
         let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
         let dir = self.dir.path().display().to_string();
         for line in mounts.lines().rev() {

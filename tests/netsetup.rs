@@ -1,0 +1,25 @@
+//! `netsetup`: bridges, addresses, forwarding and published ports, seen from the container, from the
+//! host and from another host.
+
+use crate::harness::netns::Netns;
+use crate::harness::{Cmd, Outcome, Scene, scene};
+
+mod bad_input;
+mod bridge;
+mod publish;
+
+/// `netsetup <words>`, which must succeed.
+#[track_caller]
+fn netsetup<const N: usize>(scene: &Scene, words: [&str; N]) -> Outcome {
+    scene.netsetup().args(words).run().success()
+}
+
+/// The one address of an attached container.
+#[track_caller]
+fn address_of(scene: &Scene, target: &str) -> String {
+    let seen = netsetup(scene, ["inspect", target]).json();
+    let text = seen.to_string();
+    let start = text.find("\"address\":\"").unwrap_or_else(|| panic!("an address in {text}")) + 11;
+    let end = text[start..].find(['"', '/']).expect("the address ends");
+    text[start..start + end].to_owned()
+}
