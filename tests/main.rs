@@ -8,5 +8,6 @@ mod harness;
 mod imgtool;
 mod invariants;
 mod netsetup;
+mod readme;
 mod runtime;
 mod together;

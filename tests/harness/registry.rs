@@ -17,9 +17,13 @@ pub(crate) struct Registry {
 
 impl Registry {
     pub(crate) fn start(scene: &Scene) -> Self {
-        requires::program("docker-registry", "docker-registry");
         // Free when asked; nothing else on this machine takes ports of loopback at random.
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        Self::start_at(scene, port)
+    }
+
+    pub(crate) fn start_at(scene: &Scene, port: u16) -> Self {
+        requires::program("docker-registry", "docker-registry");
         let host = format!("127.0.0.1:{port}");
         let config = scene.path("registry.yml");
         let storage = scene.path("registry");

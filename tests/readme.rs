@@ -1,0 +1,73 @@
+//! The README's table, row by row: what it promises is what runs.
+
+use std::fs;
+use std::path::Path;
+
+use crate::harness::command::binary;
+use crate::harness::image::{Compression, Image};
+use crate::harness::registry::Registry;
+use crate::harness::tarball::{Entry, Tarball};
+use crate::harness::{Cmd, Scene, scene};
+
+/// The commands of the right-hand column, top to bottom.
+fn commands() -> Vec<String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
+    let text = fs::read_to_string(path).unwrap();
+    let table = text.split("| docker | here |").nth(1).expect("the README has the table");
+    let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
+    let cells = rows.filter_map(|row| row.split('|').nth(2));
+    cells.flat_map(|cell| cell.split('`').skip(1).step_by(2)).map(str::to_owned).collect()
+}
+
+/// busybox with its web server, as the quickstart makes it.
+fn hello() -> Image {
+    let busybox = fs::read("/bin/busybox").expect("busybox-static is installed");
+    let mut layer = Tarball::of([
+        Entry::dir("bin"),
+        Entry::file("bin/busybox", busybox).mode(0o755),
+        Entry::dir("etc"),
+        Entry::file("etc/passwd", "root:x:0:0::/:/bin/sh\n"),
+        Entry::dir("www"),
+        Entry::file("www/index.html", "Hello from a container.\n"),
+    ]);
+    for applet in ["echo", "httpd", "sh"] {
+        layer.add(Entry::symlink(&format!("bin/{applet}"), "busybox"));
+    }
+    Image {
+        layers: vec![layer.bytes()],
+        config: serde_json::json!({
+            "Env": ["PATH=/bin"], "Cmd": ["httpd", "-f", "-p", "80", "-h", "/www"],
+        }),
+    }
+}
+
+fn run(scene: &Scene, command: &str) {
+    println!("$ {command}");
+    let bin = binary("runtime").parent().unwrap().display().to_string();
+    let path = format!("{bin}:{}", std::env::var("PATH").unwrap());
+    let cmd = Cmd::new("sh").args(["-c", command]).dir(&scene.path("here"));
+    let cmd = cmd.env("PATH", path).env("IMGTOOL_ROOT", scene.store());
+    let interactive = command.contains(" -t ");
+    let outcome = if interactive { cmd.stdin("exit\n").on_terminal().run() } else { cmd.run() };
+    outcome.success();
+}
+
+#[test]
+fn every_row_of_the_readme_runs() {
+    scene(|scene| {
+        let here = scene.path("here");
+        fs::create_dir(&here).unwrap();
+        let forward = fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap();
+        hello().docker_archive(&here.join("hello.tar"), "hello:latest");
+        let registry = Registry::start_at(scene, 5000);
+        let layout = hello().layout(&scene.path("layout"), "latest", Compression::Gzip);
+        registry.push(&layout, "latest", "hello:latest");
+
+        let commands = commands();
+        assert!(commands.len() > 30, "the table has {} commands", commands.len());
+        for command in &commands {
+            run(scene, command);
+        }
+        fs::write("/proc/sys/net/ipv4/ip_forward", forward).unwrap();
+    });
+}
