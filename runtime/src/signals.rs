@@ -45,9 +45,9 @@ const SIGNALS: &[(&str, i32, &str)] = &[
 const RT_MIN: i32 = 34;
 const RT_MAX: i32 = 64;
 
-/// A number, or a name in any case, with or without `SIG`; `RTMIN+n` and `RTMAX-n` too.
+/// A number (0 only asks whether there is a process), or a name in any case, with or without `SIG`; `RTMIN+n` and `RTMAX-n` too.
 pub(crate) fn parse(text: &str) -> Result<i32> {
-    let number = text.parse::<i32>().ok().filter(|number| (1..=RT_MAX).contains(number));
+    let number = text.parse::<i32>().ok().filter(|number| (0..=RT_MAX).contains(number));
     match number.or_else(|| by_name(text)) {
         Some(number) => Ok(number),
         None => bail!("unknown signal {text:?}"),
@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn what_is_no_signal_is_quoted_in_the_error() {
-        for text in ["FOO", "0", "65", "-9", "", "RTMIN+31", "RTMAX+1", "SIGSIGKILL"] {
+        for text in ["FOO", "65", "-9", "", "RTMIN+31", "RTMAX+1", "SIGSIGKILL"] {
             assert_eq!(parse(text).unwrap_err().to_string(), format!("unknown signal {text:?}"));
         }
     }

@@ -181,11 +181,12 @@ impl<'a> Work<'a> {
             idmap::write(child.pid, &plan.namespaces, host)?;
             child.tell(&Message::Mapped)?;
         }
+        // Before anything enters: a v1 cpuset takes no process until it has CPUs and memory nodes.
+        cgroup.apply(self.limits).context("unable to apply cgroup configuration")?;
         if cgroup.mode() != Mode::V2 {
             cgroup.enter(child.pid).context("unable to apply cgroup configuration")?;
             child.tell(&Message::Placed)?;
         }
-        cgroup.apply(self.limits).context("unable to apply cgroup configuration")?;
         files::set_oom_score(child.pid, plan.process.oom_score_adj, host)?;
 
         let mut outcome = Outcome::default();

@@ -30,9 +30,7 @@ impl HostState {
         // `ip netns` mounts its own directory once per boot, the first time it is used.
         let mounts = mounts.lines().filter(|line| !line.contains(" /run/netns "));
         state.insert("mounts", mounts.map(str::to_owned).collect());
-        let mut dirs = BTreeSet::new();
-        list_cgroups(Path::new("/sys/fs/cgroup"), &mut dirs);
-        state.insert("cgroups", dirs);
+        state.insert("cgroups", cgroups());
         state.insert("sysctls", sysctls());
         let mut files = BTreeSet::new();
         for dir in STATE {
@@ -58,14 +56,30 @@ fn without_lifetime(line: &str) -> String {
     line.split(" valid_lft").next().unwrap_or(line).trim_end().to_owned()
 }
 
-/// All cgroup directories but those that engines running beside the tests keep for themselves.
-fn list_cgroups(dir: &Path, dirs: &mut BTreeSet<String>) {
+/// All cgroup directories but those that engines running beside the tests keep for themselves, and
+/// those beside our own: what runs these tests may make more of them.
+fn cgroups() -> BTreeSet<String> {
+    let own = fs::read_to_string("/proc/self/cgroup").expect("read own cgroups");
+    let own: Vec<&str> = own.lines().filter_map(|line| line.splitn(3, ':').nth(2)).collect();
+    let mut dirs = BTreeSet::new();
+    for hierarchy in fs::read_dir("/sys/fs/cgroup").expect("cgroups are mounted") {
+        let hierarchy = hierarchy.expect("read an entry").path();
+        list_cgroups(&hierarchy, &hierarchy, &own, &mut dirs);
+    }
+    dirs
+}
+
+fn list_cgroups(hierarchy: &Path, dir: &Path, own: &[&str], dirs: &mut BTreeSet<String>) {
+    let below = format!("/{}/", dir.strip_prefix(hierarchy).unwrap_or(dir).display());
+    let above_us = dir != hierarchy && own.iter().any(|path| path.starts_with(&below));
     // A directory that goes away while it is read was not ours to keep.
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         let path = entry.path();
+        let name = format!("/{}", path.strip_prefix(hierarchy).unwrap_or(&path).display());
+        let beside_us = above_us && !own.iter().any(|own| Path::new(own).starts_with(&name));
         let engine = ["docker", "libpod_parent", "machine.slice"].iter().any(|n| path.ends_with(n));
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) && !engine {
-            list_cgroups(&path, dirs);
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) && !engine && !beside_us {
+            list_cgroups(hierarchy, &path, own, dirs);
             dirs.insert(path.display().to_string());
         }
     }
