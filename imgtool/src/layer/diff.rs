@@ -8,7 +8,8 @@ use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use anyhow::{Context, Result, ensure};
-use rustix::fs::{self, FileType, Mode, OFlags, Stat};
+use rustix::fs::{self, FileType, Gid, Mode, OFlags, Stat, Uid};
+use rustix::process::{getegid, geteuid};
 
 use super::compress::BUFFER;
 use super::extract::join;
@@ -45,6 +46,7 @@ pub(crate) fn diff<W: Write>(
         above: Vec::new(),
         links: HashMap::new(),
         count: 0,
+        root_is: (geteuid(), getegid()),
     };
     let place = Place::itself(root);
     let stat = place.stat().context("read root")?;
@@ -61,6 +63,8 @@ struct Differ<'a, W> {
     /// The name under which a file with several was written.
     links: HashMap<(u64, u64), Vec<u8>>,
     count: u64,
+    /// Who root in the container is: us. Without privileges its map has this one pair.
+    root_is: (Uid, Gid),
 }
 
 type Names = BTreeSet<Vec<u8>>;
@@ -293,16 +297,26 @@ impl<W: Write> Differ<'_, W> {
 
     fn write(&mut self, entry: &Entry) -> Result<()> {
         self.write_above()?;
-        self.count += 1;
-        self.output.entry(entry)
+        self.write_one(entry)
     }
 
     fn write_above(&mut self) -> Result<()> {
         for entry in std::mem::take(&mut self.above) {
-            self.count += 1;
-            self.output.entry(&entry)?;
+            self.write_one(&entry)?;
         }
         Ok(())
+    }
+
+    fn write_one(&mut self, entry: &Entry) -> Result<()> {
+        self.count += 1;
+        let (uid, gid) = self.root_is;
+        if uid.is_root() {
+            return self.output.entry(entry);
+        }
+        let mut entry = entry.clone();
+        entry.uid = if entry.uid == uid.as_raw() { 0 } else { entry.uid };
+        entry.gid = if entry.gid == gid.as_raw() { 0 } else { entry.gid };
+        self.output.entry(&entry)
     }
 }
 
