@@ -8,12 +8,10 @@ mod commit;
 mod copy;
 mod digest;
 mod error;
-#[allow(dead_code, reason = "bundle and commit call it")]
 mod layer;
 mod manifest;
 mod progress;
 mod reference;
-#[allow(dead_code, reason = "layer and bundle call it")]
 mod rooted;
 mod store;
 #[allow(unsafe_code)]
