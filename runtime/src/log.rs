@@ -28,7 +28,6 @@ pub(crate) enum Format {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Level {
     Debug,
-    Info,
     Warning,
     Error,
 }
@@ -37,7 +36,6 @@ impl Level {
     fn name(self) -> &'static str {
         match self {
             Level::Debug => "debug",
-            Level::Info => "info",
             Level::Warning => "warning",
             Level::Error => "error",
         }
@@ -78,12 +76,6 @@ pub(crate) fn debug(message: impl Display) {
     if LOG.get().is_some_and(|log| log.debug) {
         write(Level::Debug, &message.to_string(), Location::caller());
     }
-}
-
-/// Worth knowing, nothing wrong.
-#[track_caller]
-pub(crate) fn info(message: impl Display) {
-    write(Level::Info, &message.to_string(), Location::caller());
 }
 
 /// Something was not done that the user may expect.
