@@ -12,8 +12,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{Gid, Uid};
 use rustix::process::{WaitOptions, WaitStatus};
 
-use crate::spawn::{Spawned, Stdio};
-use crate::spec::{IdMapping, Spec};
+use crate::spawn::{Spawned, Stdio, idmap};
+use crate::spec::Spec;
 
 mod relay;
 mod signals;
@@ -41,9 +41,7 @@ pub(crate) fn stdio(terminal: bool, spec: &Spec) -> Result<(Ours, Stdio)> {
     let (from_stdout, stdout) = pipe()?;
     let (from_stderr, stderr) = pipe()?;
     let theirs = [stdin, stdout, stderr];
-    let linux = spec.linux.as_ref();
-    let uid = linux.map_or(0, |linux| host_root(&linux.uid_mappings));
-    let gid = linux.map_or(0, |linux| host_root(&linux.gid_mappings));
+    let (uid, gid) = idmap::container_root(spec);
     for end in &theirs {
         let owner = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
         match nix::unistd::fchown(end, owner.0, owner.1) {
@@ -57,10 +55,6 @@ pub(crate) fn stdio(terminal: bool, spec: &Spec) -> Result<(Ours, Stdio)> {
 
 fn pipe() -> Result<(OwnedFd, OwnedFd)> {
     nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).context("pipe2")
-}
-
-fn host_root(mappings: &[IdMapping]) -> u32 {
-    mappings.iter().find(|map| map.container_id() == 0).map_or(0, IdMapping::host_id)
 }
 
 /// The state of the terminal and of the signals, from before the process exists until it is gone.

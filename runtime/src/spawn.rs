@@ -15,6 +15,7 @@ use crate::error::Sentinel;
 use crate::host::Host;
 use crate::init;
 use crate::init::joining::Join;
+use crate::plan::mounts::Kind as MountKind;
 use crate::plan::namespaces::{Kind, Namespaces};
 use crate::plan::process::ProcessPlan;
 use crate::plan::seccomp::Filter;
@@ -27,7 +28,7 @@ use crate::validate;
 mod agent;
 mod child;
 mod files;
-mod idmap;
+pub(crate) mod idmap;
 mod serve;
 mod sources;
 mod undo;
@@ -171,6 +172,11 @@ impl<'a> Work<'a> {
         let pidfd_socket = options.pidfd_socket.as_deref().map(files::connect).transpose()?;
         made.cgroup = true;
         cgroup.create(self.limits).context("unable to apply cgroup configuration")?;
+        if manages_own_cgroup(plan)
+            && let Some(uid) = idmap::process_user(&request.bundle.spec)
+        {
+            cgroup.delegate(uid).context("unable to apply cgroup configuration")?;
+        }
         let child = made.child.insert(self.clone(&record, cgroup, &claim, setter)?);
         if needs_relay(&plan.namespaces) {
             child.follow_relay()?;
@@ -279,7 +285,10 @@ pub(crate) fn exec(request: &ExecRequest) -> Result<Spawned> {
     let process = plan::process::plan(request.process, &mut warnings)?;
     let linux = request.spec.linux.as_ref();
     let filter = compile_filter(linux, &mut warnings)?;
-    let mut cgroup = files::exec_cgroup(request.record, request.sub_cgroups)?;
+    let mut cgroup = {
+        let init = request.record.init_process_pid;
+        request.record.cgroup().for_exec(request.sub_cgroups, init)?
+    };
     let mut made = Made::default();
     match exec_made(request, &process, filter.as_ref(), &mut cgroup, &mut made) {
         Ok(mut spawned) => {
@@ -399,6 +408,12 @@ fn needs_relay(namespaces: &Namespaces) -> bool {
     let joins_others = namespaces.join.iter().any(|(kind, _)| *kind != Kind::Pid);
     let joins_user = namespaces.joins(Kind::User) && namespaces.clone_flags() != 0;
     joins_user || (namespaces.is_new(Kind::User) && joins_others)
+}
+
+/// The container sees its cgroup as the root of all, and may write there.
+fn manages_own_cgroup(plan: &Plan) -> bool {
+    plan.namespaces.is_new(Kind::Cgroup)
+        && plan.mounts.iter().any(|mount| mount.kind == MountKind::Cgroup && !mount.read_only())
 }
 
 fn cgroup_view(cgroup: &Cgroup, namespaces: &Namespaces) -> CgroupView {

@@ -112,7 +112,7 @@ fn environment(entries: &[String]) -> Result<Vec<&str>> {
             bail!("invalid environment variable: name cannot be empty in {entry:?}");
         }
         let same = |other: &&str| other.split_once('=').is_some_and(|(other, _)| other == name);
-        match kept.iter().position(|other| same(other)) {
+        match kept.iter().position(same) {
             Some(earlier) => kept[earlier] = entry,
             None => kept.push(entry),
         }

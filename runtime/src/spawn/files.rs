@@ -14,9 +14,9 @@ use rustix::net::{
 };
 
 use super::Console;
-use crate::cgroup::{Cgroup, Privilege};
+use crate::cgroup::Cgroup;
 use crate::host::Host;
-use crate::state::{EXEC_FIFO, Record};
+use crate::state::EXEC_FIFO;
 
 /// Descriptors that are to pass through must be there, and be the caller's.
 pub(super) fn check_preserved(count: u32) -> Result<()> {
@@ -127,35 +127,6 @@ pub(super) fn publish(path: Option<&Path>, pid: i32) -> Result<()> {
     file.write_all(pid.to_string().as_bytes())
         .with_context(|| format!("write {}", temporary.display()))?;
     std::fs::rename(&temporary, path).with_context(|| format!("write {}", path.display()))
-}
-
-/// The cgroup of the container, or those beneath it that `exec --cgroup` names, each as
-/// `[controller[,controller...]:]path`.
-pub(super) fn exec_cgroup(record: &Record, sub_cgroups: &[String]) -> Result<Cgroup> {
-    let mut paths = record.cgroup_paths.clone();
-    for word in sub_cgroups {
-        let (controllers, sub) = match word.split_once(':') {
-            Some((controllers, sub)) => (Some(controllers), sub),
-            None => (None, word.as_str()),
-        };
-        let sub = sub.trim_start_matches('/');
-        if Path::new(sub).components().any(|part| part == std::path::Component::ParentDir) {
-            bail!("bad sub cgroup path: {word}");
-        }
-        for controller in controllers.iter().flat_map(|list| list.split(',')) {
-            if !paths.contains_key(controller) {
-                bail!("unknown controller {controller} in --cgroup {word}");
-            }
-        }
-        for (controller, path) in &mut paths {
-            let meant = controllers.is_none_or(|list| list.split(',').any(|one| one == controller));
-            if meant && !sub.is_empty() {
-                *path = Path::new(path).join(sub).to_string_lossy().into_owned();
-            }
-        }
-    }
-    let privilege = if record.rootless { Privilege::Rootless } else { Privilege::Root };
-    Ok(Cgroup::from_record(&paths, privilege))
 }
 
 /// True if the kernel's count for the cgroup says that memory ran out; a count that can't be read

@@ -58,12 +58,42 @@ fn run(program: &str, pid: i32, map: &str) -> Result<()> {
 }
 
 /// The host's ids of the container's root.
-pub(super) fn container_root(spec: &Spec) -> (u32, u32) {
+pub(crate) fn container_root(spec: &Spec) -> (u32, u32) {
     let Some(linux) = &spec.linux else { return (0, 0) };
-    (root_of(&linux.uid_mappings), root_of(&linux.gid_mappings))
+    let root = |mappings| on_host(mappings, 0).unwrap_or(0);
+    (root(&linux.uid_mappings), root(&linux.gid_mappings))
 }
 
-fn root_of(mappings: &[IdMapping]) -> u32 {
-    let root = mappings.iter().find(|mapping| mapping.container_id() == 0 && mapping.size() > 0);
-    root.map_or(0, IdMapping::host_id)
+/// The user of the container's process as the host sees it; `None` if nobody.
+pub(super) fn process_user(spec: &Spec) -> Option<u32> {
+    let uid = spec.process.as_ref().map_or(0, |process| process.user.uid);
+    on_host(spec.linux.as_ref().map_or(&[], |linux| linux.uid_mappings.as_slice()), uid)
+}
+
+fn on_host(mappings: &[IdMapping], id: u32) -> Option<u32> {
+    if mappings.is_empty() {
+        return Some(id);
+    }
+    mappings.iter().find_map(|mapping| {
+        let offset = id.checked_sub(mapping.container_id())?;
+        (offset < mapping.size()).then(|| mapping.host_id().checked_add(offset))?
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_found_in_its_range_or_not_at_all() {
+        let map = serde_json::from_str(
+            r#"[{"containerID":0,"hostID":1000,"size":1},
+            {"containerID":5,"hostID":2000,"size":10}]"#,
+        );
+        let map: Vec<IdMapping> = map.unwrap();
+        assert_eq!(on_host(&map, 0), Some(1000));
+        assert_eq!(on_host(&map, 14), Some(2009));
+        assert_eq!(on_host(&map, 15), None);
+        assert_eq!(on_host(&[], 7), Some(7));
+    }
 }
