@@ -1,10 +1,13 @@
 //! The three binaries in one pipeline: an image in, a reachable container out, and nothing left.
 
+use std::fs;
+
 use crate::harness::image::Image;
 use crate::harness::netns::Netns;
-use crate::harness::{Cmd, Scene, scene};
+use crate::harness::{Cmd, Scene, scene, wait_for_exit};
 
 const NAME: &str = "e2e.test/together:latest";
+const FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
 
 fn load(scene: &Scene, words: &[&str]) {
     let archive = Image::probe(words).docker_archive(&scene.path("image.tar"), NAME);
@@ -96,4 +99,59 @@ fn the_same_bundle_is_reachable_under_runc() {
         Cmd::line("runc delete --force").arg(&id).run().success();
         scene.imgtool().arg("rm").arg(&dir).run().success();
     });
+}
+
+/// A reboot takes processes, mounts, cgroups, links, rules and /run; what is on disk stays.
+#[test]
+fn a_container_killed_by_a_reboot_can_be_run_again_committed_and_removed() {
+    scene(|scene| {
+        load(scene, &["pause"]);
+        let forward = fs::read_to_string(FORWARD).unwrap();
+        let dir = scene.path("b");
+        let id = scene.id("before");
+        scene.imgtool().args(["bundle", "-p", "18080:80", NAME]).arg(&dir).run().success();
+        let run = |id: &str| {
+            scene.runtime().args(["run", "--detach", "--bundle"]).arg(&dir).arg(id).run().success()
+        };
+        run(&id);
+        let append = ["exec", &id, "/probe", "append", "/kept", "from before"];
+        scene.runtime().args(append).run().success();
+
+        let state = scene.runtime().args(["state", &id]).run().success().json();
+        let pid = i32::try_from(state["pid"].as_i64().unwrap()).unwrap();
+        let cgroups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+        Cmd::line(&format!("kill -KILL {pid}")).run().success();
+        wait_for_exit(pid);
+        reboot(&cgroups);
+        fs::write(FORWARD, forward).unwrap();
+        Cmd::new("umount").arg(dir.join("rootfs")).run().success();
+
+        scene.imgtool().arg("mount").arg(&dir).run().success();
+        run(&id);
+        let seen = scene.runtime().args(["exec", &id, "/probe", "cat", "/kept"]).run().success();
+        assert_eq!(seen.stdout, "from before\n");
+        let new = "e2e.test/together:kept";
+        scene.imgtool().args(["commit", &id, new]).run().success();
+        scene.runtime().args(["delete", "--force", &id]).run().success();
+        scene.imgtool().arg("rm").arg(&dir).run().success();
+        scene.imgtool().args(["rmi", NAME, new]).run().success();
+        let left = Cmd::new("find").arg(scene.store()).args(["-type", "f", "-path", "*/sha256/*"]);
+        assert_eq!(left.run().success().stdout, "", "blobs or layers are left");
+    });
+}
+
+/// Takes what a reboot takes of the container whose `/proc/PID/cgroup` was `cgroups`: its leaf in
+/// every hierarchy, the state directories' content, and netsetup's link and table.
+fn reboot(cgroups: &str) {
+    for line in cgroups.lines() {
+        let [_, names, path] = line.splitn(3, ':').collect::<Vec<_>>().try_into().unwrap();
+        let hierarchy =
+            if names.is_empty() { "unified" } else { names.trim_start_matches("name=") };
+        let _ = fs::remove_dir(format!("/sys/fs/cgroup/{hierarchy}{path}"));
+    }
+    for dir in ["/run/runtime", "/run/netsetup"] {
+        Cmd::new("find").args([dir, "-mindepth", "1", "-delete"]).run().success();
+    }
+    Cmd::line("ip link del netsetup0").run().success();
+    Cmd::line("nft delete table inet netsetup").run().success();
 }
