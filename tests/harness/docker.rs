@@ -34,6 +34,10 @@ impl Engine {
     }
 
     /// It serves all test processes until the machine ends or `tests/run` ends it by its pid file.
+    #[allow(
+        clippy::zombie_processes,
+        reason = "the engine outlives this process for the next test"
+    )]
     fn start(driver: &str) -> Self {
         requires::program("dockerd", "docker.io");
         let dir = Self::root().join(driver);
