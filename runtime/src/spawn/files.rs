@@ -21,12 +21,25 @@ use crate::state::EXEC_FIFO;
 /// Descriptors that are to pass through must be there, and be the caller's.
 pub(super) fn check_preserved(count: u32) -> Result<()> {
     for number in 3..3_u32.saturating_add(count) {
-        let path = format!("/proc/self/fd/{number}");
-        if std::fs::symlink_metadata(&path).is_err() {
-            bail!("unable to preserve fd {number}: it is not open");
+        if !is_inherited(number)? {
+            bail!("unable to preserve fd {number}: it was not passed to us");
         }
     }
     Ok(())
+}
+
+/// All that we open ourselves is close-on-exec.
+fn is_inherited(number: u32) -> Result<bool> {
+    let path = format!("/proc/self/fdinfo/{number}");
+    let info = match std::fs::read_to_string(&path) {
+        Ok(info) => info,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error).with_context(|| format!("read {path}")),
+    };
+    let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
+    let flags = flags.and_then(|flags| u32::from_str_radix(flags.trim(), 8).ok());
+    let flags = flags.with_context(|| format!("find the flags in {path}"))?;
+    Ok(flags & libc::O_CLOEXEC.cast_unsigned() == 0)
 }
 
 /// The pipe on which the container's first process waits, as a handle.
