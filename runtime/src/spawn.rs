@@ -378,7 +378,7 @@ fn privilege(host: &Host) -> Privilege {
 fn compile_filter(linux: Option<&Linux>, warnings: &mut Vec<String>) -> Result<Option<Filter>> {
     let Some(written) = linux.and_then(|linux| linux.seccomp.as_ref()) else { return Ok(None) };
     let filter = plan::seccomp::compile(written)?;
-    for filter in &filter {
+    if let Some(filter) = &filter {
         warnings.extend(filter.warnings.iter().cloned());
         if !filter.unknown.is_empty() {
             log::debug(format_args!("unknown system calls skipped: {}", filter.unknown.join(" ")));
