@@ -14,7 +14,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use oci_spec::runtime::Hook;
 
-use crate::signals;
+use crate::{signals, sys};
 
 /// What is kept of a hook's output for the error message; the rest is read and dropped.
 const OUTPUT_LIMIT: usize = 64 * 1024;
@@ -81,6 +81,8 @@ fn command(hook: &Hook, directory: &Path) -> Command {
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
+    // Those that our caller left open for us or for the container are not for hooks.
+    sys::keep_descriptors_from(&mut command);
     command
 }
 

@@ -15,7 +15,6 @@ use crate::error::Sentinel;
 use crate::host::Host;
 use crate::init;
 use crate::init::joining::Join;
-use crate::log;
 use crate::plan::mounts::Kind as MountKind;
 use crate::plan::namespaces::{Kind, Namespaces};
 use crate::plan::process::ProcessPlan;
@@ -378,12 +377,7 @@ fn privilege(host: &Host) -> Privilege {
 fn compile_filter(linux: Option<&Linux>, warnings: &mut Vec<String>) -> Result<Option<Filter>> {
     let Some(written) = linux.and_then(|linux| linux.seccomp.as_ref()) else { return Ok(None) };
     let filter = plan::seccomp::compile(written)?;
-    if let Some(filter) = &filter {
-        warnings.extend(filter.warnings.iter().cloned());
-        if !filter.unknown.is_empty() {
-            log::debug(format_args!("unknown system calls skipped: {}", filter.unknown.join(" ")));
-        }
-    }
+    warnings.extend(filter.iter().flat_map(|filter| filter.warnings.iter().cloned()));
     Ok(filter)
 }
 

@@ -146,6 +146,13 @@ pub(crate) fn close_on_exec_from(first: u32) -> io::Result<()> {
     check(result)
 }
 
+/// Lets the program of `command` have none of our descriptors but the standard ones.
+pub(crate) fn keep_descriptors_from(command: &mut std::process::Command) {
+    use std::os::unix::process::CommandExt;
+    // SAFETY: what runs between fork and exec is one system call that touches no memory.
+    unsafe { command.pre_exec(|| close_on_exec_from(3)) };
+}
+
 /// Replaces the session keyring by a new one of this name and lets our user find it.
 pub(crate) fn join_session_keyring(name: &std::ffi::CStr) -> io::Result<()> {
     const JOIN_SESSION_KEYRING: libc::c_long = 1;
