@@ -11,6 +11,8 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 use std::process::ExitCode;
 
+#[path = "probe/hunt.rs"]
+mod hunt;
 #[path = "probe/tree.rs"]
 mod tree;
 
@@ -32,6 +34,8 @@ fn main() -> ExitCode {
 fn run(words: &[&str]) -> io::Result<u8> {
     match words {
         [] | ["report"] => print_json(&report()?),
+        ["report-to", path] => fs::write(path, report()?.to_string())?,
+        ["hunt", stop, path] => fs::write(path, hunt::until(stop)?.to_string())?,
         ["exit", code] => return code.parse().map_err(io::Error::other),
         ["echo", rest @ ..] => println!("{}", rest.join(" ")),
         ["cat", path] => io::copy(&mut fs::File::open(path)?, &mut io::stdout()).map(drop)?,

@@ -1,0 +1,131 @@
+//! Something in the container's tree is swapped for a symlink while the runtime works on it.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use serde_json::json;
+
+use super::{Bundle, Canary, Subject, under_both};
+
+/// How many starts ours must stand; `RACE_TRIES` for more.
+fn tries() -> usize {
+    let tries = std::env::var("RACE_TRIES").ok().and_then(|tries| tries.parse().ok());
+    tries.unwrap_or(80)
+}
+
+/// Within so many starts runc has been hit with all but certainty: about one in twenty hits.
+const TRIES_OF_THE_CONTROL: usize = 400;
+
+/// How a start went.
+enum Met {
+    /// The host was reached.
+    Hit,
+    /// The swap was seen, and did no harm.
+    Swap,
+    Nothing,
+}
+
+/// Exchanges `one` and `other` without a pause while `body` runs.
+fn swapping<T>(one: &Path, other: &Path, body: impl FnOnce() -> T) -> T {
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE).unwrap();
+            }
+        });
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
+        stop.store(true, Ordering::Relaxed);
+        result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+/// Ours is never hit although at least a tenth of its starts met the swap; the control is, once.
+fn judge(it: &Subject, start: impl Fn(usize) -> Met) {
+    if it.is_control() {
+        let hit = (0..TRIES_OF_THE_CONTROL).find(|&index| matches!(start(index), Met::Hit));
+        assert!(hit.is_some(), "runc was not hit: the race proves nothing");
+        println!("runc was hit at start {}", hit.unwrap_or_default() + 1);
+        return;
+    }
+    let tries = tries();
+    let (mut met, mut hits) = (0, 0);
+    for index in 0..tries {
+        match start(index) {
+            Met::Hit => hits += 1,
+            Met::Swap => met += 1,
+            Met::Nothing => {}
+        }
+    }
+    println!("{hits} hits in {tries} starts, {met} of which met the swap");
+    assert_eq!(hits, 0, "of {tries} starts");
+    assert!(met * 10 >= tries, "only {met} of {tries} starts met the swap");
+}
+
+#[test]
+fn the_null_device_is_swapped_for_a_link_before_it_masks() {
+    under_both(|it| {
+        let volume = it.scene.path("volume");
+        fs::create_dir_all(&volume).unwrap();
+        let (null, link) = (volume.join("null"), volume.join("link"));
+        symlink("/proc/sys/kernel/hostname", &link).unwrap();
+        let mode = nix::sys::stat::Mode::from_bits_truncate(0o666);
+        let device = nix::sys::stat::makedev(1, 3);
+        nix::sys::stat::mknod(&null, nix::sys::stat::SFlag::S_IFCHR, mode, device).unwrap();
+        let bundle = Bundle::new(it.scene, &["pause"])
+            .edit(
+                "/mounts",
+                json!([
+                    { "destination": "/proc", "type": "proc", "source": "proc" },
+                    { "destination": "/dev", "type": "bind", "source": volume, "options": ["rbind"] },
+                ]),
+            )
+            .edit("/linux/maskedPaths", json!(["/proc/timer_list"]));
+        let dir = bundle.write();
+        swapping(&null, &link, || {
+            judge(it, |index| match it.mounts_of(dir, &it.scene.id(&index.to_string())) {
+                Some(mounts) if mounts.contains(" /sys/kernel/hostname ") => Met::Hit,
+                Some(_) => Met::Nothing,
+                None => Met::Swap,
+            });
+        });
+    });
+}
+
+#[test]
+fn a_parent_of_a_mount_target_is_swapped_for_a_link() {
+    under_both(|it| {
+        let canary = Canary::new(it);
+        let mount = json!({ "destination": "/a/sub/deep", "type": "tmpfs", "source": "tmpfs" });
+        let bundle = Bundle::new(it.scene, &["pause"]).edit("/mounts", json!([mount]));
+        let bundle = bundle.edit("/linux/maskedPaths", json!([]));
+        let bundle = bundle.edit("/linux/readonlyPaths", json!([]));
+        let rootfs = it.scene.path("bundle/rootfs");
+        let (real, link) = (rootfs.join("a"), rootfs.join("b"));
+        fs::create_dir(&real).unwrap();
+        symlink(&canary.dir, &link).unwrap();
+        // Where the link leads for one who takes the rootfs for the root.
+        let inside = rootfs.join(canary.dir.strip_prefix("/").unwrap());
+        let dir = bundle.write();
+        swapping(&real, &link, || {
+            judge(it, |index| {
+                let mounts = it.mounts_of(dir, &it.scene.id(&index.to_string()));
+                let met = match mounts {
+                    _ if !canary.untouched() => Met::Hit,
+                    Some(_) if !inside.exists() => Met::Nothing,
+                    _ => Met::Swap,
+                };
+                for place in [&real, &link, &inside, &canary.dir] {
+                    // Whether these are there depends on how the race went.
+                    let _ = fs::remove_dir(place.join("sub/deep"));
+                    let _ = fs::remove_dir(place.join("sub"));
+                }
+                let _ = fs::remove_dir_all(&inside);
+                met
+            });
+        });
+    });
+}
