@@ -417,12 +417,13 @@ fn manages_own_cgroup(plan: &Plan) -> bool {
 }
 
 fn cgroup_view(cgroup: &Cgroup, namespaces: &Namespaces) -> CgroupView {
+    let namespaced = namespaces.has(Kind::Cgroup);
     let mut hierarchies: Vec<HierarchyView> = Vec::new();
     for (controller, path) in cgroup.record() {
         let own = PathBuf::from(path);
         if controller.is_empty() {
             if cgroup.mode() == Mode::V2 {
-                return CgroupView::V2 { own };
+                return CgroupView::V2 { own, namespaced };
             }
             continue;
         }
@@ -434,5 +435,5 @@ fn cgroup_view(cgroup: &Cgroup, namespaces: &Namespaces) -> CgroupView {
     if hierarchies.is_empty() {
         return CgroupView::Absent;
     }
-    CgroupView::V1 { hierarchies, namespaced: namespaces.has(Kind::Cgroup) }
+    CgroupView::V1 { hierarchies, namespaced }
 }

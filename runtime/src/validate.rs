@@ -170,8 +170,8 @@ fn user_namespace(subject: &Subject) -> Result<()> {
 }
 
 fn cgroup_namespace(subject: &Subject) -> Result<()> {
-    let present = Path::new("/proc/self/ns/cgroup").exists();
-    if subject.namespaces.has(Kind::Cgroup) && !present {
+    let wanted = subject.namespaces.has(Kind::Cgroup);
+    if wanted && !Path::new("/proc/self/ns/cgroup").exists() {
         bail!("cgroup namespaces aren't enabled in the kernel");
     }
     Ok(())

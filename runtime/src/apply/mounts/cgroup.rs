@@ -2,7 +2,7 @@
 //! controller that shares one, on v2 the one file system.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use rustix::fs::{Mode, OFlags};
@@ -13,6 +13,9 @@ use super::{Mounter, attach, clone_tree, describe, settle};
 use crate::plan::mounts::MountPlan;
 use crate::sys::{self, Depth};
 
+/// Where the host mounts the unified hierarchy, if that is all it has.
+const HOST_MOUNT: &str = "/sys/fs/cgroup";
+
 /// What a container's mount of type `cgroup` shows.
 #[derive(Debug)]
 pub(crate) enum CgroupView {
@@ -22,8 +25,12 @@ pub(crate) enum CgroupView {
         /// own directories are bound.
         namespaced: bool,
     },
-    /// The container's own directory, for where the file system can't be mounted.
-    V2 { own: PathBuf },
+    V2 {
+        /// The container's own directory, for where the file system can't be mounted.
+        own: PathBuf,
+        /// As for v1; else the host's mount is bound.
+        namespaced: bool,
+    },
     /// The host has none.
     Absent,
 }
@@ -53,7 +60,7 @@ impl Mounter<'_> {
     pub(super) fn cgroup(&mut self, plan: &MountPlan) -> Result<()> {
         match self.cgroups {
             CgroupView::V1 { hierarchies, namespaced } => self.v1(plan, hierarchies, *namespaced),
-            CgroupView::V2 { own } => self.v2(plan, own),
+            CgroupView::V2 { own, namespaced } => self.v2(plan, own, *namespaced),
             CgroupView::Absent => bail!("no cgroup file system is mounted on the host"),
         }
     }
@@ -82,11 +89,7 @@ impl Mounter<'_> {
                 fresh_v1(&hierarchy.controllers, plan.attributes.set.0)
                     .with_context(|| format!("mount the cgroup hierarchy {name}"))?
             } else {
-                let mount = clone_tree(&hierarchy.own, true)?;
-                let none = MountAttrFlags::empty();
-                sys::mount_setattr(mount.as_fd(), Depth::This, plan.attributes.set.0, none)
-                    .with_context(|| format!("bind the cgroup hierarchy {name}"))?;
-                mount
+                bound(&hierarchy.own, plan)?
             };
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let place = rustix::fs::openat(&tmpfs, &name, flags, Mode::empty())
@@ -103,22 +106,31 @@ impl Mounter<'_> {
         settle(plan, tmpfs.as_fd())
     }
 
-    fn v2(&self, plan: &MountPlan, own: &std::path::Path) -> Result<()> {
+    fn v2(&self, plan: &MountPlan, own: &Path, namespaced: bool) -> Result<()> {
         let target = self.root.directory(&plan.target)?;
-        let mount = match fresh_v2(plan) {
-            // The user namespace does not own the cgroup namespace: show the own cgroup by itself.
-            Err(Errno::PERM | Errno::BUSY) => {
-                let mount = clone_tree(own, true)?;
-                let none = MountAttrFlags::empty();
-                sys::mount_setattr(mount.as_fd(), Depth::This, plan.attributes.set.0, none)
-                    .with_context(|| describe(plan))?;
-                mount
+        let mount = if namespaced {
+            match fresh_v2(plan) {
+                // The user namespace does not own the cgroup namespace: show the own cgroup alone.
+                Err(Errno::PERM | Errno::BUSY) => bound(own, plan)?,
+                made => made.with_context(|| describe(plan))?,
             }
-            made => made.with_context(|| describe(plan))?,
+        } else {
+            // A new mount in the host's cgroup namespace would set the options of the host's too,
+            // nsdelegate among them, and wait for an RCU grace period over it.
+            bound(Path::new(HOST_MOUNT), plan)?
         };
         attach(mount.as_fd(), target.as_fd()).with_context(|| describe(plan))?;
         settle(plan, mount.as_fd())
     }
+}
+
+/// A copy of a mount of the host's, with the attributes asked for on top of its own.
+fn bound(source: &Path, plan: &MountPlan) -> Result<OwnedFd> {
+    let mount = clone_tree(source, true)?;
+    let none = MountAttrFlags::empty();
+    sys::mount_setattr(mount.as_fd(), Depth::This, plan.attributes.set.0, none)
+        .with_context(|| describe(plan))?;
+    Ok(mount)
 }
 
 fn tmpfs(attributes: MountAttrFlags) -> rustix::io::Result<OwnedFd> {
