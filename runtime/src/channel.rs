@@ -116,18 +116,19 @@ impl Channel {
         let mut buffer = [0; MAX_TEXT + 1];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-        let received = rustix::io::retry_on_intr(|| {
-            rustix::net::recvmsg(
+        let length = loop {
+            let received = rustix::net::recvmsg(
                 &self.0,
                 &mut [IoSliceMut::new(&mut buffer)],
                 &mut ancillary,
                 RecvFlags::CMSG_CLOEXEC,
-            )
-        });
-        let length = match received {
-            // The other end died with unread messages of ours.
-            Err(rustix::io::Errno::CONNRESET) => return Ok(None),
-            received => received.context("receive a message")?.bytes,
+            );
+            match received {
+                // The other end died with unread messages of ours. That is told once, and ahead of
+                // what it had sent before: its last word is still to come.
+                Err(rustix::io::Errno::CONNRESET | rustix::io::Errno::INTR) => {}
+                received => break received.context("receive a message")?.bytes,
+            }
         };
         let mut descriptor = None;
         for message in ancillary.drain() {
@@ -179,6 +180,16 @@ mod tests {
         assert!(matches!(b.receive().unwrap(), Some(Message::Failed(text)) if text == "why: é"));
         assert!(matches!(b.receive().unwrap(), Some(Message::Relayed(77))));
         assert!(matches!(b.receive().unwrap(), Some(Message::Console(_))));
+    }
+
+    #[test]
+    fn a_last_word_arrives_from_one_who_did_not_listen() {
+        let (a, b) = Channel::pair().unwrap();
+        b.send(&Message::Placed).unwrap();
+        a.send(&Message::Failed("why".to_owned())).unwrap();
+        drop(a);
+        assert!(matches!(b.receive().unwrap(), Some(Message::Failed(text)) if text == "why"));
+        assert!(b.receive().unwrap().is_none());
     }
 
     #[test]
