@@ -9,8 +9,11 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use strict::Strict;
+
 pub(crate) mod resources;
 pub(crate) mod seccomp;
+mod strict;
 
 pub(crate) use oci_spec::runtime::{Hook, LinuxIdMapping as IdMapping, Mount};
 
@@ -218,13 +221,13 @@ pub(crate) struct Linux {
     #[serde(default, deserialize_with = "or_default", skip_serializing_if = "String::is_empty")]
     pub mount_label: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub intel_rdt: Option<serde_json::Value>,
+    pub intel_rdt: Option<IntelRdt>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub personality: Option<Personality>,
     #[serde(default, deserialize_with = "or_default", skip_serializing_if = "BTreeMap::is_empty")]
     pub time_offsets: BTreeMap<String, TimeOffset>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub memory_policy: Option<serde_json::Value>,
+    pub memory_policy: Option<MemoryPolicy>,
 }
 
 /// A namespace to make, or to join when it has a path.
@@ -272,6 +275,40 @@ pub(crate) struct Personality {
     pub flags: Vec<String>,
 }
 
+/// Class of service for caches and memory bandwidth.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct IntelRdt {
+    #[serde(rename = "closID", deserialize_with = "or_default")]
+    pub clos_id: String,
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
+    pub schemata: Vec<String>,
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "String::is_empty")]
+    pub l3_cache_schema: String,
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "String::is_empty")]
+    pub mem_bw_schema: String,
+    #[serde(deserialize_with = "or_default")]
+    pub enable_monitoring: bool,
+    /// Known before 1.3, and without effect since.
+    #[serde(rename = "enableCMT", deserialize_with = "or_default")]
+    pub enable_cmt: bool,
+    /// Known before 1.3, and without effect since.
+    #[serde(rename = "enableMBM", deserialize_with = "or_default")]
+    pub enable_mbm: bool,
+}
+
+/// On which NUMA nodes memory is taken.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub(crate) struct MemoryPolicy {
+    #[serde(deserialize_with = "or_default")]
+    pub mode: String,
+    #[serde(deserialize_with = "or_default")]
+    pub nodes: String,
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
+    pub flags: Vec<String>,
+}
+
 /// How far a clock of the time namespace is from the host's.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
 pub(crate) struct TimeOffset {
@@ -292,11 +329,14 @@ pub(crate) fn parse_process(bytes: &[u8]) -> Result<Process> {
 }
 
 fn parse_document<T: for<'de> Deserialize<'de>>(bytes: &[u8]) -> Result<T> {
-    if let Ok(value) = serde_json::from_slice(bytes) {
+    let mut document = serde_json::Deserializer::from_slice(bytes);
+    if let Ok(value) = T::deserialize(Strict(&mut document))
+        && document.end().is_ok()
+    {
         return Ok(value);
     }
     let mut document = serde_json::Deserializer::from_slice(bytes);
-    let value = serde_path_to_error::deserialize(&mut document)?;
+    let value = serde_path_to_error::deserialize(Strict(&mut document))?;
     document.end().context("trailing characters")?;
     Ok(value)
 }
@@ -331,6 +371,13 @@ mod tests {
         let text = format!("{error:#}");
         assert!(text.contains("process.user.uid"), "{text}");
         assert!(text.contains("line 2 column"), "{text}");
+    }
+
+    #[test]
+    fn a_list_is_no_structure() {
+        for text in [r#"{"root":["path"]}"#, r#"{"linux":{"namespaces":[["pid"]]}}"#, "[]"] {
+            assert!(parse(text.as_bytes()).is_err(), "{text}");
+        }
     }
 
     #[test]
