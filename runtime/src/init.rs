@@ -128,13 +128,13 @@ fn create_steps(mut start: Create, channel: &mut Option<Channel>) -> Result<Infa
     let root = if own_mounts { rootfs::prepare(&plan.root)? } else { open_root(&plan.root.path)? };
     let mut mounter = Mounter::new(&root, &plan.root.mount_label, start.cgroups);
     let mut in_place = false;
-    for (mount, source) in plan.mounts.iter().zip(start.sources.drain(..)) {
+    for (index, (mount, source)) in plan.mounts.iter().zip(start.sources.drain(..)).enumerate() {
         // A cgroup mount shows where we are: be there first, and in the namespace rooted there.
         if !in_place && (mount.kind == MountKind::Cgroup || mount.filesystem == "cgroup2") {
             settle_in_cgroup(plan, parent, start.placed)?;
             in_place = true;
         }
-        mounter.mount(mount, source)?;
+        mounter.mount(index, mount, source)?;
     }
     if own_mounts && let Some(nodes) = &plan.nodes {
         let making = if plan.namespaces.has(Kind::User) { Making::Bind } else { Making::Mknod };
@@ -183,7 +183,7 @@ fn create_steps(mut start: Create, channel: &mut Option<Channel>) -> Result<Infa
     set_names(plan)?;
     // Through a procfs that the paths below are not yet mounted on.
     identity::set_labels(&plan.process, &procfs)?;
-    sysctl::set(&procfs, &plan.sysctls)?;
+    sysctl::set(&procfs, &plan.sysctls).context("linux.sysctl")?;
     rootfs::read_only_paths(&root, &plan.read_only)?;
     rootfs::mask_paths(&root, &plan.masked)?;
 

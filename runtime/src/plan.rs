@@ -126,7 +126,7 @@ fn propagation(
         "shared" => MountPropagationFlags::SHARED,
         "slave" => MountPropagationFlags::DOWNSTREAM,
         "unbindable" => MountPropagationFlags::UNBINDABLE,
-        _ => bail!("rootfsPropagation={word} is not supported"),
+        _ => bail!("linux.rootfsPropagation: rootfsPropagation={word} is not supported"),
     };
     // An unbindable tree could not be bound to make the new root of it.
     let unbindable = flag == MountPropagationFlags::UNBINDABLE;

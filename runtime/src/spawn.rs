@@ -143,7 +143,7 @@ impl Prepared {
         let path = linux.and_then(|linux| linux.cgroups_path.as_deref());
         let cgroup = Cgroup::locate(path, request.id, mode, privilege(request.host))?;
         let resources = linux.and_then(|linux| linux.resources.as_ref());
-        let limits = plan::cgroup::plan(resources, mode)?;
+        let limits = plan::cgroup::plan(resources, mode).context("linux.resources")?;
         Ok(Prepared { plan, filter, cgroup, limits })
     }
 }
@@ -188,7 +188,10 @@ impl<'a> Work<'a> {
             child.tell(&Message::Mapped)?;
         }
         // Before anything enters: a v1 cpuset takes no process until it has CPUs and memory nodes.
-        cgroup.apply(self.limits).context("unable to apply cgroup configuration")?;
+        cgroup
+            .apply(self.limits)
+            .context("linux.resources")
+            .context("unable to apply cgroup configuration")?;
         if cgroup.mode() != Mode::V2 {
             cgroup.enter(child.pid).context("unable to apply cgroup configuration")?;
             child.tell(&Message::Placed)?;
@@ -390,8 +393,9 @@ fn streams(stdio: &Stdio) -> Option<[BorrowedFd<'_>; 3]> {
 
 fn open_joins(namespaces: &Namespaces) -> Result<Vec<Join>> {
     let open = |(kind, path): &(Kind, PathBuf)| {
-        let namespace =
-            std::fs::File::open(path).with_context(|| format!("lstat {}", path.display()))?.into();
+        let namespace = std::fs::File::open(path)
+            .with_context(|| format!("linux.namespaces: lstat {}", path.display()))?
+            .into();
         Ok(Join { kind: *kind, namespace })
     };
     namespaces.join.iter().map(open).collect()

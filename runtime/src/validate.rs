@@ -9,7 +9,7 @@ use crate::bundle::Bundle;
 use crate::plan::namespaces::{Kind, Namespaces};
 use crate::plan::sysctl;
 use crate::rooted::clean;
-use crate::spec::{Linux, Mount, Process, Spec};
+use crate::spec::{Hook, Linux, Mount, Process, Spec};
 
 /// What a check looks at.
 struct Subject<'a> {
@@ -33,6 +33,8 @@ const CHECKS: &[Check] = &[
     cgroup_namespace,
     time_namespace,
     sysctls,
+    resources,
+    hooks,
     labels,
     not_yet,
 ];
@@ -63,17 +65,44 @@ fn process(subject: &Subject) -> Result<()> {
 /// What holds for the process of config.json and for that of `exec` alike.
 pub(crate) fn process_block(process: &Process) -> Result<()> {
     if process.cwd.is_empty() {
-        bail!("Cwd property must not be empty");
+        bail!("process.cwd: Cwd property must not be empty");
     }
     if !Path::new(&process.cwd).is_absolute() {
-        bail!("Cwd must be an absolute path");
+        bail!("process.cwd: Cwd must be an absolute path");
     }
     if process.args.is_empty() {
-        bail!("args must not be empty");
+        bail!("process.args: args must not be empty");
     }
     for (index, limit) in process.rlimits.iter().enumerate() {
         if process.rlimits[..index].iter().any(|earlier| earlier.kind == limit.kind) {
-            bail!("rlimit {} is given twice", limit.kind);
+            bail!("process.rlimits[{index}]: rlimit {} is given twice", limit.kind);
+        }
+        if limit.soft > limit.hard {
+            bail!("process.rlimits[{index}]: the soft limit is above the hard one");
+        }
+    }
+    if process.user.umask.is_some_and(|umask| umask > 0o777) {
+        bail!("process.user.umask: no umask has bits above 0777");
+    }
+    if let Some(score) = process.oom_score_adj
+        && !(-1000..=1000).contains(&score)
+    {
+        bail!("process.oomScoreAdj: {score} is not between -1000 and 1000");
+    }
+    if let Some(affinity) = &process.exec_cpu_affinity {
+        cpu_list(&affinity.initial).context("process.execCPUAffinity.initial")?;
+        cpu_list(&affinity.last).context("process.execCPUAffinity.final")?;
+    }
+    Ok(())
+}
+
+/// A list of numbers and ranges, such as `0-3,7`.
+fn cpu_list(list: &str) -> Result<()> {
+    for part in list.split(',').map(str::trim).filter(|_| !list.is_empty()) {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        match (first.parse::<u32>(), last.parse::<u32>()) {
+            (Ok(first), Ok(last)) if first <= last => {}
+            _ => bail!("{part:?} is no number and no range"),
         }
     }
     Ok(())
@@ -81,8 +110,12 @@ pub(crate) fn process_block(process: &Process) -> Result<()> {
 
 fn root(subject: &Subject) -> Result<()> {
     if subject.spec.root.as_ref().is_none_or(|root| root.path.is_empty()) {
-        bail!("root must be specified");
+        bail!("root.path: root must be specified");
     }
+    root_directory(subject).context("root.path")
+}
+
+fn root_directory(subject: &Subject) -> Result<()> {
     let path = &subject.bundle.rootfs;
     let metadata = std::fs::symlink_metadata(path)
         .with_context(|| format!("invalid rootfs: stat {}", path.display()))?;
@@ -95,24 +128,37 @@ fn root(subject: &Subject) -> Result<()> {
     Ok(())
 }
 
+/// `__NEW_UTS_LEN`: what the kernel has room for.
+const NAME_MAX: usize = 64;
+
 fn hostname(subject: &Subject) -> Result<()> {
-    if !subject.spec.hostname.is_empty() && !subject.namespaces.has(Kind::Uts) {
-        bail!("unable to set hostname without a private UTS namespace");
+    let name = &subject.spec.hostname;
+    if name.len() > NAME_MAX {
+        bail!("hostname: longer than {NAME_MAX} bytes");
+    }
+    if !name.is_empty() && !subject.namespaces.has(Kind::Uts) {
+        bail!("hostname: unable to set hostname without a private UTS namespace");
     }
     Ok(())
 }
 
 fn domainname(subject: &Subject) -> Result<()> {
-    if !subject.spec.domainname.is_empty() && !subject.namespaces.has(Kind::Uts) {
-        bail!("unable to set domainname without a private UTS namespace");
+    let name = &subject.spec.domainname;
+    if name.len() > NAME_MAX {
+        bail!("domainname: longer than {NAME_MAX} bytes");
+    }
+    if !name.is_empty() && !subject.namespaces.has(Kind::Uts) {
+        bail!("domainname: unable to set domainname without a private UTS namespace");
     }
     Ok(())
 }
 
 fn mount_destinations(subject: &Subject) -> Result<()> {
-    subject.spec.mounts.iter().try_for_each(mount_destination)?;
+    for (index, mount) in subject.spec.mounts.iter().enumerate() {
+        mount_destination(mount).with_context(|| format!("mounts[{index}].destination"))?;
+    }
     if !subject.spec.mounts.is_empty() && !subject.namespaces.has(Kind::Mount) {
-        bail!("unable to mount without a private mount namespace");
+        bail!("mounts: unable to mount without a private mount namespace");
     }
     Ok(())
 }
@@ -156,14 +202,17 @@ fn user_namespace(subject: &Subject) -> Result<()> {
     let linux = subject.linux;
     let mapped = !linux.uid_mappings.is_empty() || !linux.gid_mappings.is_empty();
     if mapped && !subject.namespaces.has(Kind::User) {
-        bail!("user namespace mappings specified, but user namespace isn't enabled in the config");
+        let field = if linux.uid_mappings.is_empty() { "gid" } else { "uid" };
+        bail!(
+            "linux.{field}Mappings: user namespace mappings specified, but user namespace isn't enabled in the config"
+        );
     }
     if subject.namespaces.is_new(Kind::User) {
         if linux.uid_mappings.is_empty() {
-            bail!("user namespaces enabled, but no uid mappings found");
+            bail!("linux.uidMappings: user namespaces enabled, but no uid mappings found");
         }
         if linux.gid_mappings.is_empty() {
-            bail!("user namespaces enabled, but no gid mappings found");
+            bail!("linux.gidMappings: user namespaces enabled, but no gid mappings found");
         }
     }
     Ok(())
@@ -172,7 +221,7 @@ fn user_namespace(subject: &Subject) -> Result<()> {
 fn cgroup_namespace(subject: &Subject) -> Result<()> {
     let wanted = subject.namespaces.has(Kind::Cgroup);
     if wanted && !Path::new("/proc/self/ns/cgroup").exists() {
-        bail!("cgroup namespaces aren't enabled in the kernel");
+        bail!("linux.namespaces: cgroup namespaces aren't enabled in the kernel");
     }
     Ok(())
 }
@@ -182,14 +231,18 @@ fn time_namespace(subject: &Subject) -> Result<()> {
         return Ok(());
     }
     if !subject.namespaces.has(Kind::Time) {
-        bail!("time namespace offsets specified, but time namespace isn't enabled in the config");
+        bail!(
+            "linux.timeOffsets: time namespace offsets specified, but time namespace isn't enabled in the config"
+        );
     }
     for (clock, offset) in &subject.linux.time_offsets {
         if clock != "boottime" && clock != "monotonic" {
-            bail!("unknown clock {clock:?} in time namespace offsets");
+            bail!("linux.timeOffsets: unknown clock {clock:?} in time namespace offsets");
         }
         if offset.nanosecs >= 1_000_000_000 {
-            bail!("invalid offset of clock {clock:?}: nanosecs is not below a second");
+            bail!(
+                "linux.timeOffsets.{clock}.nanosecs: invalid offset: nanosecs is not below a second"
+            );
         }
     }
     Ok(())
@@ -208,6 +261,10 @@ const IPC_SYSCTLS: [&str; 8] = [
 ];
 
 fn sysctls(subject: &Subject) -> Result<()> {
+    separate_sysctls(subject).context("linux.sysctl")
+}
+
+fn separate_sysctls(subject: &Subject) -> Result<()> {
     let namespaces = &subject.namespaces;
     for key in subject.linux.sysctl.keys() {
         let path = sysctl(key);
@@ -237,13 +294,68 @@ fn sysctls(subject: &Subject) -> Result<()> {
     Ok(())
 }
 
+/// What the kernel would refuse, or take without effect, half-way through.
+fn resources(subject: &Subject) -> Result<()> {
+    let Some(resources) = &subject.linux.resources else { return Ok(()) };
+    if let Some(cpu) = &resources.cpu {
+        cpu_list(&cpu.cpus).context("linux.resources.cpu.cpus")?;
+        cpu_list(&cpu.mems).context("linux.resources.cpu.mems")?;
+    }
+    if let Some(memory) = &resources.memory
+        && let (Some(limit), Some(swap)) = (memory.limit, memory.swap)
+        && swap > 0
+        && swap < limit
+    {
+        bail!("linux.resources.memory.swap: memory and swap together are less than memory alone");
+    }
+    let weight = resources.block_io.as_ref().and_then(|block_io| block_io.weight);
+    if weight.is_some_and(|weight| weight != 0 && !(10..=1000).contains(&weight)) {
+        bail!("linux.resources.blockIO.weight: not between 10 and 1000");
+    }
+    Ok(())
+}
+
+fn hooks(subject: &Subject) -> Result<()> {
+    let Some(hooks) = &subject.spec.hooks else { return Ok(()) };
+    let all = [
+        ("prestart", &hooks.prestart),
+        ("createRuntime", &hooks.create_runtime),
+        ("createContainer", &hooks.create_container),
+        ("startContainer", &hooks.start_container),
+        ("poststart", &hooks.poststart),
+        ("poststop", &hooks.poststop),
+    ];
+    for (name, list) in all {
+        for (index, hook) in list.iter().enumerate() {
+            self::hook(hook).with_context(|| format!("hooks.{name}[{index}]"))?;
+        }
+    }
+    Ok(())
+}
+
+fn hook(hook: &Hook) -> Result<()> {
+    if !hook.path().is_absolute() {
+        bail!("path {:?} is not absolute", hook.path());
+    }
+    if hook.timeout().is_some_and(|seconds| seconds <= 0) {
+        bail!("timeout is not above 0");
+    }
+    match hook.env().iter().flatten().find(|entry| entry.find('=').is_none_or(|at| at == 0)) {
+        Some(entry) => bail!("{entry:?} in env is no NAME=VALUE"),
+        None => Ok(()),
+    }
+}
+
 /// A label that would be ignored is a missing wall.
 fn labels(subject: &Subject) -> Result<()> {
     let process = subject.spec.process.as_ref();
-    let selinux = process.is_some_and(|process| !process.selinux_label.is_empty())
-        || !subject.linux.mount_label.is_empty();
-    if selinux && !Path::new("/sys/fs/selinux/enforce").exists() {
-        bail!("selinux label is specified in config, but selinux is disabled or not supported");
+    let of_process = process.is_some_and(|process| !process.selinux_label.is_empty());
+    let of_mounts = !subject.linux.mount_label.is_empty();
+    if (of_process || of_mounts) && !Path::new("/sys/fs/selinux/enforce").exists() {
+        let field = if of_process { "process.selinuxLabel" } else { "linux.mountLabel" };
+        bail!(
+            "{field}: selinux label is specified in config, but selinux is disabled or not supported"
+        );
     }
     Ok(())
 }

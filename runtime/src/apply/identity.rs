@@ -114,9 +114,14 @@ pub(crate) fn join_keyring(name: &CString) -> Result<()> {
 
 /// Has the next exec change the label of the security module.
 pub(crate) fn set_labels(plan: &ProcessPlan, procfs: &Procfs) -> Result<()> {
-    for (label, module, attributes) in [
-        (&plan.apparmor_profile, "apparmor", ["attr/apparmor/exec", "attr/exec"]),
-        (&plan.selinux_label, "selinux", ["attr/exec", "attr/exec"]),
+    for (field, label, module, attributes) in [
+        (
+            "process.apparmorProfile",
+            &plan.apparmor_profile,
+            "apparmor",
+            ["attr/apparmor/exec", "attr/exec"],
+        ),
+        ("process.selinuxLabel", &plan.selinux_label, "selinux", ["attr/exec", "attr/exec"]),
     ] {
         if label.is_empty() {
             continue;
@@ -125,10 +130,12 @@ pub(crate) fn set_labels(plan: &ProcessPlan, procfs: &Procfs) -> Result<()> {
         let file = procfs
             .open_own(attributes[0], OFlags::WRONLY)
             .or_else(|_| procfs.open_own(attributes[1], OFlags::WRONLY))
-            .with_context(|| format!("{module} is not enabled, but a label is asked for"))?;
+            .with_context(|| {
+                format!("{field}: {module} is not enabled, but a label is asked for")
+            })?;
         std::fs::File::from(file)
             .write_all(word.as_bytes())
-            .with_context(|| format!("unable to apply {module} label {label:?}"))?;
+            .with_context(|| format!("{field}: unable to apply {module} label {label:?}"))?;
     }
     Ok(())
 }

@@ -40,14 +40,21 @@ impl<'a> Mounter<'a> {
         Mounter { root, mount_label, cgroups, procfs: None, devpts: None, filling: Vec::new() }
     }
 
-    /// Makes one mount. `source` is what is bound, where it had to be opened from outside.
-    pub(crate) fn mount(&mut self, plan: &MountPlan, source: Option<OwnedFd>) -> Result<()> {
+    /// Makes the mount of this place in the list. `source` is what is bound, where it had to be
+    /// opened from outside.
+    pub(crate) fn mount(
+        &mut self,
+        index: usize,
+        plan: &MountPlan,
+        source: Option<OwnedFd>,
+    ) -> Result<()> {
         match plan.kind {
             Kind::Bind { recursive } if plan.remount => self.remount(plan, recursive),
             Kind::Bind { recursive } => self.bind(plan, recursive, source),
             Kind::Cgroup => self.cgroup(plan),
             _ => self.filesystem(plan),
         }
+        .with_context(|| format!("mounts[{index}]"))
         .with_context(|| {
             format!("error mounting {:?} to rootfs at {:?}", plan.source, plan.destination)
         })
@@ -164,7 +171,7 @@ impl<'a> Mounter<'a> {
         let data = std::ffi::CString::new(plan.data.join(","))?;
         let filesystem = plan.filesystem.as_str();
         rustix::mount::mount(&plan.source, ".", filesystem, old_flags(plan), Some(data.as_c_str()))
-            .with_context(|| describe(plan))?;
+            .with_context(|| format!("{}, type={filesystem}", describe(plan)))?;
         let mount = self
             .root
             .open(&plan.target, OFlags::PATH)

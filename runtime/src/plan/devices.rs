@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use crate::rooted::clean;
 use crate::spec::{Device, Linux, Mount};
@@ -58,7 +58,12 @@ pub(crate) fn is_ours(mounts: &[Mount]) -> bool {
 
 /// The nodes of config.json, after the default ones that it does not replace.
 pub(crate) fn plan(linux: &Linux) -> Result<Vec<Node>> {
-    let wanted = linux.devices.iter().map(node).collect::<Result<Vec<Node>>>()?;
+    let wanted = linux
+        .devices
+        .iter()
+        .enumerate()
+        .map(|(index, device)| node(device).with_context(|| format!("linux.devices[{index}]")))
+        .collect::<Result<Vec<Node>>>()?;
     let mut nodes: Vec<Node> = DEFAULTS
         .into_iter()
         .map(|(name, major, minor)| Node {
@@ -86,8 +91,12 @@ fn node(device: &Device) -> Result<Node> {
     let number = |value: i64, name: &str| {
         u32::try_from(value).or_else(|_| bail!("invalid {name} {value} of device {}", device.path))
     };
+    let path = clean(Path::new(&device.path));
+    if path.as_os_str().is_empty() {
+        bail!("path {:?} names no device", device.path);
+    }
     Ok(Node {
-        path: clean(Path::new(&device.path)),
+        path,
         kind,
         major: number(device.major, "major")?,
         minor: number(device.minor, "minor")?,

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use rustix::mount::{MountAttrFlags, MountPropagationFlags};
 
 use crate::rooted::clean;
@@ -115,7 +115,9 @@ impl MountPlan {
 
 /// Decides all mounts, in the order given; relative sources of binds start at the bundle.
 pub(crate) fn plan(mounts: &[Mount], bundle: &Path) -> Result<Vec<MountPlan>> {
-    mounts.iter().map(|mount| plan_one(mount, bundle)).collect()
+    let planned =
+        |(index, mount)| plan_one(mount, bundle).with_context(|| format!("mounts[{index}]"));
+    mounts.iter().enumerate().map(planned).collect()
 }
 
 fn plan_one(mount: &Mount, bundle: &Path) -> Result<MountPlan> {

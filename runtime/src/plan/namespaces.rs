@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use crate::spec::{IdMapping, Linux};
 
@@ -88,10 +88,14 @@ impl Namespaces {
     /// Reads `linux.namespaces` and what belongs to them.
     pub(crate) fn plan(linux: &Linux) -> Result<Self> {
         let mut plan = Namespaces::default();
-        for namespace in &linux.namespaces {
-            let kind = Kind::parse(&namespace.kind)?;
+        for (index, namespace) in linux.namespaces.iter().enumerate() {
+            let kind = Kind::parse(&namespace.kind)
+                .with_context(|| format!("linux.namespaces[{index}].type"))?;
             if plan.has(kind) {
-                bail!("malformed spec file: duplicated ns {:?}", namespace.kind);
+                bail!(
+                    "linux.namespaces[{index}].type: malformed spec file: duplicated ns {:?}",
+                    namespace.kind
+                );
             }
             if namespace.path.is_empty() {
                 plan.new.push(kind);

@@ -63,24 +63,25 @@ pub(crate) fn plan(process: &Process, warnings: &mut Vec<String>) -> Result<Proc
     let needs_home = value("HOME").is_empty();
     let kept = env.iter().filter(|entry| !needs_home || !entry.starts_with("HOME="));
     Ok(ProcessPlan {
-        argv: c_strings(process.args.iter().map(String::as_str), "argument")?,
-        env: c_strings(kept.map(|entry| &**entry), "environment variable")?,
+        argv: c_strings(process.args.iter().map(String::as_str), "args", "argument")?,
+        env: c_strings(kept.map(|entry| &**entry), "env", "environment variable")?,
         search_path,
         needs_home,
         cwd: process.cwd.clone(),
-        uid: id(process.user.uid)?,
-        gid: id(process.user.gid)?,
+        uid: id(process.user.uid).context("process.user.uid")?,
+        gid: id(process.user.gid).context("process.user.gid")?,
         groups: process
             .user
             .additional_gids
             .iter()
             .map(|&gid| id(gid))
-            .collect::<Result<Vec<u32>>>()?,
+            .collect::<Result<Vec<u32>>>()
+            .context("process.user.additionalGids")?,
         umask: process.user.umask.unwrap_or(0o022) & 0o777,
         terminal: process.terminal,
         console_size: process.console_size.map(|size| (size.height, size.width)),
         capabilities: process.capabilities.as_ref().map(|sets| capabilities(sets, warnings)),
-        limits: process.rlimits.iter().map(limit).collect::<Result<Vec<LimitPlan>>>()?,
+        limits: limits(&process.rlimits)?,
         no_new_privileges: process.no_new_privileges,
         oom_score_adj: process.oom_score_adj,
         apparmor_profile: process.apparmor_profile.clone(),
@@ -96,20 +97,28 @@ fn id(id: u32) -> Result<u32> {
     Ok(id)
 }
 
-fn c_strings<'a>(words: impl Iterator<Item = &'a str>, what: &str) -> Result<Vec<CString>> {
-    words
-        .map(|word| CString::new(word).with_context(|| format!("invalid {what} {word:?}")))
-        .collect()
+fn c_strings<'a>(
+    words: impl Iterator<Item = &'a str>,
+    field: &str,
+    what: &str,
+) -> Result<Vec<CString>> {
+    let planned = |(index, word)| {
+        CString::new(word)
+            .with_context(|| format!("process.{field}[{index}]: invalid {what} {word:?}"))
+    };
+    words.enumerate().map(planned).collect()
 }
 
 fn environment(entries: &[String]) -> Result<Vec<&str>> {
     let mut kept: Vec<&str> = Vec::with_capacity(entries.len());
-    for entry in entries {
+    for (index, entry) in entries.iter().enumerate() {
         let Some((name, _)) = entry.split_once('=') else {
-            bail!("invalid environment variable: missing '=' in {entry:?}");
+            bail!("process.env[{index}]: invalid environment variable: missing '=' in {entry:?}");
         };
         if name.is_empty() {
-            bail!("invalid environment variable: name cannot be empty in {entry:?}");
+            bail!(
+                "process.env[{index}]: invalid environment variable: name cannot be empty in {entry:?}"
+            );
         }
         let same = |other: &&str| other.split_once('=').is_some_and(|(other, _)| other == name);
         match kept.iter().position(same) {
@@ -165,6 +174,11 @@ const LIMITS: [(&str, libc::__rlimit_resource_t); 16] = [
     ("RLIMIT_RTTIME", libc::RLIMIT_RTTIME),
 ];
 
+fn limits(limits: &[Rlimit]) -> Result<Vec<LimitPlan>> {
+    let planned = |(index, it)| limit(it).with_context(|| format!("process.rlimits[{index}].type"));
+    limits.iter().enumerate().map(planned).collect()
+}
+
 fn limit(limit: &Rlimit) -> Result<LimitPlan> {
     let Some((_, resource)) = LIMITS.iter().find(|(name, _)| *name == limit.kind) else {
         bail!("wrong rlimit value: {}", limit.kind);
@@ -217,6 +231,7 @@ mod tests {
     #[test]
     fn an_unknown_limit_is_refused_by_name() {
         let error = planned(r#"{"rlimits":[{"type":"RLIMIT_X"}]}"#).unwrap_err();
-        assert_eq!(error.to_string(), "wrong rlimit value: RLIMIT_X");
+        let text = format!("{error:#}");
+        assert_eq!(text, "process.rlimits[0].type: wrong rlimit value: RLIMIT_X");
     }
 }

@@ -122,7 +122,10 @@ impl<'a> Profile<'a> {
             profile.add(syscall, position)?;
         }
         if profile.notifies {
-            ensure!(!written.listener_path.is_empty(), "seccomp listenerPath is not set");
+            ensure!(
+                !written.listener_path.is_empty(),
+                "linux.seccomp.listenerPath: seccomp listenerPath is not set"
+            );
             profile.flags |= libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
         }
         Ok(profile)

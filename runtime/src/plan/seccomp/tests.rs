@@ -315,7 +315,7 @@ fn unknown_words_are_refused_with_their_place() {
         (
             json!({"defaultAction": allow, "syscalls": [
                 {"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}]}),
-            "seccomp listenerPath is not set",
+            "linux.seccomp.listenerPath: seccomp listenerPath is not set",
         ),
     ] {
         let error = super::compile(&profile(document.clone())).unwrap_err();
