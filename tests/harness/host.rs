@@ -40,7 +40,8 @@ impl HostState {
         Self(state)
     }
 
-    /// Every line that one side has and the other has not: `-` was there before, `+` is new.
+    /// Every line that one side has and the other has not: `-` was there before, `+` is new. Lines
+    /// with a word of `$E2E_IGNORE` (`word,word`) are what else is going on on a shared host.
     pub(crate) fn differences(&self, after: &Self) -> Vec<String> {
         let mut found = Vec::new();
         for (kind, before) in &self.0 {
@@ -48,6 +49,9 @@ impl HostState {
             found.extend(before.difference(after).map(|line| format!("- {kind}: {line}")));
             found.extend(after.difference(before).map(|line| format!("+ {kind}: {line}")));
         }
+        let ignored = std::env::var("E2E_IGNORE").unwrap_or_default();
+        let ignored: Vec<&str> = ignored.split(',').filter(|word| !word.is_empty()).collect();
+        found.retain(|line| !ignored.iter().any(|word| line.contains(word)));
         found
     }
 }
