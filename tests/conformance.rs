@@ -76,7 +76,21 @@ fn no_bundle_passes_under_a_runtime_that_does_nothing() {
 
 #[test]
 fn there_are_enough_bundles() {
-    assert!(cases().len() >= 25, "{} bundles", cases().len());
+    assert!(cases().len() >= 170, "{} bundles", cases().len());
+}
+
+#[test]
+fn the_table_of_properties_names_every_bundle() {
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("../spec-bundles/README.md");
+    let readme = fs::read_to_string(readme).expect("read the README");
+    let rows = readme.lines().filter(|line| line.starts_with("| "));
+    let words: Vec<&str> = rows.flat_map(|row| row.split([' ', ','])).collect();
+    let missing: Vec<String> = cases()
+        .into_iter()
+        .map(|case| case.name)
+        .filter(|name| !words.contains(&&**name))
+        .collect();
+    assert!(missing.is_empty(), "not in the table: {missing:?}");
 }
 
 #[track_caller]

@@ -191,11 +191,20 @@ fn cgroup_limits() -> Value {
     let mut limits = Map::new();
     let text = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     limits.insert("paths".to_owned(), json!(text.lines().collect::<Vec<_>>()));
+    let own = text.lines().find(|line| line.contains(":pids:") || line.starts_with("0::"));
+    let name = own.and_then(|line| line.rsplit('/').next());
+    limits.insert("name".to_owned(), json!(name));
     let wanted = [
         ("memory.max", "memory/memory.limit_in_bytes"),
         ("memory.low", "memory/memory.soft_limit_in_bytes"),
+        ("memory.swap.max", "memory/memory.memsw.limit_in_bytes"),
+        ("memory.swappiness", "memory/memory.swappiness"),
+        ("memory.oom", "memory/memory.oom_control"),
         ("pids.max", "pids/pids.max"),
         ("cpuset.cpus", "cpuset/cpuset.cpus"),
+        ("cpuset.mems", "cpuset/cpuset.mems"),
+        ("cpu.burst", "cpu/cpu.cfs_burst_us"),
+        ("cpu.idle", "cpu/cpu.idle"),
         ("cpu.shares", "cpu/cpu.shares"),
         ("cpu.quota", "cpu/cpu.cfs_quota_us"),
         ("cpu.period", "cpu/cpu.cfs_period_us"),
