@@ -308,9 +308,11 @@ fn resources(subject: &Subject) -> Result<()> {
     {
         bail!("linux.resources.memory.swap: memory and swap together are less than memory alone");
     }
-    let weight = resources.block_io.as_ref().and_then(|block_io| block_io.weight);
-    if weight.is_some_and(|weight| weight != 0 && !(10..=1000).contains(&weight)) {
-        bail!("linux.resources.blockIO.weight: not between 10 and 1000");
+    if let Some(weight) = resources.block_io.as_ref().and_then(|block_io| block_io.weight)
+        && weight != 0
+        && !(10..=1000).contains(&weight)
+    {
+        bail!("linux.resources.blockIO.weight: {weight} is not between 10 and 1000");
     }
     Ok(())
 }
