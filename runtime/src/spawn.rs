@@ -170,8 +170,9 @@ impl<'a> Work<'a> {
         // What can fail on the host comes before the process, while there is little to undo.
         let console = files::connect_console(&options.console, plan.process.terminal)?;
         let pidfd_socket = options.pidfd_socket.as_deref().map(files::connect).transpose()?;
-        made.cgroup = true;
         cgroup.create(self.limits).context("unable to apply cgroup configuration")?;
+        // Not before: what has been refused may be another container's.
+        made.cgroup = true;
         if manages_own_cgroup(plan)
             && let Some(uid) = idmap::process_user(&request.bundle.spec)
         {

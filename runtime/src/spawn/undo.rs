@@ -15,7 +15,7 @@ use crate::state::{self, Claim, Record, StateStore, Status};
 #[derive(Default)]
 pub(super) struct Made<'a> {
     record: Option<Recorded<'a>>,
-    /// May be there in part.
+    /// It was found unused and is ours to clear.
     pub(super) cgroup: bool,
     pub(super) child: Option<Child>,
     /// Hooks that allot something on the host count on those that return it.
