@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::{Context, Result};
 use rustix::termios::{
-    OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize,
+    OptionalActions, OutputModes, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize,
 };
 
 /// Undone when dropped, so that no way out leaves the terminal raw.
@@ -20,8 +20,9 @@ impl RawMode {
         let before = tcgetattr(&stdin).context("tcgetattr")?;
         let mut raw = before.clone();
         raw.make_raw();
-        // runc keeps newlines as the user's terminal has them: the container's own terminal
-        // has translated them already.
+        // The container's terminal leaves newlines as they are: to make two characters of them is
+        // up to the last one on the way.
+        raw.output_modes.insert(OutputModes::OPOST);
         tcsetattr(&stdin, OptionalActions::Now, &raw).context("tcsetattr")?;
         Ok(Some(RawMode(before)))
     }

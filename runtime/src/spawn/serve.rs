@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::{Context, Result, bail};
 use rustix::process::WaitIdStatus;
+use rustix::termios::{OptionalActions, OutputModes, tcgetattr, tcsetattr};
 
 use super::child::Child;
 use super::{Spawned, agent, files};
@@ -104,6 +105,7 @@ fn hand_over(
                     .context("send the terminal to the console socket")
             }
             None => {
+                keep_newlines(&master)?;
                 outcome.console = Some(master);
                 Ok(())
             }
@@ -115,6 +117,13 @@ fn hand_over(
         }
         other => bail!("unexpected message {other:?}"),
     }
+}
+
+/// Whoever reads our stdout wants the container's newlines, not those of a terminal.
+fn keep_newlines(master: &OwnedFd) -> Result<()> {
+    let mut modes = tcgetattr(master).context("tcgetattr of the container's terminal")?;
+    modes.output_modes.remove(OutputModes::ONLCR);
+    tcsetattr(master, OptionalActions::Now, &modes).context("tcsetattr of the container's terminal")
 }
 
 /// Everything was in place but the program itself: the kernel's word alone is what is wanted.
