@@ -10,6 +10,9 @@ use crate::log;
 
 mod grammar;
 mod line;
+mod update;
+
+pub(crate) use update::Update;
 
 pub(crate) use line::{Request, open, print};
 
@@ -78,6 +81,9 @@ pub(crate) enum Command {
     /// delete any resources held by the container
     #[command(help_template = HELP)]
     Delete(Delete),
+    /// display container events: want of memory, and what is used
+    #[command(help_template = HELP)]
+    Events(Events),
     /// execute new process inside the container
     #[command(help_template = HELP)]
     Exec(Box<Exec>),
@@ -111,6 +117,9 @@ pub(crate) enum Command {
     /// output the state of a container
     #[command(help_template = HELP)]
     State(OneId),
+    /// update container resource constraints
+    #[command(help_template = HELP)]
+    Update(Box<Update>),
 }
 
 impl Command {
@@ -250,6 +259,18 @@ pub(crate) struct Delete {
     pub(crate) force: bool,
     #[arg(value_name = "container-id")]
     pub(crate) ids: Vec<String>,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Events {
+    /// time between two looks at what is used
+    #[arg(long, default_value = "5s", value_name = "DURATION")]
+    pub(crate) interval: String,
+    /// show what is used, once, and exit
+    #[arg(long)]
+    pub(crate) stats: bool,
+    #[arg(value_name = "container-id")]
+    pub(crate) id: String,
 }
 
 #[derive(Args, Clone, Debug)]

@@ -8,9 +8,10 @@ mod devices_bpf;
 mod exec;
 mod files;
 mod freezer;
+mod oom;
 mod processes;
 mod remove;
-mod stats;
+pub(crate) mod stats;
 mod topology;
 
 use std::collections::BTreeMap;
@@ -21,6 +22,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use self::files::Dir;
+pub(crate) use self::oom::OomWatch;
 pub(crate) use self::stats::Stats;
 pub(crate) use crate::plan::cgroup::{Mode, Privilege};
 

@@ -8,6 +8,7 @@ use crate::state::StateStore;
 
 mod create;
 mod delete;
+mod events;
 mod exec;
 mod features;
 mod kill;
@@ -18,12 +19,14 @@ mod run;
 mod spec;
 mod start;
 mod state;
+mod update;
 
 /// Runs the command; what it returns is the exit code.
 pub(crate) fn run(command: Command, host: &Host, store: &StateStore) -> Result<u8> {
     match command {
         Command::Create(args) => create::run(args, host, store),
         Command::Delete(args) => delete::run(&args, store),
+        Command::Events(args) => events::run(&args, store),
         Command::Exec(args) => exec::run(*args, host, store),
         Command::Features(_) => features::run(),
         Command::Kill(args) => kill::run(args, host, store),
@@ -35,6 +38,7 @@ pub(crate) fn run(command: Command, host: &Host, store: &StateStore) -> Result<u
         Command::Spec(args) => spec::run(&args, host),
         Command::Start(args) => start::run(&args, store),
         Command::State(args) => state::run(&args, store),
+        Command::Update(args) => update::run(&args, store),
     }
 }
 

@@ -14,10 +14,12 @@ use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use serde::Serialize;
+use serde_json::{Map, Value, json};
 
 use crate::bundle;
 use crate::error::Sentinel;
 use crate::spec::Spec;
+use crate::spec::resources::Resources;
 
 mod record;
 
@@ -25,6 +27,7 @@ pub(crate) use record::{Record, hook_document};
 
 const STATE_FILE: &str = "state.json";
 const STATE_TEMPORARY: &str = ".state.json.tmp";
+const CONFIG_TEMPORARY: &str = ".config.json.tmp";
 
 /// What the init of a created container waits on, until `start` opens it.
 pub(crate) const EXEC_FIFO: &str = "exec.fifo";
@@ -216,6 +219,23 @@ impl StateStore {
     pub(crate) fn load_spec(&self, id: &str) -> Result<Spec> {
         let raw = bundle::read_config(&self.directory(id).join(bundle::CONFIG))?;
         bundle::parse_config(&raw)
+    }
+
+    /// Notes other limits in the container's own copy of config.json.
+    pub(crate) fn save_resources(&self, id: &str, resources: &Resources) -> Result<()> {
+        let raw = bundle::read_config(&self.directory(id).join(bundle::CONFIG))?;
+        let mut document: Map<String, Value> =
+            serde_json::from_slice(&raw).context("parse the container's config.json")?;
+        let value = serde_json::to_value(resources).context("write the limits")?;
+        let linux = document.entry("linux").or_insert(Value::Null);
+        match linux {
+            Value::Object(linux) => {
+                linux.insert("resources".to_owned(), value);
+            }
+            absent => *absent = json!({ "resources": value }),
+        }
+        let bytes = serde_json::to_vec(&document).context("write the container's config.json")?;
+        self.write(id, CONFIG_TEMPORARY, bundle::CONFIG, &bytes)
     }
 
     /// Forgets the container; a second time is no error.

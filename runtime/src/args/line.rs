@@ -142,7 +142,8 @@ impl Opening {
         let (least, most) = match name {
             "create" | "run" if !runc => (0, Some(1)),
             "start" | "delete" if !runc => (1, None),
-            "create" | "run" | "start" | "delete" | "state" | "pause" | "resume" => (1, Some(1)),
+            "create" | "run" | "start" | "delete" | "state" | "pause" | "resume" | "events"
+            | "update" => (1, Some(1)),
             "kill" if runc => (1, Some(2)),
             "exec" | "ps" | "kill" => (1, None),
             "list" | "spec" => (0, Some(0)),

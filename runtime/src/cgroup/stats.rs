@@ -1,4 +1,4 @@
-//! What a cgroup uses: memory, CPU and processes, in v1's units for both versions.
+//! What a cgroup uses, in v1's units for both versions.
 
 use std::collections::BTreeMap;
 
@@ -7,23 +7,41 @@ use anyhow::{Context, Result};
 use super::files::Dir;
 use super::{Cgroup, Mode};
 
+mod block_io;
+mod cpuset;
+mod hugetlb;
+mod pressure;
+
+pub(crate) use block_io::{BlockIo, Transfer};
+pub(crate) use cpuset::Cpuset;
+pub(crate) use hugetlb::HugePages;
+pub(crate) use pressure::{Pressure, Stall};
+
 /// Absent where the controller is not there.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Stats {
     pub(crate) memory: Option<Memory>,
     pub(crate) cpu: Option<Cpu>,
+    pub(crate) cpuset: Option<Cpuset>,
     pub(crate) pids: Option<Pids>,
+    pub(crate) block_io: BlockIo,
+    /// By size, such as `2MB`.
+    pub(crate) hugetlb: BTreeMap<String, HugePages>,
 }
 
 /// Bytes, and the kernel's own table.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Memory {
     pub(crate) memory: Usage,
+    /// v1 only: the kernel's memory, and of that its buffers for TCP.
+    pub(crate) kernel: Usage,
+    pub(crate) kernel_tcp: Usage,
+    /// What is kept of files.
+    pub(crate) cache: u64,
     /// Memory and swap together, in both versions.
     pub(crate) memory_and_swap: Usage,
     pub(crate) table: BTreeMap<String, u64>,
-    /// How many processes the kernel killed for want of memory.
-    pub(crate) oom_kills: u64,
+    pub(crate) pressure: Option<Pressure>,
 }
 
 /// One counter with its limit; `u64::MAX` is unlimited.
@@ -36,15 +54,19 @@ pub(crate) struct Usage {
 }
 
 /// Nanoseconds.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Cpu {
     pub(crate) total_ns: u64,
     pub(crate) user_ns: u64,
     pub(crate) kernel_ns: u64,
+    /// v1 only, as are its two parts.
     pub(crate) per_cpu_ns: Vec<u64>,
+    pub(crate) per_cpu_user_ns: Vec<u64>,
+    pub(crate) per_cpu_kernel_ns: Vec<u64>,
     pub(crate) periods: u64,
     pub(crate) throttled_periods: u64,
     pub(crate) throttled_ns: u64,
+    pub(crate) pressure: Option<Pressure>,
 }
 
 /// Tasks; a limit of 0 is none.
@@ -72,7 +94,10 @@ impl Cgroup {
         Ok(Stats {
             memory: memory.transpose()?.flatten(),
             cpu: cpu.transpose()?,
+            cpuset: self.cpuset()?,
             pids: pids.transpose()?.flatten(),
+            block_io: self.block_io()?,
+            hugetlb: self.hugetlb()?,
         })
     }
 
@@ -87,11 +112,14 @@ impl Cgroup {
         let Some(dir) = self.open("cpuacct")? else { return Ok(None) };
         let per_cpu = dir.read_if_exists("cpuacct.usage_percpu")?.unwrap_or_default();
         let split = table(&dir, "cpuacct.stat")?;
+        let all = dir.read_if_exists("cpuacct.usage_all")?.unwrap_or_default();
         let mut cpu = Cpu {
             total_ns: number(&dir, "cpuacct.usage")?.unwrap_or(0),
             user_ns: value(&split, "user") * NS_PER_TICK,
             kernel_ns: value(&split, "system") * NS_PER_TICK,
             per_cpu_ns: per_cpu.split_whitespace().filter_map(|it| it.parse().ok()).collect(),
+            per_cpu_user_ns: column(&all, 1),
+            per_cpu_kernel_ns: column(&all, 2),
             ..Cpu::default()
         };
         if let Some(dir) = self.open("cpu")? {
@@ -113,11 +141,15 @@ fn memory_v1(dir: &Dir) -> Result<Option<Memory>> {
             failures: number(dir, &format!("{name}.failcnt"))?.unwrap_or(0),
         })
     };
+    let table = table(dir, "memory.stat")?;
     Ok(Some(Memory {
         memory: usage("memory")?,
+        kernel: usage("memory.kmem")?,
+        kernel_tcp: usage("memory.kmem.tcp")?,
         memory_and_swap: usage("memory.memsw")?,
-        table: table(dir, "memory.stat")?,
-        oom_kills: value(&table(dir, "memory.oom_control")?, "oom_kill"),
+        cache: value(&table, "cache"),
+        table,
+        pressure: None,
     }))
 }
 
@@ -140,11 +172,15 @@ fn memory_v2(dir: &Dir) -> Result<Option<Memory>> {
         limit: memory.limit.saturating_add(swap.limit),
         failures: 0,
     };
+    let table = table(dir, "memory.stat")?;
     Ok(Some(Memory {
         memory,
+        kernel: Usage::default(),
+        kernel_tcp: Usage::default(),
         memory_and_swap,
-        table: table(dir, "memory.stat")?,
-        oom_kills: value(&table(dir, "memory.events")?, "oom_kill"),
+        cache: value(&table, "file"),
+        table,
+        pressure: pressure::read(dir, "memory.pressure")?,
     }))
 }
 
@@ -154,10 +190,11 @@ fn cpu_v2(dir: &Dir) -> Result<Cpu> {
         total_ns: value(&table, "usage_usec") * 1000,
         user_ns: value(&table, "user_usec") * 1000,
         kernel_ns: value(&table, "system_usec") * 1000,
-        per_cpu_ns: Vec::new(),
         periods: value(&table, "nr_periods"),
         throttled_periods: value(&table, "nr_throttled"),
         throttled_ns: value(&table, "throttled_usec") * 1000,
+        pressure: pressure::read(dir, "cpu.pressure")?,
+        ..Cpu::default()
     })
 }
 
@@ -179,7 +216,7 @@ fn number(dir: &Dir, file: &str) -> Result<Option<u64>> {
 }
 
 /// Lines of `key number`; what has another form (a list of numbers) is left out.
-fn table(dir: &Dir, file: &str) -> Result<BTreeMap<String, u64>> {
+pub(super) fn table(dir: &Dir, file: &str) -> Result<BTreeMap<String, u64>> {
     Ok(parse_table(&dir.read_if_exists(file)?.unwrap_or_default()))
 }
 
@@ -192,7 +229,13 @@ fn parse_table(text: &str) -> BTreeMap<String, u64> {
         .collect()
 }
 
-fn value(table: &BTreeMap<String, u64>, key: &str) -> u64 {
+/// Of a table with a row per CPU and a line of titles.
+fn column(text: &str, index: usize) -> Vec<u64> {
+    let rows = text.lines().skip(1);
+    rows.filter_map(|row| row.split_whitespace().nth(index)?.parse().ok()).collect()
+}
+
+pub(super) fn value(table: &BTreeMap<String, u64>, key: &str) -> u64 {
     table.get(key).copied().unwrap_or(0)
 }
 

@@ -2,6 +2,7 @@
 //! conversions. Pure: what depends on the cgroup's present state is a named step.
 
 pub(crate) mod devices;
+pub(crate) mod update;
 mod v1;
 mod v2;
 

@@ -1,0 +1,187 @@
+//! What an update comes to: the values to write, which the kernel or the two cgroup versions want
+//! together, and the limits in force afterwards.
+
+use crate::spec::resources::{BlockIo, Cpu, Memory, Resources, ThrottleDevice, WeightDevice};
+
+/// The values to write for `change` where `current` is in force.
+pub(crate) fn complete(change: &Resources, current: &Resources) -> Resources {
+    let mut write = change.clone();
+    if let Some(memory) = &mut write.memory {
+        complete_memory(memory, current.memory.as_ref());
+    }
+    if let (Some(cpu), Some(current)) = (&mut write.cpu, &current.cpu) {
+        complete_cpu(cpu, current);
+    }
+    // The rules for devices can't be changed, nor are they ours alone to write again.
+    write.devices = Vec::new();
+    write
+}
+
+/// The sum of memory and swap has no meaning without the limit of memory.
+fn complete_memory(memory: &mut Memory, current: Option<&Memory>) {
+    let wanted = memory.limit.is_some() || memory.swap.is_some();
+    if memory.limit == Some(-1) && memory.swap.is_none() {
+        // No limit at all: not even that of the sum.
+        memory.swap = Some(0);
+    }
+    let Some(current) = current.filter(|_| wanted) else { return };
+    memory.limit = memory.limit.or(current.limit);
+    memory.swap = memory.swap.or(current.swap);
+}
+
+/// A quota is for a period, and v2 has one file for both.
+fn complete_cpu(cpu: &mut Cpu, current: &Cpu) {
+    let given = |period: Option<u64>| period.is_some_and(|period| period != 0);
+    let quota = cpu.quota.filter(|quota| *quota != 0);
+    match (given(cpu.period), quota.is_some()) {
+        (true, false) => cpu.quota = current.quota,
+        (false, true) => cpu.period = current.period,
+        _ => {}
+    }
+}
+
+/// `current` with the values of `write` in place of its own.
+pub(crate) fn merge(mut current: Resources, write: Resources) -> Resources {
+    if let Some(memory) = write.memory {
+        let old = current.memory.take().unwrap_or_default();
+        current.memory = Some(merge_memory(&old, &memory));
+    }
+    if let Some(cpu) = write.cpu {
+        let old = current.cpu.take().unwrap_or_default();
+        current.cpu = Some(merge_cpu(old, cpu));
+    }
+    if let Some(limit) = write.pids.and_then(|pids| pids.limit) {
+        current.pids.get_or_insert_default().limit = Some(limit);
+    }
+    if let Some(block_io) = write.block_io {
+        merge_block_io(current.block_io.get_or_insert_default(), block_io);
+    }
+    for limit in write.hugepage_limits {
+        let known =
+            current.hugepage_limits.iter_mut().find(|known| known.page_size == limit.page_size);
+        match known {
+            Some(known) => *known = limit,
+            None => current.hugepage_limits.push(limit),
+        }
+    }
+    current.network = write.network.or(current.network);
+    current.rdma.extend(write.rdma);
+    current.unified.extend(write.unified);
+    current
+}
+
+fn merge_memory(old: &Memory, new: &Memory) -> Memory {
+    Memory {
+        limit: new.limit.or(old.limit),
+        reservation: new.reservation.or(old.reservation),
+        swap: new.swap.or(old.swap),
+        kernel: new.kernel.or(old.kernel),
+        kernel_tcp: new.kernel_tcp.or(old.kernel_tcp),
+        swappiness: new.swappiness.or(old.swappiness),
+        disable_oom_killer: new.disable_oom_killer.or(old.disable_oom_killer),
+        use_hierarchy: new.use_hierarchy.or(old.use_hierarchy),
+        check_before_update: new.check_before_update.or(old.check_before_update),
+    }
+}
+
+fn merge_cpu(old: Cpu, new: Cpu) -> Cpu {
+    let list = |new: String, old| if new.is_empty() { old } else { new };
+    Cpu {
+        shares: new.shares.or(old.shares),
+        quota: new.quota.or(old.quota),
+        burst: new.burst.or(old.burst),
+        period: new.period.or(old.period),
+        realtime_runtime: new.realtime_runtime.or(old.realtime_runtime),
+        realtime_period: new.realtime_period.or(old.realtime_period),
+        cpus: list(new.cpus, old.cpus),
+        mems: list(new.mems, old.mems),
+        idle: new.idle.or(old.idle),
+    }
+}
+
+fn merge_block_io(old: &mut BlockIo, new: BlockIo) {
+    old.weight = new.weight.or(old.weight);
+    old.leaf_weight = new.leaf_weight.or(old.leaf_weight);
+    for device in new.weight_device {
+        put_weight(&mut old.weight_device, device);
+    }
+    for (old, new) in [
+        (&mut old.throttle_read_bps_device, new.throttle_read_bps_device),
+        (&mut old.throttle_write_bps_device, new.throttle_write_bps_device),
+        (&mut old.throttle_read_iops_device, new.throttle_read_iops_device),
+        (&mut old.throttle_write_iops_device, new.throttle_write_iops_device),
+    ] {
+        for device in new {
+            put_throttle(old, device);
+        }
+    }
+}
+
+/// Of several entries for one device the last is in force.
+fn put_weight(devices: &mut Vec<WeightDevice>, new: WeightDevice) {
+    let known =
+        devices.iter_mut().rev().find(|old| (old.major, old.minor) == (new.major, new.minor));
+    match known {
+        Some(known) => {
+            known.weight = new.weight.or(known.weight);
+            known.leaf_weight = new.leaf_weight.or(known.leaf_weight);
+        }
+        None => devices.push(new),
+    }
+}
+
+fn put_throttle(devices: &mut Vec<ThrottleDevice>, new: ThrottleDevice) {
+    let known =
+        devices.iter_mut().rev().find(|old| (old.major, old.minor) == (new.major, new.minor));
+    match known {
+        Some(known) => *known = new,
+        None => devices.push(new),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resources(text: &str) -> Resources {
+        serde_json::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn what_belongs_together_is_written_together() {
+        let current = r#"{"memory":{"limit":10,"swap":20,"reservation":5},
+            "cpu":{"quota":7,"period":9,"shares":3}}"#;
+        for (change, write) in [
+            (r#"{"memory":{"limit":15}}"#, r#"{"memory":{"limit":15,"swap":20}}"#),
+            (r#"{"memory":{"swap":30}}"#, r#"{"memory":{"limit":10,"swap":30}}"#),
+            (r#"{"memory":{"limit":-1}}"#, r#"{"memory":{"limit":-1,"swap":0}}"#),
+            (r#"{"memory":{"reservation":6}}"#, r#"{"memory":{"reservation":6}}"#),
+            (r#"{"cpu":{"quota":8}}"#, r#"{"cpu":{"quota":8,"period":9}}"#),
+            (r#"{"cpu":{"period":8}}"#, r#"{"cpu":{"quota":7,"period":8}}"#),
+            (r#"{"cpu":{"cpus":"1"}}"#, r#"{"cpu":{"cpus":"1"}}"#),
+            (r#"{"devices":[{"allow":true}]}"#, "{}"),
+        ] {
+            assert_eq!(complete(&resources(change), &resources(current)), resources(write));
+        }
+    }
+
+    #[test]
+    fn what_is_not_spoken_of_stays_in_force() {
+        let current = resources(
+            r#"{"devices":[{"allow":false}],"memory":{"limit":10,"reservation":5},
+            "blockIO":{"throttleReadBpsDevice":[{"major":8,"minor":0,"rate":1},
+            {"major":8,"minor":0,"rate":2}]}}"#,
+        );
+        let write = resources(
+            r#"{"memory":{"limit":11},"pids":{"limit":3},"blockIO":{"throttleReadBpsDevice":
+            [{"major":8,"minor":0,"rate":7},{"major":8,"minor":1,"rate":8}]}}"#,
+        );
+        let merged = resources(
+            r#"{"devices":[{"allow":false}],"memory":{"limit":11,"reservation":5},
+            "pids":{"limit":3},
+            "blockIO":{"throttleReadBpsDevice":[{"major":8,"minor":0,"rate":1},
+            {"major":8,"minor":0,"rate":7},{"major":8,"minor":1,"rate":8}]}}"#,
+        );
+        assert_eq!(merge(current, write), merged);
+    }
+}
