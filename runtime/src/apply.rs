@@ -6,6 +6,7 @@ pub(crate) mod limits;
 pub(crate) mod mounts;
 pub(crate) mod program;
 pub(crate) mod rootfs;
+pub(crate) mod scheduling;
 pub(crate) mod seccomp;
 pub(crate) mod sysctl;
 pub(crate) mod terminal;

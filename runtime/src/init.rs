@@ -12,7 +12,7 @@ use rustix::process::DumpableBehavior;
 use crate::apply::devices::Making;
 use crate::apply::limits::{self, Setter};
 use crate::apply::mounts::{CgroupView, Mounter};
-use crate::apply::{devices, identity, program, rootfs, seccomp, sysctl, terminal};
+use crate::apply::{devices, identity, program, rootfs, scheduling, seccomp, sysctl, terminal};
 use crate::channel::{Channel, Message};
 use crate::plan::Plan;
 use crate::plan::mounts::Kind as MountKind;
@@ -295,6 +295,17 @@ fn become_process(
     parent: &Channel,
     limits: Setter,
 ) -> Result<Program> {
+    // Before a filter may refuse the calls that this takes. Root may enter directories that the
+    // user may not, and the other way round on some network file systems.
+    let entered = enter_cwd(root, process);
+    let mut env = process.env.clone();
+    if process.needs_home {
+        let home = identity::home(root, process.uid)?;
+        env.push(std::ffi::CString::new(format!("HOME={home}")).context("set HOME")?);
+    }
+    if let Some(warning) = scheduling::set(&process.scheduling)? {
+        parent.send(&Message::Warning(warning))?;
+    }
     if limits == Setter::Child {
         limits::set_own(&process.limits)?;
     }
@@ -309,9 +320,6 @@ fn become_process(
         rustix::thread::set_keep_capabilities(true).context("prctl(PR_SET_KEEPCAPS)")?;
     }
     own_stdio(process.uid)?;
-    // Root may enter directories that the user may not, and the other way round on some network
-    // file systems.
-    let entered = enter_cwd(root, process);
     identity::become_user(process, procfs)?;
     if entered.is_err() {
         enter_cwd(root, process)?;
@@ -321,11 +329,6 @@ fn become_process(
         for warning in identity::set_capabilities(sets)? {
             parent.send(&Message::Warning(warning))?;
         }
-    }
-    let mut env = process.env.clone();
-    if process.needs_home {
-        let home = identity::home(root, process.uid)?;
-        env.push(std::ffi::CString::new(format!("HOME={home}")).context("set HOME")?);
     }
     // As the user, whose right to execute is the one that counts.
     let name = process.argv.first().context("args must not be empty")?;

@@ -14,12 +14,14 @@ pub(crate) mod devices;
 pub(crate) mod mounts;
 pub(crate) mod namespaces;
 pub(crate) mod process;
+pub(crate) mod scheduling;
 pub(crate) mod seccomp;
 
 use devices::Node;
 use mounts::MountPlan;
 use namespaces::Namespaces;
 use process::ProcessPlan;
+use scheduling::Affinity;
 
 /// Flags of the command line that change what is done.
 #[derive(Clone, Copy, Debug, Default)]
@@ -88,6 +90,9 @@ pub(crate) fn plan(
         settle,
     };
     let nodes = devices::plan(&linux)?;
+    let mut process = process::plan(written, &linux, &mut warnings)?;
+    // Those are for `exec` only.
+    process.scheduling.affinity = Affinity::default();
     Ok(Plan {
         bundle: bundle.to_owned(),
         namespaces: Namespaces::plan(&linux)?,
@@ -99,7 +104,7 @@ pub(crate) fn plan(
         sysctls: linux.sysctl.iter().map(|(key, value)| (sysctl(key), value.clone())).collect(),
         hostname: spec.hostname.clone(),
         domainname: spec.domainname.clone(),
-        process: process::plan(written, &mut warnings)?,
+        process,
         hooks: spec.hooks.clone().unwrap_or_default(),
         keyring: keyring(id, choices.no_new_keyring)?,
         preserve_fds: choices.preserve_fds,

@@ -8,6 +8,7 @@ use rustix::process::{DumpableBehavior, Pid, PidfdFlags};
 
 use crate::apply::limits::{self, Setter};
 use crate::apply::mounts::{CgroupView, HierarchyView};
+use crate::apply::scheduling::Borrowed;
 use crate::bundle::Bundle;
 use crate::cgroup::{Cgroup, Mode, Privilege};
 use crate::channel::{Channel, Message};
@@ -15,6 +16,7 @@ use crate::error::Sentinel;
 use crate::host::Host;
 use crate::init;
 use crate::init::joining::Join;
+use crate::log;
 use crate::plan::mounts::Kind as MountKind;
 use crate::plan::namespaces::{Kind, Namespaces};
 use crate::plan::process::ProcessPlan;
@@ -286,8 +288,9 @@ pub(crate) fn exec(request: &ExecRequest) -> Result<Spawned> {
     files::check_preserved(options.preserve_fds)?;
     validate::process_block(request.process)?;
     let mut warnings = Vec::new();
-    let process = plan::process::plan(request.process, &mut warnings)?;
     let linux = request.spec.linux.as_ref();
+    let empty = Linux::default();
+    let process = plan::process::plan(request.process, linux.unwrap_or(&empty), &mut warnings)?;
     let filter = compile_filter(linux, &mut warnings)?;
     let mut cgroup = {
         let init = request.record.init_process_pid;
@@ -331,6 +334,8 @@ fn exec_made(
     let (ours, theirs) = Channel::pair()?;
     let directory = cgroup.dir_fd()?;
     let into = directory.as_ref().map(AsFd::as_fd);
+    let initial = process.scheduling.affinity.initial.as_deref();
+    let borrowed = initial.map(Borrowed::take).transpose()?;
     let child = match sys::clone3(0, into, Parent::Caller).context("clone3")? {
         Cloned::Child => {
             drop(ours);
@@ -352,6 +357,14 @@ fn exec_made(
             made.child.insert(Child { pid, pidfd, channel: ours })
         }
     };
+    if let Some(borrowed) = borrowed {
+        borrowed.give_back()?;
+    }
+    if let Some(mask) = initial {
+        // In the words that runc's suite looks for.
+        let mask = mask.first().copied().unwrap_or_default();
+        log::debug(format_args!("nsexec[{}]: affinity: {mask:#x}", child.pid));
+    }
     if into.is_none() {
         cgroup.enter(child.pid).with_context(|| format!("adding pid {} to cgroups", child.pid))?;
         child.tell(&Message::Placed)?;

@@ -8,6 +8,7 @@ use rustix::mount::{MountAttrFlags, MountPropagationFlags};
 
 pub(crate) mod bpf;
 pub(crate) mod pidfd;
+pub(crate) mod scheduling;
 pub(crate) mod seccomp;
 
 /// What `clone3` gives to the two sides.

@@ -365,14 +365,9 @@ fn labels(subject: &Subject) -> Result<()> {
 /// Settings that we know of and do not carry out: to go on without them would be a lie.
 fn not_yet(subject: &Subject) -> Result<()> {
     let linux = subject.linux;
-    let process = subject.spec.process.as_ref();
     let asked = [
         ("linux.intelRdt", linux.intel_rdt.is_some()),
-        ("linux.memoryPolicy", linux.memory_policy.is_some()),
         ("linux.netDevices", !linux.net_devices.is_empty()),
-        ("linux.personality", linux.personality.is_some()),
-        ("process.scheduler", process.is_some_and(|process| process.scheduler.is_some())),
-        ("process.ioPriority", process.is_some_and(|process| process.io_priority.is_some())),
     ];
     match asked.iter().find(|(_, asked)| *asked) {
         Some((name, _)) => bail!("{name} is not supported"),

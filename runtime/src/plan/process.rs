@@ -6,7 +6,8 @@ use std::str::FromStr;
 
 use anyhow::{Context, Result, bail};
 
-use crate::spec::{Capabilities, Process, Rlimit};
+use super::scheduling::{self, Scheduling};
+use crate::spec::{Capabilities, Linux, Process, Rlimit};
 
 /// All that turns the cloned child into the container's process.
 #[derive(Clone, Debug)]
@@ -32,6 +33,7 @@ pub(crate) struct ProcessPlan {
     pub(crate) oom_score_adj: Option<i32>,
     pub(crate) apparmor_profile: String,
     pub(crate) selinux_label: String,
+    pub(crate) scheduling: Scheduling,
 }
 
 /// The five sets, one bit per capability.
@@ -54,7 +56,11 @@ pub(crate) struct LimitPlan {
 }
 
 /// Decides all about the process; what it leaves out, as runc does, is added to `warnings`.
-pub(crate) fn plan(process: &Process, warnings: &mut Vec<String>) -> Result<ProcessPlan> {
+pub(crate) fn plan(
+    process: &Process,
+    linux: &Linux,
+    warnings: &mut Vec<String>,
+) -> Result<ProcessPlan> {
     let env = environment(&process.env)?;
     let value = |name: &str| {
         env.iter().find_map(|entry| entry.strip_prefix(name)?.strip_prefix('=')).unwrap_or("")
@@ -86,6 +92,7 @@ pub(crate) fn plan(process: &Process, warnings: &mut Vec<String>) -> Result<Proc
         oom_score_adj: process.oom_score_adj,
         apparmor_profile: process.apparmor_profile.clone(),
         selinux_label: process.selinux_label.clone(),
+        scheduling: scheduling::plan(process, linux, warnings)?,
     })
 }
 
@@ -192,7 +199,7 @@ mod tests {
 
     fn planned(json: &str) -> Result<(ProcessPlan, Vec<String>)> {
         let mut warnings = Vec::new();
-        let plan = plan(&serde_json::from_str(json).unwrap(), &mut warnings)?;
+        let plan = plan(&serde_json::from_str(json).unwrap(), &Linux::default(), &mut warnings)?;
         Ok((plan, warnings))
     }
 

@@ -229,6 +229,8 @@ impl Access {
                 'm' => 1,
                 'r' => 2,
                 'w' => 4,
+                // runc takes it, and makes nothing of it.
+                'a' => 0,
                 _ => bail!("unknown access {letter:?} in {text:?}"),
             };
         }
