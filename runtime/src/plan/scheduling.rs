@@ -61,12 +61,36 @@ pub(crate) fn plan(
         warnings.push(format!("ignoring unsupported personality flags: {flags:?}"));
     }
     Ok(Scheduling {
-        policy: process.scheduler.as_ref().map(scheduler).transpose()?,
+        policy: process
+            .scheduler
+            .as_ref()
+            .map(scheduler)
+            .transpose()
+            .context("process.scheduler")?,
         confined: cpu.is_some_and(|cpu| !cpu.cpus.is_empty()),
-        io_priority: process.io_priority.as_ref().map(io_priority).transpose()?,
-        memory: linux.memory_policy.as_ref().map(memory_policy).transpose()?,
-        personality: personality.map(|personality| domain(&personality.domain)).transpose()?,
-        affinity: process.exec_cpu_affinity.as_ref().map(affinity).transpose()?.unwrap_or_default(),
+        io_priority: process
+            .io_priority
+            .as_ref()
+            .map(io_priority)
+            .transpose()
+            .context("process.ioPriority")?,
+        memory: linux
+            .memory_policy
+            .as_ref()
+            .map(memory_policy)
+            .transpose()
+            .context("linux.memoryPolicy")?,
+        personality: personality
+            .map(|personality| domain(&personality.domain))
+            .transpose()
+            .context("linux.personality")?,
+        affinity: process
+            .exec_cpu_affinity
+            .as_ref()
+            .map(affinity)
+            .transpose()
+            .context("process.execCPUAffinity")?
+            .unwrap_or_default(),
     })
 }
 
