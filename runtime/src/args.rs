@@ -8,12 +8,14 @@ use clap::{Args, Subcommand};
 
 use crate::log;
 
+mod checkpoint;
 mod grammar;
 mod line;
 mod update;
 
 pub(crate) use update::Update;
 
+pub(crate) use checkpoint::{Checkpoint, Restore};
 pub(crate) use line::{Request, open, print};
 
 /// The newest runtime-spec that we know.
@@ -75,6 +77,9 @@ impl Globals {
 #[derive(Clone, Debug, Subcommand)]
 #[command(disable_help_flag = true)]
 pub(crate) enum Command {
+    /// checkpoint a running container
+    #[command(help_template = HELP)]
+    Checkpoint(Box<Checkpoint>),
     /// create a container
     #[command(help_template = HELP)]
     Create(Create),
@@ -102,6 +107,9 @@ pub(crate) enum Command {
     /// display the processes running inside a container
     #[command(help_template = HELP)]
     Ps(Ps),
+    /// restore a container from a previous checkpoint
+    #[command(help_template = HELP)]
+    Restore(Box<Restore>),
     /// resume all processes that have been paused
     #[command(help_template = HELP)]
     Resume(OneId),

@@ -6,6 +6,7 @@ use crate::args::Command;
 use crate::host::Host;
 use crate::state::StateStore;
 
+mod checkpoint;
 mod create;
 mod delete;
 mod events;
@@ -24,6 +25,7 @@ mod update;
 /// Runs the command; what it returns is the exit code.
 pub(crate) fn run(command: Command, host: &Host, store: &StateStore) -> Result<u8> {
     match command {
+        Command::Checkpoint(args) => checkpoint::checkpoint(&args, store),
         Command::Create(args) => create::run(args, host, store),
         Command::Delete(args) => delete::run(&args, store),
         Command::Events(args) => events::run(&args, store),
@@ -33,6 +35,7 @@ pub(crate) fn run(command: Command, host: &Host, store: &StateStore) -> Result<u
         Command::List(args) => list::run(&args, host, store),
         Command::Pause(args) => pause::pause(&args, host, store),
         Command::Ps(args) => ps::run(&args, host, store),
+        Command::Restore(args) => checkpoint::restore(&args, store),
         Command::Resume(args) => pause::resume(&args, host, store),
         Command::Run(args) => run::run(args, host, store),
         Command::Spec(args) => spec::run(&args, host),

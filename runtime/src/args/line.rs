@@ -143,7 +143,7 @@ impl Opening {
             "create" | "run" if !runc => (0, Some(1)),
             "start" | "delete" if !runc => (1, None),
             "create" | "run" | "start" | "delete" | "state" | "pause" | "resume" | "events"
-            | "update" => (1, Some(1)),
+            | "update" | "checkpoint" | "restore" => (1, Some(1)),
             "kill" if runc => (1, Some(2)),
             "exec" | "ps" | "kill" => (1, None),
             "list" | "spec" => (0, Some(0)),
