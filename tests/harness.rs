@@ -6,18 +6,24 @@ use std::os::unix::net::UnixStream;
 
 pub(crate) mod bundle;
 pub(crate) mod command;
+pub(crate) mod containerd;
+pub(crate) mod cri;
+pub(crate) mod daemon;
 pub(crate) mod docker;
 pub(crate) mod host;
 pub(crate) mod image;
 pub(crate) mod netns;
+pub(crate) mod podman;
 pub(crate) mod registry;
 pub(crate) mod requires;
 pub(crate) mod scene;
 pub(crate) mod tarball;
+pub(crate) mod witness;
 
 pub(crate) use bundle::Bundle;
 pub(crate) use command::{Cmd, Outcome};
 pub(crate) use scene::{Scene, scene};
+pub(crate) use witness::Witness;
 
 /// Waits for the end of a process that is not a child of the test.
 pub(crate) fn wait_for_exit(pid: i32) {

@@ -1,18 +1,22 @@
-//! Docker Engines of the tests' own, as judges: each started once, with all its state in one directory
-//! and in a mount namespace of its own, so that the host's mounts and rules stay as they are.
+//! Docker Engines of the tests' own, with all their state in one directory and in a mount namespace of
+//! their own, so that the host's mounts and rules stay as they are. As judges of images they are started
+//! once; one that runs containers by our runtime is one scene's.
 
 use std::fs::File;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
 use super::command::Cmd;
-use super::requires;
+use super::daemon::{CgroupParent, Daemon};
+use super::{Scene, Witness, requires};
 
 /// A running engine.
 pub(crate) struct Engine {
     host: String,
+    _daemon: Option<Daemon>,
+    _cgroup: Option<CgroupParent>,
 }
 
 impl Engine {
@@ -28,9 +32,36 @@ impl Engine {
         ENGINE.get_or_init(|| Self::start("vfs"))
     }
 
+    /// An engine of this scene that runs every container, also while it builds, by our runtime.
+    pub(crate) fn under(witness: &Witness, scene: &Scene) -> Self {
+        requires::program("dockerd", "docker.io");
+        let dir = scene.path("docker");
+        let host = host(&dir);
+        let cgroup = CgroupParent::new(&scene.id("docker"));
+        let program = witness.program();
+        let mut words = words(&dir, &host, "overlay2");
+        words.push(format!("--add-runtime=ours={}", program.display()));
+        words.push("--default-runtime=ours".to_owned());
+        words.push(format!("--cgroup-parent={}", cgroup.path()));
+        // The engine's own BuildKit knows no other way to its runtime than the PATH.
+        let path = std::env::var("PATH").unwrap_or_default();
+        let bin = dir.join("bin");
+        std::fs::create_dir_all(&bin).expect("make the engine's directory");
+        std::os::unix::fs::symlink(&program, bin.join("runc")).expect("link the witness");
+        let path = format!("PATH={}:{path}", bin.display());
+        let words: Vec<String> = [path, "dockerd".to_owned()].into_iter().chain(words).collect();
+        let daemon = Daemon::start(&dir, &[], "env", &words);
+        Self { host, _daemon: Some(daemon), _cgroup: Some(cgroup) }
+    }
+
     /// `docker <words>`, asked of this engine.
     pub(crate) fn docker<const N: usize>(&self, words: [&str; N]) -> Cmd {
-        Cmd::new("docker").args(["--host", &self.host]).args(words)
+        Cmd::new("docker").args(self.host_words()).args(words)
+    }
+
+    /// What makes a client ask this engine.
+    pub(crate) fn host_words(&self) -> [&str; 2] {
+        ["--host", &self.host]
     }
 
     /// It serves all test processes until the machine ends or `tests/run` ends it by its pid file.
@@ -42,7 +73,7 @@ impl Engine {
         requires::program("dockerd", "docker.io");
         let dir = Self::root().join(driver);
         let socket = dir.join("docker.sock");
-        let engine = Self { host: format!("unix://{}", socket.display()) };
+        let engine = Self { host: host(&dir), _daemon: None, _cgroup: None };
         if UnixStream::connect(&socket).is_ok() {
             return engine;
         }
@@ -51,15 +82,8 @@ impl Engine {
         let _ = std::fs::remove_file(dir.join("pid"));
         let log = File::create(dir.join("log")).expect("make the engine's log");
         Command::new("unshare")
-            .args(["--mount", "--propagation", "private", "dockerd", "--host", &engine.host])
-            .args(["--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-masq=false"])
-            .args(["--ip-forward=false", "--storage-driver", driver])
-            .arg("--data-root")
-            .arg(dir.join("data"))
-            .arg("--exec-root")
-            .arg(dir.join("exec"))
-            .arg("--pidfile")
-            .arg(dir.join("pid"))
+            .args(["--mount", "--propagation", "private", "dockerd"])
+            .args(words(&dir, &engine.host, driver))
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("dup the log"))
             .stderr(log)
@@ -83,4 +107,27 @@ impl Engine {
         let outcome = Cmd::new("sh").args(["-c", &ask]).run();
         assert_eq!(outcome.code, 0, "dockerd does not answer at {}: see its log there", self.host);
     }
+}
+
+fn host(dir: &Path) -> String {
+    format!("unix://{}", dir.join("docker.sock").display())
+}
+
+/// What keeps an engine's state in `dir` and its hands off the host's network.
+fn words(dir: &Path, host: &str, driver: &str) -> Vec<String> {
+    let mut words: Vec<String> = [
+        "--bridge=none",
+        "--iptables=false",
+        "--ip6tables=false",
+        "--ip-masq=false",
+        "--ip-forward=false",
+    ]
+    .map(str::to_owned)
+    .into();
+    words.push(format!("--host={host}"));
+    words.push(format!("--storage-driver={driver}"));
+    for (flag, name) in [("data-root", "data"), ("exec-root", "exec"), ("pidfile", "pid")] {
+        words.push(format!("--{flag}={}", dir.join(name).display()));
+    }
+    words
 }

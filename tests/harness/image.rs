@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::command::binary;
+use super::requires;
 use super::tarball::{Entry, Tarball};
 
 /// An image: uncompressed layers, bottom first, and the configuration a container gets.
@@ -16,6 +17,15 @@ pub(crate) struct Image {
     /// The `config` object of the image's configuration.
     pub(crate) config: Value,
 }
+
+/// The name under which tests load [`Image::busybox`].
+pub(crate) const BUSYBOX: &str = "e2e.test/busybox:latest";
+
+/// What tests run in a busybox image.
+const APPLETS: [&str; 16] = [
+    "cat", "dd", "echo", "false", "grep", "hostname", "id", "ip", "ls", "pwd", "readlink", "sh",
+    "sleep", "test", "touch", "true",
+];
 
 /// How layers lie in an archive or a layout.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +48,25 @@ impl Image {
         ]);
         let command: Vec<&str> = std::iter::once("/probe").chain(words.iter().copied()).collect();
         Self { layers: vec![layer.bytes()], config: json!({ "Cmd": command }) }
+    }
+
+    /// One layer with a shell and the other small programs of busybox.
+    pub(crate) fn busybox() -> Self {
+        requires::program("busybox", "busybox-static");
+        let busybox = fs::read("/bin/busybox").expect("read busybox");
+        let mut layer = Tarball::of([
+            Entry::dir("etc"),
+            Entry::file("etc/passwd", "root:x:0:0::/:/bin/sh\nuser:x:1000:1000::/tmp:/bin/sh\n"),
+            Entry::file("etc/group", "root:x:0:\nuser:x:1000:\nextra:x:2000:user\n"),
+            Entry::dir("tmp").mode(0o1777),
+            Entry::dir("bin"),
+            Entry::file("bin/busybox", busybox).mode(0o755),
+        ]);
+        for name in APPLETS {
+            layer.add(Entry::hardlink(&format!("bin/{name}"), "bin/busybox").mode(0o755));
+        }
+        let config = json!({ "Cmd": ["/bin/sh"], "Env": ["PATH=/bin"] });
+        Self { layers: vec![layer.bytes()], config }
     }
 
     pub(crate) fn with(mut self, key: &str, value: impl Into<Value>) -> Self {

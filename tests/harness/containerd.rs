@@ -1,0 +1,104 @@
+//! A containerd of the scene's own, also with its plugin for Kubernetes: state in one directory, mounts
+//! and links in namespaces of its own.
+
+use std::fs;
+use std::path::PathBuf;
+
+use super::command::Cmd;
+use super::daemon::{CgroupParent, Daemon};
+use super::{Scene, Witness, requires};
+
+pub(crate) struct Containerd {
+    dir: PathBuf,
+    /// containerd's namespace, and the name of its cgroup.
+    namespace: String,
+    daemon: Daemon,
+    cgroup: CgroupParent,
+}
+
+impl Containerd {
+    pub(crate) fn start(witness: &Witness, scene: &Scene) -> Self {
+        requires::program("containerd", "containerd");
+        requires::program("ctr", "containerd");
+        let dir = scene.path("containerd");
+        fs::create_dir_all(dir.join("cni")).expect("make containerd's directory");
+        let config = dir.join("config.toml");
+        let at = dir.display();
+        let program = witness.program();
+        // Even root may lack the right to protect a process from the OOM killer.
+        let text = format!(
+            r#"
+version = 2
+root = "{at}/root"
+state = "{at}/state"
+[grpc]
+  address = "{at}/socket"
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "{image}"
+  netns_mounts_under_state_dir = true
+  restrict_oom_score_adj = true
+  [plugins."io.containerd.grpc.v1.cri".cni]
+    bin_dir = "/usr/lib/cni"
+    conf_dir = "{at}/cni"
+  [plugins."io.containerd.grpc.v1.cri".containerd]
+    default_runtime_name = "ours"
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.ours]
+      runtime_type = "io.containerd.runc.v2"
+      [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.ours.options]
+        BinaryName = "{program}"
+"#,
+            image = PAUSE,
+            program = program.display(),
+        );
+        fs::write(&config, text).expect("write containerd's configuration");
+        let network = format!(
+            r#"{{"cniVersion": "0.4.0", "name": "e2e", "plugins": [{{"type": "ptp", "ipam": {{
+                "type": "host-local", "dataDir": "{at}/leases",
+                "ranges": [[{{"subnet": "10.199.7.0/24"}}]]}}}}]}}"#
+        );
+        fs::write(dir.join("cni/1.conflist"), network).expect("write the network's configuration");
+        let namespace = scene.id("ctr");
+        let cgroup = CgroupParent::new(&namespace);
+        let words = ["--config".to_owned(), config.display().to_string()];
+        let daemon = Daemon::start(&dir, &["--net"], "containerd", &words);
+        Self { dir, namespace, daemon, cgroup }
+    }
+
+    /// `ctr <line>`, in a namespace of the scene's own.
+    pub(crate) fn ctr(&self, line: &str) -> Cmd {
+        self.ctr_in(&self.namespace, line)
+    }
+
+    pub(crate) fn ctr_in(&self, namespace: &str, line: &str) -> Cmd {
+        // The client mounts a new container's rootfs itself, to look a user up in it.
+        let ctr = self.daemon.inside("ctr").arg("--address").arg(self.socket());
+        ctr.args(["--namespace", namespace]).args(line.split_whitespace())
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.dir.join("socket")
+    }
+
+    /// A cgroup for pods, absolute.
+    pub(crate) fn cgroup(&self) -> String {
+        self.cgroup.path()
+    }
+}
+
+impl Drop for Containerd {
+    /// Containers outlive containerd: what a failed test left is ended here.
+    fn drop(&mut self) {
+        for namespace in [self.namespace.clone(), CRI_NAMESPACE.to_owned()] {
+            let tasks = self.ctr_in(&namespace, "task ls --quiet").run().stdout;
+            for task in tasks.lines() {
+                self.ctr_in(&namespace, "task rm --force").arg(task).run();
+            }
+        }
+    }
+}
+
+/// The image whose program holds a pod's namespaces.
+pub(crate) const PAUSE: &str = "e2e.test/pause:latest";
+
+/// Where the plugin for Kubernetes keeps its images and containers.
+pub(crate) const CRI_NAMESPACE: &str = "k8s.io";
