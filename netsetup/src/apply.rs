@@ -35,7 +35,8 @@ impl Host<'_> {
         Ok(host)
     }
 
-    /// Takes away what is recorded for containers whose namespace no longer exists.
+    /// Takes away what is recorded for containers whose namespace no longer exists, and what a
+    /// killed command left.
     fn collect(&mut self) -> Result<()> {
         for id in self.store.container_ids()? {
             if !self.store.place(&id)?.is_some_and(|place| place.is_alive()) {
@@ -43,7 +44,7 @@ impl Host<'_> {
                     .with_context(|| format!("collect what container {id} left"))?;
             }
         }
-        Ok(())
+        self.collect_bridges()
     }
 
     /// Everything that our table should hold.

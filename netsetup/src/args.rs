@@ -2,11 +2,17 @@
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::output;
 use crate::port::{PortSelector, PortSpec};
 use crate::subnet::Subnet;
+
+/// The exit code of a wrong command line.
+const USAGE: u8 = 2;
 
 /// Bridges, addresses and published ports for containers.
 #[derive(Debug, Parser)]
@@ -223,4 +229,28 @@ pub(crate) struct Output {
 pub(crate) enum Format {
     Table,
     Json,
+}
+
+/// Prints what clap has to say: help in full, a mistake in one line with a hint.
+pub(crate) fn report(misuse: &clap::Error) -> ExitCode {
+    match misuse.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            // Nothing is left to do if the reader went away.
+            let _ = misuse.print();
+            return ExitCode::SUCCESS;
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            let _ = misuse.print();
+        }
+        _ => {
+            let text = misuse.to_string();
+            let text = text.strip_prefix("error: ").unwrap_or(&text);
+            let lines = text.split("\n\nUsage").next().unwrap_or(text).lines().map(str::trim);
+            let summary: Vec<&str> = lines
+                .filter(|line| !line.is_empty() && !line.starts_with("For more information"))
+                .collect();
+            output::error(&format!("{} (see netsetup --help)", summary.join(" ")));
+        }
+    }
+    ExitCode::from(USAGE)
 }

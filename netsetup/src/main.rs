@@ -23,10 +23,14 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
-    match commands::run(&args::Arguments::parse()) {
+    let arguments = match args::Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(misuse) => return args::report(&misuse),
+    };
+    match commands::run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("netsetup: {error:#}");
+            output::error(&format!("{error:#}"));
             ExitCode::FAILURE
         }
     }

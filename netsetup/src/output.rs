@@ -1,4 +1,4 @@
-//! What goes to standard output.
+//! What goes to standard output, and the one line that says why a command failed.
 
 use std::io::{self, Write};
 
@@ -14,6 +14,20 @@ pub(crate) fn text(text: &str) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// Prints the reason of a failure as one line, with what could drive a terminal escaped.
+pub(crate) fn error(text: &str) {
+    let plain: String = text
+        .chars()
+        .flat_map(|c| {
+            let escaped = c.is_control().then(|| c.escape_default());
+            let plain = (!c.is_control()).then_some(c);
+            escaped.into_iter().flatten().chain(plain)
+        })
+        .collect();
+    // Nobody is left to tell if this fails too.
+    let _ = writeln!(io::stderr(), "netsetup: {plain}");
 }
 
 /// Prints one line for each.

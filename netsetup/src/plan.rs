@@ -23,6 +23,14 @@ const POOLS: [(Ipv4Addr, u8, u32); 3] = [
     (Ipv4Addr::new(10, 64, 0, 0), 16, 128),
 ];
 
+/// Addresses with a meaning of their own, which the kernel would never route to a container.
+const NOT_FOR_LINKS: [(Ipv4Addr, u8, &str); 4] = [
+    (Ipv4Addr::new(0, 0, 0, 0), 8, "unspecified"),
+    (Ipv4Addr::new(127, 0, 0, 0), 8, "loopback"),
+    (Ipv4Addr::new(224, 0, 0, 0), 4, "multicast"),
+    (Ipv4Addr::new(240, 0, 0, 0), 4, "reserved"),
+];
+
 /// The first subnet of the pools that overlaps neither a route nor a subnet promised already.
 pub(crate) fn choose_subnet(routes: &[Route], promised: &[Subnet]) -> Result<Subnet> {
     for (first, length, count) in POOLS {
@@ -60,6 +68,21 @@ pub(crate) fn check_bridge_name(name: &str) -> Result<()> {
     }
     if ["none", "host", "all", "default", "lo"].contains(&name) {
         bail!("bridge name {name:?} has a meaning of its own");
+    }
+    Ok(())
+}
+
+/// Checks that a bridge may have a subnet at all, whatever routes the host has.
+pub(crate) fn check_subnet(subnet: Subnet) -> Result<()> {
+    if subnet.length() > 30 || subnet.length() < 8 {
+        bail!(
+            "subnet {subnet} is too small or too large: a bridge takes a prefix length of 8 to 30"
+        );
+    }
+    for (first, length, meaning) in NOT_FOR_LINKS {
+        if Subnet::containing(first, length).overlaps(subnet) {
+            bail!("subnet {subnet} is of the {meaning} addresses, which no link can have");
+        }
     }
     Ok(())
 }
@@ -168,6 +191,16 @@ mod tests {
         assert!(check_bridge_name("br-12.x").is_ok());
         for name in ["", "-x", "a/b", "..", "sixteen-bytes-xx", "host", "a b"] {
             assert!(check_bridge_name(name).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn subnets_are_of_addresses_that_a_link_can_have() {
+        for subnet in ["10.1.0.0/24", "172.18.0.0/16", "203.0.113.0/30", "169.254.7.0/24"] {
+            check_subnet(subnet.parse().unwrap()).unwrap();
+        }
+        for subnet in ["127.0.0.0/8", "224.0.1.0/24", "240.0.0.0/24", "0.0.0.0/8", "10.0.0.0/31"] {
+            assert!(check_subnet(subnet.parse().unwrap()).is_err(), "{subnet}");
         }
     }
 

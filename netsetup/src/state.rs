@@ -16,7 +16,7 @@
 
 mod bridges;
 mod containers;
-mod files;
+pub(crate) mod files;
 mod ports;
 
 use std::fs::{DirBuilder, File, OpenOptions};

@@ -34,12 +34,19 @@ pub(crate) struct Cmd {
     dir: Option<PathBuf>,
     stdin: Vec<u8>,
     terminal: bool,
+    kill_after: Option<Duration>,
 }
 
 impl Cmd {
     pub(crate) fn new(program: impl AsRef<OsStr>) -> Self {
-        let words = vec![program.as_ref().to_owned()];
-        Self { words, env: Vec::new(), dir: None, stdin: Vec::new(), terminal: false }
+        Self {
+            words: vec![program.as_ref().to_owned()],
+            env: Vec::new(),
+            dir: None,
+            stdin: Vec::new(),
+            terminal: false,
+            kill_after: None,
+        }
     }
 
     /// A whole line of plain words: `Cmd::line("ip link add br0 type bridge")`.
@@ -70,6 +77,12 @@ impl Cmd {
 
     pub(crate) fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Self {
         self.stdin = bytes.into();
+        self
+    }
+
+    /// Kills it with SIGKILL if it takes longer than this: its code is then 137.
+    pub(crate) fn kill_after(mut self, time: Duration) -> Self {
+        self.kill_after = Some(time);
         self
     }
 
@@ -107,7 +120,8 @@ impl Cmd {
             command.current_dir(dir);
         }
         let child = command.spawn().unwrap_or_else(|error| panic!("start {line}: {error}"));
-        let status = wait(child, &line);
+        let (status, late) = wait(child, self.kill_after.unwrap_or(LIMIT));
+        assert!(!late || self.kill_after.is_some(), "{line}: hung for {LIMIT:?}");
         drop(keyboard);
         Outcome {
             line,
@@ -145,21 +159,21 @@ fn read(file: &mut File) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-fn wait(mut child: std::process::Child, line: &str) -> ExitStatus {
+/// How it ended, and whether it took longer than `limit` and was killed for that.
+fn wait(mut child: std::process::Child, limit: Duration) -> (ExitStatus, bool) {
     let pid = Pid::from_raw(i32::try_from(child.id()).expect("a pid fits"));
     let (done, ended) = mpsc::channel::<()>();
     let watch = std::thread::spawn(move || {
-        let hung = ended.recv_timeout(LIMIT) == Err(mpsc::RecvTimeoutError::Timeout);
-        if hung {
+        let late = ended.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Timeout);
+        if late {
             // Fails only when the child is gone meanwhile, which is as good.
             let _ = kill(pid, Signal::SIGKILL);
         }
-        hung
+        late
     });
     let status = child.wait().expect("wait for the command");
     drop(done);
-    assert!(!watch.join().expect("the watch does not panic"), "{line}: hung for {LIMIT:?}");
-    status
+    (status, watch.join().expect("the watch does not panic"))
 }
 
 /// How a command ended: its exit code (128 + signal if killed) and all it wrote.

@@ -16,12 +16,11 @@ const USUAL_MTU: u32 = 1500;
 impl Host<'_> {
     /// Defines a bridge for good and makes it.
     pub(crate) fn create_bridge(&mut self, bridge: Bridge) -> Result<()> {
-        let existing = match self.store.bridge(&bridge.name)? {
-            Some(record) => Some(record.bridge),
-            None => self.store.definition(&bridge.name)?,
-        };
-        if let Some(existing) = existing
-            && existing != bridge
+        let made_before = self.store.bridge(&bridge.name)?;
+        let defined_before = self.store.definition(&bridge.name)?;
+        let existing = made_before.as_ref().map(|record| &record.bridge);
+        if let Some(existing) = existing.or(defined_before.as_ref())
+            && *existing != bridge
         {
             bail!(
                 "bridge {} exists already, with subnet {} and other settings",
@@ -38,8 +37,15 @@ impl Host<'_> {
             foreign::open_way(&mut self.netfilter, &record.bridge.name)
         });
         made.map_err(|error| {
-            let undoing = self.delete_bridge(&record.bridge.name);
-            undone(error, undoing)
+            // What was there before this command is not this command's to take away.
+            let mut failures = Failures::default();
+            if made_before.is_none() {
+                failures.note(self.unmake_bridge(&record));
+            }
+            if defined_before.is_none() {
+                failures.note(self.store.remove_definition(&record.bridge.name));
+            }
+            undone(error, failures.into_result().and_then(|()| self.store.tidy()))
         })
     }
 
@@ -175,8 +181,25 @@ impl Host<'_> {
         });
         failures.note(link::delete(&mut self.route, name));
         failures.into_result()?;
-        self.store.forget_bridge(name)?;
-        if is_last { self.restore_forwarding() } else { Ok(()) }
+        // The record goes last: as long as it is there, the next attempt does all of this again.
+        if is_last {
+            self.restore_forwarding()?;
+        }
+        self.store.forget_bridge(name)
+    }
+
+    /// Takes away automatic bridges that no container is on: the command that took the last one
+    /// off was killed.
+    pub(super) fn collect_bridges(&mut self) -> Result<()> {
+        for record in self.store.bridges()? {
+            let name = &record.bridge.name;
+            if record.automatic && self.store.leases(name)?.is_empty() {
+                self.unmake_bridge(&record)
+                    .with_context(|| format!("collect the unused bridge {name}"))?;
+                self.store.tidy()?;
+            }
+        }
+        Ok(())
     }
 
     fn switch_forwarding_on(&self) -> Result<()> {

@@ -55,11 +55,7 @@ fn run_create(create: &BridgeCreate, host: &mut Host) -> Result<()> {
         (None, Some(existing)) => existing.subnet,
         (None, None) => host.free_subnet()?,
     };
-    if subnet.length() > 30 || subnet.length() < 8 {
-        bail!(
-            "subnet {subnet} is too small or too large: a bridge takes a prefix length of 8 to 30"
-        );
-    }
+    plan::check_subnet(subnet)?;
     let mut bridge = Bridge::new(&create.name, subnet);
     if let Some(gateway) = create.gateway {
         Pool { subnet, gateway: Ipv4Addr::UNSPECIFIED }.check(gateway)?;

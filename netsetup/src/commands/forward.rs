@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::args::{Directories, Forward, Switch};
 use crate::output;
-use crate::state::Store;
+use crate::state::{Store, files};
 use crate::sysctl;
 
 const PERSISTENT: &str = "/etc/sysctl.d/99-netsetup.conf";
@@ -45,11 +45,7 @@ pub(crate) fn run(forward: &Forward, directories: &Directories) -> Result<()> {
 
 fn persist(value: &str) -> Result<()> {
     let path = Path::new(PERSISTENT);
-    if let Some(parent) = path.parent() {
-        fs::create_dir_all(parent).with_context(|| format!("create {}", parent.display()))?;
-    }
-    fs::write(path, format!("net.ipv4.ip_forward = {value}\n"))
-        .with_context(|| format!("write {}", path.display()))?;
+    files::write_through(path, format!("net.ipv4.ip_forward = {value}\n").as_bytes())?;
     let overriding = overriding(path, value)?;
     ensure!(
         overriding.is_empty(),

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::Store;
 use super::files::{
     entries, read_json, read_link, read_text, remove, remove_directory, remove_tree, write,
-    write_json, write_link,
+    write_json, write_json_through, write_link,
 };
 use crate::subnet::Subnet;
 
@@ -78,9 +78,14 @@ impl Store {
         write_json(&self.bridge_directory(&record.bridge.name).join("bridge.json"), record)
     }
 
-    /// Forgets a bridge that is gone.
+    /// Forgets a bridge that is gone: its record last, by which it is known.
     pub(crate) fn forget_bridge(&self, name: &str) -> Result<()> {
-        remove_tree(&self.bridge_directory(name))
+        let directory = self.bridge_directory(name);
+        remove_tree(&directory.join("leases"))?;
+        for file in ["last", "last.new", "bridge.new", "bridge.json"] {
+            remove(&directory.join(file))?;
+        }
+        remove_directory(&directory)
     }
 
     /// The persistent definition of a bridge.
@@ -97,12 +102,14 @@ impl Store {
 
     /// Keeps a definition over reboots.
     pub(crate) fn save_definition(&self, bridge: &Bridge) -> Result<()> {
-        write_json(&self.definition_path(&bridge.name), bridge)
+        write_json_through(&self.definition_path(&bridge.name), bridge)
     }
 
     /// Removes a definition, and the directories that held only it.
     pub(crate) fn remove_definition(&self, name: &str) -> Result<()> {
-        remove(&self.definition_path(name))?;
+        let path = self.definition_path(name);
+        remove(&path.with_extension("new"))?;
+        remove(&path)?;
         remove_directory(&self.config.join("bridges"))?;
         remove_directory(&self.config)
     }

@@ -1,7 +1,7 @@
 //! Small files that are old or new, never half written.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
@@ -36,10 +36,26 @@ pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     serde_json::from_str(&text).map(Some).with_context(|| format!("read {}", path.display()))
 }
 
+/// Writes a file that need not outlive a reboot.
 pub(super) fn write(path: &Path, contents: &[u8]) -> Result<()> {
+    replace(path, |staged| fs::write(staged, contents))
+}
+
+/// Writes a file that outlives a power cut.
+pub(crate) fn write_through(path: &Path, contents: &[u8]) -> Result<()> {
+    replace(path, |staged| {
+        let mut file = File::create(staged)?;
+        file.write_all(contents)?;
+        file.sync_all()
+    })?;
+    let sync = |directory: &Path| File::open(directory)?.sync_all();
+    path.parent().map_or(Ok(()), sync).with_context(|| format!("write {}", path.display()))
+}
+
+fn replace(path: &Path, fill: impl FnOnce(&Path) -> io::Result<()>) -> Result<()> {
     make_parent(path)?;
     let staged = path.with_extension("new");
-    let outcome = fs::write(&staged, contents).and_then(|()| fs::rename(&staged, path));
+    let outcome = fill(&staged).and_then(|()| fs::rename(&staged, path));
     outcome.map_err(|error| {
         // The half-written file is nobody's; the error that counts is the first.
         drop(fs::remove_file(&staged));
@@ -48,10 +64,18 @@ pub(super) fn write(path: &Path, contents: &[u8]) -> Result<()> {
 }
 
 pub(super) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
+    write(path, &json(path, value)?)
+}
+
+pub(super) fn write_json_through<T: Serialize>(path: &Path, value: &T) -> Result<()> {
+    write_through(path, &json(path, value)?)
+}
+
+fn json<T: Serialize>(path: &Path, value: &T) -> Result<Vec<u8>> {
     let mut text =
         serde_json::to_vec_pretty(value).with_context(|| format!("encode {}", path.display()))?;
     text.push(b'\n');
-    write(path, &text)
+    Ok(text)
 }
 
 pub(super) fn read_link(path: &Path) -> Result<Option<String>> {
