@@ -11,10 +11,11 @@ mod commit;
 mod config;
 mod equality;
 mod interop;
+mod killed;
 mod names;
 
 /// Loads `image` as `name`.
-fn load(scene: &Scene, image: &Image, name: &str) -> PathBuf {
+pub(crate) fn load(scene: &Scene, image: &Image, name: &str) -> PathBuf {
     let archive = image.docker_archive(&scene.path("image.tar"), name);
     scene.imgtool().args(["load", "--input"]).arg(&archive).run().success();
     archive

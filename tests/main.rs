@@ -9,6 +9,7 @@ mod harness;
 mod imgtool;
 mod invariants;
 mod netsetup;
+mod outputs;
 mod readme;
 mod runtime;
 mod together;

@@ -4,11 +4,12 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
 use crate::commands;
+use crate::rooted;
 use crate::store::Store;
 
 /// The exit code of a wrong command line, as docker and podman have it.
@@ -53,6 +54,7 @@ enum Command {
 impl Cli {
     /// Runs the verb.
     pub(crate) fn run(self) -> Result<()> {
+        rooted::allow_many_descriptors().context("raise the limit of open files")?;
         let store = Store::open(self.global.root.as_deref())?;
         match self.command {
             Command::Bundle(args) => commands::bundle::run(&store, *args),
@@ -96,10 +98,7 @@ pub(crate) fn report(error: &clap::Error) -> ExitCode {
                 .map(str::trim)
                 .filter(|line| !line.is_empty() && !line.starts_with("For more information"))
                 .collect();
-            eprintln!(
-                "imgtool: {} (see imgtool --help)",
-                crate::error::printable(&summary.join(" "))
-            );
+            crate::output::say(&format!("{} (see imgtool --help)", summary.join(" ")));
             ExitCode::from(USAGE)
         }
     }

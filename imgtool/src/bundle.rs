@@ -152,8 +152,8 @@ fn refuse_if_inside(directory: &Path) -> Result<()> {
 }
 
 /// Holds the registration of the bundle at `directory`, made anew if the bundle came from
-/// elsewhere.
-fn hold(store: &Store, directory: &Path) -> Result<Held> {
+/// elsewhere. Until it is dropped nobody else changes or removes the bundle.
+pub(crate) fn hold(store: &Store, directory: &Path) -> Result<Held> {
     let record = Record::read(directory)?;
     match registry::hold(store, &record.id)? {
         Some(held) if held.entry.state != State::Ready => {

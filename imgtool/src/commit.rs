@@ -44,13 +44,15 @@ const MAX_BUNDLE_CONFIG: u64 = 16 << 20;
 /// Makes the image and gives its ID.
 pub(crate) fn commit(store: &Store, request: &Request) -> Result<Digest> {
     let directory = bundle::locate(store, &request.bundle)?;
-    let record = Record::read(&directory)?;
-    let document = bundle_config(&directory)?;
     let _lock = store.lock_shared()?;
+    // A removal half done would look like changes.
+    let held = bundle::hold(store, &directory)?;
+    let record = &held.entry.record;
+    let document = bundle_config(&directory)?;
     let image = store
         .image(&record.manifest)
         .with_context(|| format!("read the image {} of the bundle", record.image))?;
-    let layer = write_layer(store, &image, &directory, &record, &mount_points(&document, &record))
+    let layer = write_layer(store, &image, &directory, record, &mount_points(&document, record))
         .with_context(|| format!("pack {}", directory.display()))?;
     let config = config(&image, request, &document, layer.as_ref().map(|(_, diff_id)| diff_id));
     let docker = image.manifest.media_type == media_type::DOCKER_MANIFEST;

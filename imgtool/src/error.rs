@@ -21,15 +21,6 @@ impl std::fmt::Display for NoSuchImage {
     }
 }
 
-/// Whether the reader of our output went away, which is no failure of ours.
-pub(crate) fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| {
-        cause
-            .downcast_ref::<std::io::Error>()
-            .is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
-    })
-}
-
 /// Text from outside with control characters and direction marks escaped, so
 /// that a name or a server's message can't drive the terminal.
 pub(crate) fn printable(text: &str) -> String {

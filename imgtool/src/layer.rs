@@ -33,6 +33,9 @@ use crate::store::{Image, Store, chain_ids, make_dir, sync_dir};
 /// Layers unpacked at a time; each keeps up to a hundred descriptors.
 const MAX_WORKERS: usize = 6;
 
+/// As much as a main thread has: trees are as deep there.
+const STACK_BYTES: usize = 8 << 20;
+
 /// The unpacked layers of an image.
 #[derive(Debug)]
 pub(crate) struct Unpacked {
@@ -121,7 +124,9 @@ fn unpack_alone(store: &Store, image: &Image, missing: &[usize]) -> Result<Vec<S
     let workers = thread::available_parallelism().map_or(1, usize::from).min(MAX_WORKERS);
     thread::scope(|scope| {
         for _ in 1..workers.min(missing.len()) {
-            scope.spawn(work);
+            let thread = thread::Builder::new().stack_size(STACK_BYTES);
+            // Where no more threads may be started there are fewer workers.
+            let _ = thread.spawn_scoped(scope, work);
         }
         work();
     });
@@ -211,7 +216,7 @@ fn extract_layer(
     let (layer, diff_id): (_, &Digest) = (&image.layers[index], &image.diff_ids[index]);
     let blob = store.open_blob(&layer.digest)?;
     thread::scope(|scope| {
-        let mut plain = Inflated::start(scope, blob, diff_id);
+        let mut plain = Inflated::start(scope, blob, diff_id)?;
         let summary = extract(&mut plain, root, target)?;
         plain.verify(diff_id)?;
         anyhow::Ok(summary)

@@ -10,6 +10,7 @@ mod digest;
 mod error;
 mod layer;
 mod manifest;
+mod output;
 mod progress;
 mod reference;
 mod rooted;
@@ -30,9 +31,9 @@ fn main() -> ExitCode {
     };
     match cli.run() {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) if error::is_broken_pipe(&error) => ExitCode::FAILURE,
+        Err(error) if output::reader_is_gone(&error) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("imgtool: {}", error::printable(&format!("{error:#}")));
+            output::say(&format!("{error:#}"));
             ExitCode::FAILURE
         }
     }

@@ -7,6 +7,7 @@ use anyhow::Result;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::manifest::Descriptor;
+use crate::output;
 
 /// How a transfer is shown.
 #[derive(Clone, Debug)]
@@ -96,5 +97,5 @@ impl Item {
 }
 
 fn line(text: &str) -> Result<()> {
-    Ok(writeln!(std::io::stdout().lock(), "{text}")?)
+    Ok(writeln!(output::stdout(), "{text}")?)
 }

@@ -4,9 +4,12 @@
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
-use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RenameFlags, ResolveFlags};
 use rustix::io::Errno;
+use rustix::process::{Resource, getrlimit, setrlimit};
 
 /// What a symbolic link among the components of a path means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,40 +109,124 @@ pub(crate) fn proc_path(parent: BorrowedFd<'_>, name: &[u8]) -> Vec<u8> {
     path
 }
 
+/// Levels of directories that are gone down into. Whoever nested them may have gone on for ever:
+/// what lies deeper is brought up first, so that neither descriptors nor the stack run out.
+const MAX_LEVELS: usize = 256;
+
 /// Removes an entry and all beneath it; that it does not exist is no error.
 pub(crate) fn remove(parent: BorrowedFd<'_>, name: &[u8]) -> Result<(), Errno> {
-    match fs::unlinkat(parent, name, AtFlags::empty()) {
-        Ok(()) | Err(Errno::NOENT) => return Ok(()),
-        Err(Errno::ISDIR) => {}
-        Err(errno) => return Err(errno),
-    }
-    let directory = match open_child(parent, name) {
-        // Without privileges a directory of one's own may still forbid reading.
-        Err(Errno::ACCESS) => {
-            fs::chmodat(parent, name, Mode::RWXU, AtFlags::empty())?;
-            open_child(parent, name)?
-        }
-        result => result?,
+    remove_at(parent, name, 0)
+}
+
+/// The same for a path that is not beneath any root but our own.
+pub(crate) fn remove_path(path: &Path) -> Result<(), Errno> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(Errno::INVAL);
     };
-    clear(directory.as_fd())?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    match fs::open(parent, flags, Mode::empty()) {
+        Ok(parent) => remove(parent.as_fd(), name.as_bytes()),
+        Err(Errno::NOENT) => Ok(()),
+        Err(errno) => Err(errno),
+    }
+}
+
+fn remove_at(parent: BorrowedFd<'_>, name: &[u8], level: usize) -> Result<(), Errno> {
+    if unlinked(parent, name)? {
+        return Ok(());
+    }
+    let directory = open_readable(parent, name)?;
+    clear_at(directory.as_fd(), level)?;
     drop(directory);
     fs::unlinkat(parent, name, AtFlags::REMOVEDIR)
 }
 
 /// Removes all entries of a directory opened for reading.
-pub(crate) fn clear(directory: BorrowedFd<'_>) -> Result<(), Errno> {
-    let mut unlocked = false;
-    for name in names(directory)? {
-        match remove(directory, name.to_bytes()) {
-            Err(Errno::ACCESS) if !unlocked => {
-                fs::fchmod(directory, Mode::RWXU)?;
-                unlocked = true;
-                remove(directory, name.to_bytes())?;
-            }
-            result => result?,
+fn clear_at(directory: BorrowedFd<'_>, level: usize) -> Result<(), Errno> {
+    make_writable(directory)?;
+    if level < MAX_LEVELS {
+        for name in names(directory)? {
+            remove_at(directory, name.to_bytes(), level + 1)?;
+        }
+        return Ok(());
+    }
+    let mut number = 0;
+    loop {
+        let names = names(directory)?;
+        if names.is_empty() {
+            return Ok(());
+        }
+        for name in names {
+            raise(directory, name.to_bytes(), &mut number)?;
         }
     }
-    Ok(())
+}
+
+/// Removes an entry; if it is a directory, those in it come up beside it.
+fn raise(directory: BorrowedFd<'_>, name: &[u8], number: &mut u64) -> Result<(), Errno> {
+    if unlinked(directory, name)? {
+        return Ok(());
+    }
+    let child = open_readable(directory, name)?;
+    make_writable(child.as_fd())?;
+    for entry in names(&child)? {
+        if unlinked(child.as_fd(), entry.to_bytes())? {
+            continue;
+        }
+        if !rustix::process::geteuid().is_root() {
+            // Its `..` changes, which takes the right to write to it.
+            fs::chmodat(&child, &entry, Mode::RWXU, AtFlags::empty())?;
+        }
+        loop {
+            let free = format!("raised-{number}");
+            *number += 1;
+            match fs::renameat_with(&child, &entry, directory, free, RenameFlags::NOREPLACE) {
+                Err(Errno::EXIST) => {}
+                result => break result?,
+            }
+        }
+    }
+    fs::unlinkat(directory, name, AtFlags::REMOVEDIR)
+}
+
+/// Removes what is no directory; `false` for a directory.
+fn unlinked(parent: BorrowedFd<'_>, name: &[u8]) -> Result<bool, Errno> {
+    match fs::unlinkat(parent, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => Ok(true),
+        Err(Errno::ISDIR) => Ok(false),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Without privileges a directory of one's own may still forbid reading.
+fn open_readable(parent: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd, Errno> {
+    match open_child(parent, name) {
+        Err(Errno::ACCESS) => {
+            fs::chmodat(parent, name, Mode::RWXU, AtFlags::empty())?;
+            open_child(parent, name)
+        }
+        result => result,
+    }
+}
+
+/// Or taking entries out of it.
+fn make_writable(directory: BorrowedFd<'_>) -> Result<(), Errno> {
+    if rustix::process::geteuid().is_root()
+        || Mode::from_raw_mode(fs::fstat(directory)?.st_mode).contains(Mode::RWXU)
+    {
+        return Ok(());
+    }
+    fs::fchmod(directory, Mode::RWXU)
+}
+
+/// Lets this process open as many files as it may: a level of a tree takes one.
+pub(crate) fn allow_many_descriptors() -> Result<(), Errno> {
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current == limit.maximum {
+        return Ok(());
+    }
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit)
 }
 
 /// The target of a symbolic link.
@@ -184,5 +271,20 @@ mod tests {
         remove(root.as_fd(), b"tree").unwrap();
         assert!(dir.path().join("kept/file").exists());
         assert!(!dir.path().join("tree").exists());
+    }
+
+    #[test]
+    fn remove_takes_a_tree_that_is_deeper_than_any_path() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = directory(dir.path());
+        let mut at = root.try_clone().unwrap();
+        for _ in 0..3 * MAX_LEVELS {
+            for name in ["d", "raised-0"] {
+                fs::mkdirat(&at, name, Mode::RWXU).unwrap();
+            }
+            at = open_child(at.as_fd(), b"d").unwrap();
+        }
+        remove_path(&dir.path().join("d")).unwrap();
+        assert!(!dir.path().join("d").exists());
     }
 }

@@ -143,6 +143,11 @@ impl Tarball {
             entry = entry.pax("path", name);
             entry.name.truncate(90);
         }
+        if entry.link.len() > 100 {
+            let link = entry.link.clone();
+            entry = entry.pax("linkpath", link);
+            entry.link.truncate(90);
+        }
         if !entry.pax.is_empty() {
             let records = entry.pax.iter().flat_map(|(key, value)| record(key, value)).collect();
             let mut extended = Entry::new(EntryType::XHeader, "PaxHeaders.0/entry");

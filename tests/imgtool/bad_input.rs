@@ -188,6 +188,56 @@ fn a_layer_entry_that_climbs_out_is_kept_in() {
     });
 }
 
+/// Directories nested as deep as one path can name them, and by a link twice as deep.
+#[test]
+fn directories_nested_without_end_are_unpacked_or_refused() {
+    scene(|scene| {
+        let deep = vec!["d"; 1900].join("/");
+        let file = |dir: &str| Entry::file(&format!("{dir}/{deep}/file"), "x");
+        let mut image = Image::probe(&["report"]);
+        image.layers.push(Tarball::of([file("bottom")]).bytes());
+        load(scene, &image, NAME);
+        for (how, dir) in [("--read-only", "overlay"), ("--copy", "copy")] {
+            super::bundle(scene, &[how], NAME, dir, &[]);
+            scene.imgtool().arg("bundles").run().success();
+            super::remove(scene, dir);
+        }
+        scene.imgtool().args(["rmi", NAME]).run().success();
+        let link = [Entry::dir("a"), Entry::symlink("link", &format!("a/{deep}"))];
+        let link = link.into_iter().chain([file("a"), file("link")]);
+        image.layers[1] = Tarball::of(link).bytes();
+        load(scene, &image, NAME);
+        for how in ["--read-only", "--copy"] {
+            let made = scene.imgtool().args(["bundle", how, NAME]).arg(scene.path("b")).run();
+            made.refused(&["directories are nested too deeply"]);
+            assert!(!scene.path("b").exists());
+        }
+    });
+}
+
+#[test]
+fn what_a_container_nested_without_end_is_listed_and_removed() {
+    scene(|scene| {
+        load(scene, &Image::probe(&["report"]), NAME);
+        for how in ["--read-only", "--copy"] {
+            let dir = super::bundle(scene, &[how], NAME, "bundle", &[]);
+            let mut at = std::fs::File::open(dir.join("rootfs")).unwrap();
+            for _ in 0..3000 {
+                let mode = rustix::fs::Mode::RWXU;
+                rustix::fs::mkdirat(&at, "d", mode).unwrap();
+                let flags = rustix::fs::OFlags::DIRECTORY;
+                at = rustix::fs::openat(&at, "d", flags, mode).unwrap().into();
+            }
+            drop(at);
+            scene.imgtool().arg("bundles").run().success();
+            let commit = scene.imgtool().arg("commit").arg(&dir).run();
+            let told = commit.refused(&["directories are nested too deeply"]);
+            assert!(told.stderr.len() < 10_000, "{} bytes of error", told.stderr.len());
+            super::remove(scene, "bundle");
+        }
+    });
+}
+
 #[test]
 fn an_unknown_image_says_what_to_run() {
     scene(|scene| {

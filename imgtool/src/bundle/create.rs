@@ -41,8 +41,8 @@ pub(crate) struct Created {
 pub(crate) fn create(store: &Store, request: &Request) -> Result<Created> {
     // Nobody deletes the image or its layers until the bundle is registered.
     let _lock = store.lock_shared()?;
-    remove::collect(store)?;
-    let mut notes = Vec::new();
+    let left = remove::collect(store);
+    let mut notes: Vec<String> = left.iter().map(|error| format!("{error:#}")).collect();
     let image = store.resolve(&request.image)?;
     let plan = Plan::make(store, &image, request, &mut notes)?;
     let mut held = registry::begin(
@@ -155,7 +155,7 @@ fn root_file_system(
     let mut list = fs::File::create_new(&path)
         .map(BufWriter::new)
         .with_context(|| format!("create {}", path.display()))?;
-    layer::record::write(rootfs.as_fd(), &mut list)?;
+    layer::record::write(rootfs.as_fd(), &mut list).context("record the tree")?;
     list.flush().with_context(|| format!("write {}", path.display()))
 }
 

@@ -3,11 +3,12 @@
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, bail};
 
 use super::record::{self, Record};
 use super::registry::{self, Held, State};
 use super::{is_there, overlay, refuse_if_inside, usage, users};
+use crate::rooted;
 use crate::store::Store;
 
 /// Unmounts and removes the bundle at `directory`; refused while a container other than `except`
@@ -34,13 +35,23 @@ pub(crate) fn remove(store: &Store, directory: &Path, except: Option<&str>) -> R
     purge(&held)
 }
 
-/// Removes what a kill left behind, and forgets bundles whose directory is gone.
-pub(crate) fn collect(store: &Store) -> Result<()> {
-    for held in registry::abandoned(store)? {
-        purge(&held).with_context(|| {
-            format!("clear what is left of bundle {}", held.entry.directory.display())
-        })?;
+/// Removes what a kill left behind, and forgets bundles whose directory is gone. What that fails
+/// for is told, and left to the next time: it must not keep anybody from using other bundles.
+pub(crate) fn collect(store: &Store) -> Vec<Error> {
+    let mut failures = Vec::new();
+    match registry::abandoned(store) {
+        Ok(abandoned) => failures.extend(abandoned.iter().filter_map(|held| {
+            let left =
+                || format!("clear what is left of bundle {}", held.entry.directory.display());
+            purge(held).with_context(left).err()
+        })),
+        Err(error) => failures.push(error),
     }
+    failures.extend(forget_gone(store).err());
+    failures
+}
+
+fn forget_gone(store: &Store) -> Result<()> {
     for entry in registry::list(store)? {
         if entry.state != State::Ready || entry.directory.exists() {
             continue;
@@ -106,12 +117,5 @@ fn read_dir(directory: &Path) -> Result<Vec<fs::DirEntry>> {
 }
 
 fn remove_path(path: &Path) -> Result<()> {
-    let is_dir = path.symlink_metadata().is_ok_and(|metadata| metadata.is_dir());
-    let removed = if is_dir { fs::remove_dir_all(path) } else { fs::remove_file(path) };
-    match removed {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("remove {}", path.display()))
-        }
-        _ => Ok(()),
-    }
+    rooted::remove_path(path).with_context(|| format!("remove {}", path.display()))
 }

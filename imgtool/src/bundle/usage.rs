@@ -4,13 +4,17 @@
 use std::collections::HashSet;
 use std::fs;
 use std::io::Read;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::Errno;
 use serde_json::Value;
 
 use super::overlay::{ROOTFS, UPPER};
+use crate::rooted;
 
 /// Where runtimes keep their containers; without root, beneath `$XDG_RUNTIME_DIR`.
 const RUNTIMES: [&str; 3] = ["runtime", "runc", "crun"];
@@ -158,32 +162,41 @@ fn file_id(path: &Path) -> Option<FileId> {
     fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
-/// The bytes of the regular files beneath `directory`, each file once.
+/// Levels of directories that are looked at; a container may have nested them without end.
+const MAX_LEVELS: usize = 512;
+
+/// The bytes of the regular files beneath `directory`, each file once. A live container takes files
+/// away, and puts links in their place, while we look: every name is looked up in the directory
+/// that had it.
 pub(crate) fn bytes_beneath(directory: &Path) -> Result<u64> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match rustix::fs::open(directory, flags, Mode::empty()) {
+        Ok(opened) => Ok(bytes_in(opened.as_fd(), &mut HashSet::new(), 0)),
+        Err(Errno::NOENT) => Ok(0),
+        Err(errno) => Err(errno).with_context(|| format!("read {}", directory.display())),
+    }
+}
+
+/// What can't be looked at, or not any more, counts nothing.
+fn bytes_in(directory: BorrowedFd<'_>, linked: &mut HashSet<FileId>, level: usize) -> u64 {
     let mut total = 0;
-    let mut linked = HashSet::new();
-    let mut directories = vec![directory.to_owned()];
-    while let Some(directory) = directories.pop() {
-        let entries = match fs::read_dir(&directory) {
-            Ok(entries) => entries,
-            // A live container takes files away while we look.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
-            Err(error) => {
-                return Err(error).with_context(|| format!("read {}", directory.display()));
+    for name in rooted::names(directory).unwrap_or_default() {
+        let Ok(stat) = rooted::stat(directory, name.to_bytes()) else { continue };
+        match rooted::file_type(&stat) {
+            FileType::Directory if level < MAX_LEVELS => {
+                if let Ok(child) = rooted::open_child(directory, name.to_bytes()) {
+                    total += bytes_in(child.as_fd(), linked, level + 1);
+                }
             }
-        };
-        for entry in entries.flatten() {
-            let Ok(metadata) = entry.metadata() else { continue };
-            if metadata.is_dir() {
-                directories.push(entry.path());
-            } else if metadata.is_file()
-                && (metadata.nlink() == 1 || linked.insert((metadata.dev(), metadata.ino())))
+            FileType::RegularFile
+                if stat.st_nlink == 1 || linked.insert((stat.st_dev, stat.st_ino)) =>
             {
-                total += metadata.len();
+                total += u64::try_from(stat.st_size).unwrap_or_default();
             }
+            _ => {}
         }
     }
-    Ok(total)
+    total
 }
 
 #[cfg(test)]

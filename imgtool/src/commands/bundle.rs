@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 
 use crate::bundle::{self, Created, Request, flags};
-use crate::error::printable;
+use crate::output;
 use crate::store::Store;
 
 /// Make an OCI bundle from an image and print its directory
@@ -41,8 +41,8 @@ pub(crate) fn run(store: &Store, args: Args) -> Result<()> {
 
 fn print(created: &Created) -> Result<()> {
     for note in &created.notes {
-        writeln!(std::io::stderr(), "imgtool: {}", printable(note))?;
+        output::say(note);
     }
-    writeln!(std::io::stdout(), "{}", created.directory.display())?;
+    writeln!(output::stdout(), "{}", created.directory.display())?;
     Ok(())
 }

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use crate::bundle::{self, Listed};
 use crate::error::printable;
+use crate::output;
 use crate::reference::Reference;
 use crate::store::Store;
 use crate::table;
@@ -32,9 +33,11 @@ enum Format {
 }
 
 pub(crate) fn run(store: &Store, args: &Args) -> Result<()> {
-    bundle::collect(store)?;
+    for left in bundle::collect(store) {
+        output::say(&format!("{left:#}"));
+    }
     let bundles = bundle::list(store)?;
-    let mut out = std::io::stdout().lock();
+    let mut out = output::stdout();
     if args.quiet {
         for listed in &bundles {
             writeln!(out, "{}", listed.directory.display())?;
@@ -43,7 +46,7 @@ pub(crate) fn run(store: &Store, args: &Args) -> Result<()> {
     }
     if args.format == Format::Json {
         for listed in &bundles {
-            serde_json::to_writer(&mut out, &json(listed))?;
+            serde_json::to_writer(&mut out, &json(listed)).map_err(std::io::Error::from)?;
             writeln!(out)?;
         }
         return Ok(());

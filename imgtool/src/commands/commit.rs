@@ -7,6 +7,7 @@ use jiff::Timestamp;
 
 use crate::commit::change::Change;
 use crate::commit::{Request, commit};
+use crate::output;
 use crate::reference::Reference;
 use crate::store::Store;
 
@@ -45,7 +46,7 @@ pub(crate) fn run(store: &Store, args: &Args) -> Result<()> {
         created: created(std::env::var("SOURCE_DATE_EPOCH").ok().as_deref())?,
     };
     let id = commit(store, &request)?;
-    writeln!(std::io::stdout(), "{id}")?;
+    writeln!(output::stdout(), "{id}")?;
     Ok(())
 }
 

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::digest::Digest;
 use crate::error::printable;
+use crate::output;
 use crate::reference::Reference;
 use crate::store::{Store, entry_name};
 use crate::table::{self, NONE};
@@ -58,7 +59,7 @@ pub(crate) fn run(store: &Store, args: &Args) -> Result<()> {
         rows.retain(|row| row.name.as_ref().is_some_and(|name| matches_name(pattern, name)));
     }
     rows.sort_by_key(|row| std::cmp::Reverse(row.created));
-    let mut out = std::io::stdout().lock();
+    let mut out = output::stdout();
     let id = |row: &Row| {
         if args.no_trunc { row.id.to_string() } else { row.id.short().to_owned() }
     };
@@ -71,7 +72,8 @@ pub(crate) fn run(store: &Store, args: &Args) -> Result<()> {
     let now = Timestamp::now();
     if args.format == Format::Json {
         for row in &rows {
-            serde_json::to_writer(&mut out, &json(row, id(row), now))?;
+            serde_json::to_writer(&mut out, &json(row, id(row), now))
+                .map_err(std::io::Error::from)?;
             writeln!(out)?;
         }
         return Ok(());

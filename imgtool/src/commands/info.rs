@@ -6,6 +6,7 @@ use std::io::Write;
 use anyhow::Result;
 
 use crate::manifest::Platform;
+use crate::output;
 use crate::store::Store;
 use crate::table;
 
@@ -17,7 +18,7 @@ pub(crate) fn run(store: &Store, _args: &Args) -> Result<()> {
     let index = store.index()?;
     let images: BTreeSet<_> = index.manifests.iter().map(|entry| &entry.digest).collect();
     let (blobs, bytes) = store.blob_usage()?;
-    let mut out = std::io::stdout().lock();
+    let mut out = output::stdout();
     writeln!(out, "Version: {}", env!("CARGO_PKG_VERSION"))?;
     writeln!(out, "Store: {}", store.root().display())?;
     writeln!(out, "Platform: {}", Platform::host())?;

@@ -5,6 +5,7 @@ use std::io::Write;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
+use crate::output;
 use crate::store::{Image, Store, entry_name};
 
 /// Print all about images, as a JSON array in docker's shape
@@ -26,9 +27,9 @@ pub(crate) fn run(store: &Store, args: &Args) -> Result<()> {
                 .map(|value| found.push(value)),
         );
     }
-    let mut out = std::io::stdout().lock();
-    serde_json::to_writer_pretty(&mut out, &found)?;
-    writeln!(out)?;
+    let mut text = serde_json::to_string_pretty(&found).context("write the description")?;
+    text.push('\n');
+    failed.collect(output::stdout().write_all(text.as_bytes()).map_err(Into::into));
     failed.into_result()
 }
 

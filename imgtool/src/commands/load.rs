@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::copy::{self, Wanted};
 use crate::error::printable;
 use crate::manifest::{CONTAINERD_NAME, Descriptor, Document, MAX_MANIFEST_SIZE};
+use crate::output;
 use crate::reference::Reference;
 use crate::store::{Store, entry_name};
 use crate::transport::archive::Members;
@@ -62,7 +63,7 @@ pub(crate) fn run(store: &Store, args: &Args) -> Result<()> {
         }
     };
     if !args.quiet {
-        let mut out = std::io::stdout().lock();
+        let mut out = output::stdout();
         for line in lines {
             writeln!(out, "{line}")?;
         }

@@ -5,6 +5,7 @@ use std::io::Write;
 use anyhow::Result;
 
 use crate::bundle;
+use crate::output;
 use crate::store::Store;
 
 /// Mount the root file systems of bundles, if they are not, and print where
@@ -20,7 +21,7 @@ pub(crate) fn run(store: &Store, args: &Args) -> Result<()> {
     for word in &args.bundles {
         let mounted = bundle::locate(store, word).and_then(|bundle| bundle::mount(store, &bundle));
         failed.collect(mounted.and_then(|rootfs| {
-            writeln!(std::io::stdout(), "{}", rootfs.display())?;
+            writeln!(output::stdout(), "{}", rootfs.display())?;
             Ok(())
         }));
     }

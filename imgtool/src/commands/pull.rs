@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use crate::copy::{self, Wanted};
 use crate::error::printable;
 use crate::manifest::{Descriptor, Platform};
+use crate::output;
 use crate::progress::Progress;
 use crate::reference::{DEFAULT_TAG, Reference};
 use crate::store::{Store, entry_name};
@@ -32,7 +33,7 @@ pub(crate) fn run(store: &Store, args: &Args) -> Result<()> {
     let name = typed.with_default_tag().digest_over_tag();
     let say = |text: String| -> Result<()> {
         if !args.quiet {
-            writeln!(std::io::stdout().lock(), "{text}")?;
+            writeln!(output::stdout(), "{text}")?;
         }
         Ok(())
     };
@@ -61,7 +62,7 @@ pub(crate) fn run(store: &Store, args: &Args) -> Result<()> {
     } else {
         format!("Status: Image is up to date for {familiar}")
     })?;
-    writeln!(std::io::stdout().lock(), "{name}")?;
+    writeln!(output::stdout(), "{name}")?;
     Ok(())
 }
 
@@ -95,11 +96,7 @@ fn pull(
     if chosen.is_some() {
         ensure!(wanted.runs(&actual), "image is for {actual}, not for {wanted}");
     } else if !wanted.runs(&actual) {
-        writeln!(
-            std::io::stderr(),
-            "imgtool: warning: image is for {}, this host is {wanted}",
-            printable(&actual.to_string())
-        )?;
+        output::say(&format!("warning: image is for {actual}, this host is {wanted}"));
     }
     store.tag(name, &entry)?;
     Ok((entry, !had))

@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use serde::Deserialize;
 
 use crate::bundle;
+use crate::output;
 use crate::store::Store;
 
 /// The state of a container is small; this is a hundred times what any runtime sends.
@@ -27,13 +28,13 @@ pub(crate) fn run(store: &Store, args: &Args) -> Result<()> {
     if let Some(directory) = &args.from_hook {
         return remove_for_hook(store, directory);
     }
-    bundle::collect(store)?;
     let mut failed = super::Failures::default();
+    bundle::collect(store).into_iter().for_each(|left| failed.collect(Err(left)));
     for word in &args.bundles {
         let removed = bundle::locate(store, word)
             .and_then(|directory| bundle::remove(store, &directory, None));
         failed.collect(removed.and_then(|()| {
-            writeln!(std::io::stdout(), "{word}")?;
+            writeln!(output::stdout(), "{word}")?;
             Ok(())
         }));
     }
@@ -54,7 +55,9 @@ fn remove_for_hook(store: &Store, directory: &Path) -> Result<()> {
     let state: ContainerState =
         serde_json::from_slice(&bytes).context("parse the container's state")?;
     if !directory.exists() {
-        return bundle::collect(store);
+        let mut failed = super::Failures::default();
+        bundle::collect(store).into_iter().for_each(|left| failed.collect(Err(left)));
+        return failed.into_result();
     }
     bundle::remove(store, directory, Some(&state.id))
 }

@@ -9,6 +9,7 @@ use crate::bundle;
 use crate::digest::Digest;
 use crate::error::{NoSuchImage, printable};
 use crate::manifest::Descriptor;
+use crate::output;
 use crate::reference::Reference;
 use crate::store::{Lock, Selection, Store, chain_ids, entry_name};
 
@@ -30,7 +31,7 @@ pub(crate) fn run(store: &Store, args: &Args) -> Result<()> {
         let result = remove(store, &lock, name, args.force);
         match result {
             Err(error) if args.force && error.is::<NoSuchImage>() => {
-                writeln!(std::io::stderr(), "imgtool: {error}")?;
+                output::say(&error.to_string());
             }
             result => failed.collect(result),
         }
@@ -41,7 +42,7 @@ pub(crate) fn run(store: &Store, args: &Args) -> Result<()> {
 fn remove(store: &Store, lock: &Lock, word: &str, force: bool) -> Result<()> {
     let Selection { name, entry } = store.select(word)?;
     let names = names_of(store, &entry)?;
-    let mut out = std::io::stdout().lock();
+    let mut out = output::stdout();
     if let Some(name) = &name
         && names.iter().any(|other| other != name)
         && names.contains(name)
@@ -68,11 +69,12 @@ fn remove(store: &Store, lock: &Lock, word: &str, force: bool) -> Result<()> {
         );
     }
     store.forget(&entry)?;
+    let kept = kept(store)?;
+    store.collect_garbage(lock)?;
+    // All is done before anything is said: a reader that went away must not keep it from that.
     for name in &names {
         writeln!(out, "Untagged: {}", printable(&name.familiar()))?;
     }
-    let kept = kept(store)?;
-    store.collect_garbage(lock)?;
     if !kept.contains(id) {
         writeln!(out, "Deleted: {id}")?;
     }

@@ -1,13 +1,14 @@
 //! `imgtool save`: images into an archive.
 
 use std::fs::File;
-use std::io::{BufWriter, IsTerminal, Write};
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 
 use crate::manifest::Platform;
+use crate::output;
 use crate::reference::Reference;
 use crate::store::{Selection, Store, entry_name};
 use crate::transport::writer::{self, Kind};
@@ -41,7 +42,7 @@ const BUFFER: usize = 256 << 10;
 
 pub(crate) fn run(store: &Store, args: &Args) -> Result<()> {
     let output = args.output.as_deref().filter(|path| *path != Path::new("-"));
-    let stdout = std::io::stdout();
+    let stdout = output::stdout();
     ensure!(
         output.is_some() || !stdout.is_terminal(),
         "cowardly refusing to save to a terminal: use -o FILE or redirect"
@@ -58,7 +59,7 @@ pub(crate) fn run(store: &Store, args: &Args) -> Result<()> {
     let archive = writer::Archive::plan(store, &selected, kind)?;
     match output {
         None => {
-            let mut out = BufWriter::with_capacity(BUFFER, stdout.lock());
+            let mut out = BufWriter::with_capacity(BUFFER, stdout);
             archive.write(store, &mut out)?;
             out.flush().context("write standard output")
         }

@@ -12,7 +12,7 @@ use rustix::fs::{self, FileType, Gid, Mode, OFlags, Stat, Uid};
 use rustix::process::{getegid, geteuid};
 
 use super::compress::BUFFER;
-use super::extract::join;
+use super::extract::{MAX_PATH, join};
 use super::lower::{Found, Lowers};
 use super::metadata::Place;
 use super::record::{Record, read_entry};
@@ -69,6 +69,20 @@ struct Differ<'a, W> {
 
 type Names = BTreeSet<Vec<u8>>;
 
+/// A directory as it is found.
+struct Look {
+    entry: Entry,
+    before: Before,
+    /// What overlayfs noted of it.
+    mark: Option<Vec<u8>>,
+    disk: Names,
+}
+
+/// What an error is about. Every error is given this once, not again for each directory above.
+fn packing(path: &[u8]) -> String {
+    format!("pack {:?}", String::from_utf8_lossy(path))
+}
+
 /// How a file relates to what was at its path before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Before {
@@ -91,23 +105,12 @@ impl<W: Write> Differ<'_, W> {
         path: &[u8],
         hidden: bool,
     ) -> Result<()> {
-        let Some(mut entry) = read_entry(place, stat, path)? else { return Ok(()) };
-        let before = self.before(&entry, stat, hidden)?;
-        let mark = self.opaque(directory)?;
+        let looked = self.look(place, directory, stat, path, hidden);
+        let looked = looked.with_context(|| packing(path))?;
+        let Some(Look { mut entry, before, mark, disk }) = looked else { return Ok(()) };
         let opaque = mark.as_deref() == Some(b"y");
         let was_directory = !matches!(before, Before::Nothing | Before::Other);
-        let disk: Names = rooted::names(directory)
-            .context("read directory")?
-            .into_iter()
-            .map(CString::into_bytes)
-            .collect();
         let holds_mount = self.holds_mount(path);
-        if let Before::OtherTime(time) = before
-            && self.holds_stub(path, &disk)?
-        {
-            // Making it changed the time; the container did not.
-            entry.mtime = time;
-        }
         entry.path.push(b'/');
         if path.is_empty() {
             entry.path.insert(0, b'.');
@@ -143,6 +146,30 @@ impl<W: Write> Differ<'_, W> {
         Ok(())
     }
 
+    /// What there is to know of a directory before its entries.
+    fn look(
+        &self,
+        place: Place<'_>,
+        directory: BorrowedFd<'_>,
+        stat: &Stat,
+        path: &[u8],
+        hidden: bool,
+    ) -> Result<Option<Look>> {
+        ensure!(path.len() <= MAX_PATH, "directories are nested too deeply");
+        let Some(mut entry) = read_entry(place, stat, path)? else { return Ok(None) };
+        let before = self.before(&entry, stat, hidden)?;
+        let mark = self.opaque(directory)?;
+        let names = rooted::names(directory).context("read directory")?;
+        let disk: Names = names.into_iter().map(CString::into_bytes).collect();
+        if let Before::OtherTime(time) = before
+            && self.holds_stub(path, &disk)?
+        {
+            // Making it changed the time; the container did not.
+            entry.mtime = time;
+        }
+        Ok(Some(Look { entry, before, mark, disk }))
+    }
+
     /// The names that a plain tree had here.
     fn recorded(&self, path: &[u8]) -> &[Vec<u8>] {
         match self.baseline {
@@ -166,17 +193,14 @@ impl<W: Write> Differ<'_, W> {
         let place = Place { parent: directory, name };
         let stat = place.stat().context("read file")?;
         if rooted::file_type(&stat) == FileType::Directory {
-            let child = rooted::open_child(directory, name).context("open directory")?;
-            return self
-                .directory(place, child.as_fd(), &stat, &path, hidden)
-                .with_context(|| format!("pack {:?}", String::from_utf8_lossy(&path)));
+            let child = rooted::open_child(directory, name).with_context(|| packing(&path))?;
+            return self.directory(place, child.as_fd(), &stat, &path, hidden);
         }
         let by_xattr = marks_by_xattr && place.xattr(b"trusted.overlay.whiteout")?.is_some();
         if is_whiteout(&stat) || by_xattr {
             return if hidden { Ok(()) } else { self.marker(&whiteout::marker(parent, name)) };
         }
-        self.file(place, &stat, &path, hidden)
-            .with_context(|| format!("pack {:?}", String::from_utf8_lossy(&path)))
+        self.file(place, &stat, &path, hidden).with_context(|| packing(&path))
     }
 
     fn file(&mut self, place: Place<'_>, stat: &Stat, path: &[u8], hidden: bool) -> Result<()> {

@@ -48,7 +48,7 @@ pub(crate) struct Summary {
 pub(crate) struct NeedsLower(pub(crate) String);
 
 /// Longest path of an entry; the kernel resolves no longer one.
-const MAX_PATH: usize = 4000;
+pub(super) const MAX_PATH: usize = 4000;
 
 /// Unpacks an archive, without compression, beneath `root`. The input is read to its end. If this
 /// fails, what was unpacked so far is left behind for the caller to remove.
@@ -124,12 +124,25 @@ impl Extractor<'_> {
 
     /// The directory at `path`, made if it is missing.
     fn parent(&mut self, path: &[u8]) -> Result<Rc<Directory>> {
-        if let Some(directory) = self.directories.existing(path)? {
-            return Ok(directory);
+        let mut missing = Vec::new();
+        let mut at = path;
+        let mut directory = loop {
+            if let Some(directory) = self.directories.existing(at)? {
+                break directory;
+            }
+            ensure!(!at.is_empty(), "the root is missing");
+            missing.push(at);
+            at = split(at).0;
+        };
+        for path in missing.into_iter().rev() {
+            directory = self.implied(&directory, path)?;
         }
-        let (parent, name) = split(path);
-        let parent = self.parent(parent)?;
-        let replaced = match rooted::try_stat(parent.fd(), name)? {
+        Ok(directory)
+    }
+
+    /// Makes the directory `path`, which the archive has not described.
+    fn implied(&mut self, parent: &Directory, path: &[u8]) -> Result<Rc<Directory>> {
+        let replaced = match rooted::try_stat(parent.fd(), split(path).1)? {
             None => false,
             Some(stat) => match rooted::file_type(&stat) {
                 FileType::Symlink => bail!(
@@ -140,7 +153,7 @@ impl Extractor<'_> {
                 _ => true,
             },
         };
-        let directory = self.make_directory(&parent, path, replaced)?;
+        let directory = self.make_directory(parent, path, replaced)?;
         self.directories.describe(&directory, path, None);
         self.summary.implicit.insert(path.to_vec());
         Ok(directory)
@@ -174,6 +187,7 @@ impl Extractor<'_> {
         fs::mkdirat(parent.fd(), name, Mode::RWXU).context("make directory")?;
         self.made(parent, name);
         let directory = self.directories.child(parent, path)?;
+        check_depth(directory.fd())?;
         if parent.has_default_acl() {
             Place::itself(directory.fd()).remove_inherited_acl()?;
         }
@@ -400,6 +414,15 @@ fn write_all(file: BorrowedFd<'_>, mut bytes: &[u8], mut offset: Option<u64>) ->
         }
     }
     Ok(())
+}
+
+/// Links let short paths lead on from deep directories, without end. A tree is taken as deep as the
+/// kernel can still name its directories by a path.
+fn check_depth(directory: BorrowedFd<'_>) -> Result<()> {
+    match fs::readlink(rooted::proc_path(directory, b""), Vec::new()) {
+        Err(Errno::NAMETOOLONG) => bail!("directories are nested too deeply"),
+        path => path.map(drop).context("find the path of a directory"),
+    }
 }
 
 fn set_opaque(directory: BorrowedFd<'_>) -> Result<()> {

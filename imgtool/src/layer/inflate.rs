@@ -3,7 +3,7 @@
 
 use std::io::{self, BufRead, Read};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread::{Scope, ScopedJoinHandle};
+use std::thread::{Builder, Scope, ScopedJoinHandle};
 
 use anyhow::{Context, Result, anyhow, ensure};
 
@@ -28,12 +28,14 @@ impl<'scope> Inflated<'scope> {
         scope: &'scope Scope<'scope, 'env>,
         blob: impl Read + Send + 'scope,
         diff_id: &Digest,
-    ) -> Self {
+    ) -> Result<Self> {
         let (send, pieces) = sync_channel(QUEUE);
         let (spent, reuse) = sync_channel(QUEUE);
         let hasher = Hasher::new(diff_id.algorithm());
-        let hash = scope.spawn(move || inflate(blob, hasher, &send, &reuse));
-        Self { pieces, spent, current: Vec::new(), position: 0, hash }
+        let hash = Builder::new()
+            .spawn_scoped(scope, move || inflate(blob, hasher, &send, &reuse))
+            .context("start a thread")?;
+        Ok(Self { pieces, spent, current: Vec::new(), position: 0, hash })
     }
 
     /// Reads what is left and compares the digest of all bytes.

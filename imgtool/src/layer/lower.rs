@@ -129,7 +129,7 @@ impl Lowers {
 /// result, which no mount table shows: the mount is made in a namespace of a thread that ends.
 pub(crate) fn mount_writable(lowers: &[PathBuf], upper: &Path, work: &Path) -> Result<OwnedFd> {
     std::thread::scope(|scope| {
-        let mounted = scope.spawn(|| {
+        let mounted = std::thread::Builder::new().spawn_scoped(scope, || {
             unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS)
                 .context("unshare the mount namespace")?;
             let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
@@ -137,7 +137,7 @@ pub(crate) fn mount_writable(lowers: &[PathBuf], upper: &Path, work: &Path) -> R
                 .context("make mounts private")?;
             mount_in_namespace(lowers, upper, work)
         });
-        mounted.join().map_err(|_| anyhow!("mounting stopped"))?
+        mounted.context("start a thread")?.join().map_err(|_| anyhow!("mounting stopped"))?
     })
 }
 

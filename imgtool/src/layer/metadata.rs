@@ -208,8 +208,9 @@ pub(crate) fn copy_directory(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result
     if let Some((name, value)) = entry.xattrs.iter().find(|(name, _)| name == DEFAULT_ACL) {
         setter.xattr(to, name, value)?;
     }
-    set_mode(to, entry.mode)?;
-    set_mtime(to, entry.mtime)
+    set_mtime(to, entry.mtime)?;
+    // Last, since it may shut the directory for its owner too.
+    set_mode(to, entry.mode)
 }
 
 /// Whether an attribute belongs to a layer. Labels of the host's security modules and NFS's own

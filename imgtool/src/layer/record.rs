@@ -109,6 +109,7 @@ pub(crate) fn write(root: BorrowedFd<'_>, output: &mut dyn Write) -> Result<()> 
 }
 
 fn write_beneath(directory: BorrowedFd<'_>, path: &[u8], output: &mut dyn Write) -> Result<()> {
+    ensure!(path.len() <= super::extract::MAX_PATH, "directories are nested too deeply");
     for name in rooted::names(directory).context("read directory")? {
         let name = name.to_bytes();
         let path = super::extract::join(path, name);
@@ -118,7 +119,9 @@ fn write_beneath(directory: BorrowedFd<'_>, path: &[u8], output: &mut dyn Write)
         let is_directory = entry.kind == Kind::Directory;
         line(output, &path, &Remembered::new(entry, &stat))?;
         if is_directory {
-            write_beneath(rooted::open_child(directory, name)?.as_fd(), &path, output)?;
+            let child = rooted::open_child(directory, name)
+                .with_context(|| format!("open {:?}", String::from_utf8_lossy(&path)))?;
+            write_beneath(child.as_fd(), &path, output)?;
         }
     }
     Ok(())

@@ -7,7 +7,6 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -15,6 +14,7 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
 use super::{Store, make_dir};
+use crate::rooted;
 
 /// Interrupted downloads are kept this long, so that a second pull resumes them.
 const PARTIAL_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
@@ -113,15 +113,11 @@ impl Store {
             if partial && recent && metadata.is_file() {
                 continue;
             }
-            remove(&entry.path(), metadata.is_dir())
+            rooted::remove_path(&entry.path())
                 .with_context(|| format!("remove stale {}", entry.path().display()))?;
         }
         Ok(())
     }
-}
-
-fn remove(path: &Path, directory: bool) -> std::io::Result<()> {
-    if directory { fs::remove_dir_all(path) } else { fs::remove_file(path) }
 }
 
 fn wait_lock(file: File, how: FlockArg) -> Result<Flock<File>> {

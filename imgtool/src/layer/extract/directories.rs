@@ -181,9 +181,8 @@ impl Final {
             Some(acl) => setter.xattr(place, DEFAULT_ACL, acl)?,
             None => place.remove_xattr(DEFAULT_ACL)?,
         }
-        if let Some(mode) = self.mode {
-            set_mode(place, mode)?;
-        }
-        metadata::set_mtime(place, self.mtime)
+        metadata::set_mtime(place, self.mtime)?;
+        // Last, since it may shut the directory for its owner too.
+        self.mode.map_or(Ok(()), |mode| set_mode(place, mode))
     }
 }

@@ -43,7 +43,8 @@ impl Registry<'_> {
         };
         std::thread::scope(|scope| {
             for _ in 1..PARALLEL.min(blobs.len()) {
-                scope.spawn(work);
+                // Where no more threads may be started fewer blobs come at a time.
+                let _ = std::thread::Builder::new().spawn_scoped(scope, work);
             }
             work();
         });
