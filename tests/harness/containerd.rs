@@ -2,7 +2,7 @@
 //! and links in namespaces of its own.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::command::Cmd;
 use super::daemon::{CgroupParent, Daemon};
@@ -93,6 +93,9 @@ impl Drop for Containerd {
             for task in tasks.lines() {
                 self.ctr_in(&namespace, "task rm --force").arg(task).run();
             }
+            // The shim makes the runtime's root here whatever containerd's own directory is; it
+            // stays where a container is left in it.
+            let _ = fs::remove_dir(Path::new("/run/containerd/runc").join(namespace));
         }
     }
 }
