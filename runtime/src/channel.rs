@@ -4,6 +4,8 @@
 //!   parent                                   child
 //!     |--- Mapped ----------------------------->|  new user namespace: its ids are mapped
 //!     |--- Placed ----------------------------->|  it is in its cgroup
+//!     |<----------------------------- Source(n)-|  a mount whose source we can't open ourselves
+//!     |--- Tree(detached) --------------------->|
 //!     |<------------------------------ Prepared-|  mounts are made, the root is not yet entered
 //!     |    prestart, createRuntime hooks        |
 //!     |--- Proceed ---------------------------->|  createContainer hooks, pivot_root, ...
@@ -35,10 +37,13 @@ const MAX_TEXT: usize = 16 * 1024;
 pub(crate) enum Message {
     Mapped,
     Placed,
+    /// Which mount of the plan.
+    Source(u32),
+    Tree(OwnedFd),
     Prepared,
     Proceed,
-    /// The pid, as the sender sees it, of the process that takes its place.
-    Relayed(i32),
+    /// A handle of the process that takes its place: its pid may be of another namespace.
+    Relayed(OwnedFd),
     Console(OwnedFd),
     Listener(OwnedFd),
     Warning(String),
@@ -59,6 +64,8 @@ impl Message {
             Message::Warning(_) => 7,
             Message::Failed(_) => 8,
             Message::Ready => 9,
+            Message::Source(_) => 10,
+            Message::Tree(_) => 11,
         }
     }
 }
@@ -86,15 +93,18 @@ impl Channel {
             Message::Warning(text) | Message::Failed(text) => {
                 &text.as_bytes()[..text.len().min(MAX_TEXT)]
             }
-            Message::Relayed(pid) => {
-                number = pid.to_ne_bytes();
+            Message::Source(index) => {
+                number = index.to_ne_bytes();
                 &number
             }
             _ => &[],
         };
         let message_bytes = [&[message.tag()], body].concat();
         let sent = match message {
-            Message::Console(fd) | Message::Listener(fd) => {
+            Message::Relayed(fd)
+            | Message::Console(fd)
+            | Message::Listener(fd)
+            | Message::Tree(fd) => {
                 let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
                 let mut ancillary = SendAncillaryBuffer::new(&mut space);
                 let descriptor = [fd.as_fd()];
@@ -157,12 +167,14 @@ fn decode(tag: u8, body: &[u8], descriptor: Option<OwnedFd>) -> Result<Message> 
         1 => Message::Placed,
         2 => Message::Prepared,
         3 => Message::Proceed,
-        4 => Message::Relayed(i32::from_ne_bytes(body.try_into().context("read a pid")?)),
+        4 => Message::Relayed(descriptor.context("no process came with the message")?),
         5 => Message::Console(descriptor.context("no terminal came with the message")?),
         6 => Message::Listener(descriptor.context("no listener came with the message")?),
         7 => Message::Warning(text()),
         8 => Message::Failed(text()),
         9 => Message::Ready,
+        10 => Message::Source(u32::from_ne_bytes(body.try_into().context("read a number")?)),
+        11 => Message::Tree(descriptor.context("no mount came with the message")?),
         other => bail!("unknown message {other}"),
     })
 }
@@ -175,10 +187,10 @@ mod tests {
     fn messages_arrive_whole_with_their_descriptor() {
         let (a, b) = Channel::pair().unwrap();
         a.send(&Message::Failed("why: é".to_owned())).unwrap();
-        a.send(&Message::Relayed(77)).unwrap();
+        a.send(&Message::Source(77)).unwrap();
         a.send(&Message::Console(std::fs::File::open("/dev/null").unwrap().into())).unwrap();
         assert!(matches!(b.receive().unwrap(), Some(Message::Failed(text)) if text == "why: é"));
-        assert!(matches!(b.receive().unwrap(), Some(Message::Relayed(77))));
+        assert!(matches!(b.receive().unwrap(), Some(Message::Source(77))));
         assert!(matches!(b.receive().unwrap(), Some(Message::Console(_))));
     }
 

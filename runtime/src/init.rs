@@ -15,7 +15,7 @@ use crate::apply::mounts::{CgroupView, Mounter};
 use crate::apply::{devices, identity, program, rootfs, scheduling, seccomp, sysctl, terminal};
 use crate::channel::{Channel, Message};
 use crate::plan::Plan;
-use crate::plan::mounts::Kind as MountKind;
+use crate::plan::mounts::{Kind as MountKind, MountPlan};
 use crate::plan::namespaces::Kind;
 use crate::plan::process::ProcessPlan;
 use crate::plan::seccomp::Filter;
@@ -37,8 +37,8 @@ pub(crate) struct Create<'a> {
     pub(crate) relay: Option<u64>,
     pub(crate) joins: Vec<Join>,
     pub(crate) cgroups: &'a CgroupView,
-    /// What is bound by each mount, where it had to be opened outside.
-    pub(crate) sources: Vec<Option<OwnedFd>>,
+    /// The parent half may open sources of mounts that we might not.
+    pub(crate) reaches_further: bool,
     /// A handle on the pipe that `start` opens.
     pub(crate) fifo: BorrowedFd<'a>,
     pub(crate) stdio: Option<[BorrowedFd<'a>; 3]>,
@@ -64,7 +64,7 @@ pub(crate) struct Exec<'a> {
 }
 
 /// Becomes the first process of a container.
-pub(crate) fn create(start: Create, channel: Channel) -> ! {
+pub(crate) fn create(start: &Create, channel: Channel) -> ! {
     let mut channel = Some(channel);
     let Err(error) = create_steps(start, &mut channel);
     fail(channel, &error)
@@ -87,7 +87,7 @@ fn fail(channel: Option<Channel>, error: &anyhow::Error) -> ! {
     sys::exit_now(1)
 }
 
-fn create_steps(mut start: Create, channel: &mut Option<Channel>) -> Result<Infallible> {
+fn create_steps(start: &Create, channel: &mut Option<Channel>) -> Result<Infallible> {
     let plan = start.plan;
     let parent = channel.as_ref().context("the runtime is gone")?;
     own_process(start.stdio, plan.preserve_fds)?;
@@ -128,12 +128,16 @@ fn create_steps(mut start: Create, channel: &mut Option<Channel>) -> Result<Infa
     let root = if own_mounts { rootfs::prepare(&plan.root)? } else { open_root(&plan.root.path)? };
     let mut mounter = Mounter::new(&root, &plan.root.mount_label, start.cgroups);
     let mut in_place = false;
-    for (index, (mount, source)) in plan.mounts.iter().zip(start.sources.drain(..)).enumerate() {
-        // A cgroup mount shows where we are: be there first, and in the namespace rooted there.
-        if !in_place && (mount.kind == MountKind::Cgroup || mount.filesystem == "cgroup2") {
+    for (index, mount) in plan.mounts.iter().enumerate() {
+        let from_parent = needs_parent(mount, start.reaches_further);
+        let shows_cgroup = mount.kind == MountKind::Cgroup || mount.filesystem == "cgroup2";
+        // A cgroup mount shows where we are: be there first, and in the namespace rooted there. And
+        // what the parent half says of that comes before any answer.
+        if !in_place && (from_parent || shows_cgroup) {
             settle_in_cgroup(plan, parent, start.placed)?;
             in_place = true;
         }
+        let source = if from_parent { Some(ask_for_source(parent, index)?) } else { None };
         mounter.mount(index, mount, source)?;
     }
     if own_mounts && let Some(nodes) = &plan.nodes {
@@ -187,6 +191,8 @@ fn create_steps(mut start: Create, channel: &mut Option<Channel>) -> Result<Infa
     rootfs::read_only_paths(&root, &plan.read_only)?;
     rootfs::mask_paths(&root, &plan.masked)?;
 
+    // `kill` and `stop` reach a created container too.
+    sys::end_on_signals().context("sigaction")?;
     let program =
         become_process(&plan.process, start.filter, &root, &procfs, parent, start.limits)?;
 
@@ -252,6 +258,21 @@ fn open_root(path: &Path) -> Result<Root> {
     let directory = rustix::fs::open(path, flags, Mode::empty())
         .with_context(|| format!("open {}", path.display()))?;
     Ok(Root::new(directory))
+}
+
+/// Whether the mount has a source that only the parent half can prepare.
+fn needs_parent(mount: &MountPlan, reaches_further: bool) -> bool {
+    let binds = matches!(mount.kind, MountKind::Bind { .. }) && !mount.remount;
+    binds && (reaches_further || mount.id_map.is_some())
+}
+
+fn ask_for_source(parent: &Channel, index: usize) -> Result<OwnedFd> {
+    parent.send(&Message::Source(u32::try_from(index).context("number of a mount")?))?;
+    match parent.receive()? {
+        Some(Message::Tree(tree)) => Ok(tree),
+        Some(other) => anyhow::bail!("waited for the source of a mount, got {other:?}"),
+        None => anyhow::bail!("waited for the source of a mount, but the runtime is gone"),
+    }
 }
 
 /// The namespace is rooted where we are when it is made.

@@ -89,15 +89,23 @@ pub(crate) fn plan(
         prepare,
         settle,
     };
+    let namespaces = Namespaces::plan(&linux)?;
+    let mounts = mounts::plan(&spec.mounts, bundle, rootfs)?;
+    let unmapped = |mount: &&MountPlan| mount.id_map.as_ref().is_some_and(|it| it.maps.is_none());
+    if let Some(mount) = mounts.iter().find(unmapped)
+        && !namespaces.has(namespaces::Kind::User)
+    {
+        bail!("mount {} is to be mapped, but there are no mappings", mount.destination.display());
+    }
     let nodes = devices::plan(&linux)?;
     let mut process = process::plan(written, &linux, &mut warnings)?;
     // Those are for `exec` only.
     process.scheduling.affinity = Affinity::default();
     Ok(Plan {
         bundle: bundle.to_owned(),
-        namespaces: Namespaces::plan(&linux)?,
+        namespaces,
         root,
-        mounts: mounts::plan(&spec.mounts, bundle)?,
+        mounts,
         nodes: devices::is_ours(&spec.mounts).then_some(nodes),
         masked: unique(&linux.masked_paths),
         read_only: unique(&linux.readonly_paths),

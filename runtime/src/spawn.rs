@@ -246,7 +246,7 @@ impl<'a> Work<'a> {
             relay: relay.then_some(new),
             joins: open_joins(&plan.namespaces)?,
             cgroups: &view,
-            sources: sources::open(plan)?,
+            reaches_further: plan.namespaces.has(Kind::User) && request.host.euid == 0,
             fifo: fifo.as_fd(),
             stdio: streams(&request.options.stdio),
             limits,
@@ -267,7 +267,7 @@ impl<'a> Work<'a> {
                 // The lock is the parent's: held here too it would outlive it.
                 sys::close_inherited(claim.as_fd());
                 drop(ours);
-                init::create(start, theirs)
+                init::create(&start, theirs)
             }
             cloned => {
                 if let Some(own) = own {

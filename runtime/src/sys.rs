@@ -94,7 +94,8 @@ pub(crate) fn mount_setattr(
     set: MountAttrFlags,
     clear: MountAttrFlags,
 ) -> io::Result<()> {
-    mount_setattr_raw(mount, depth, set.bits().into(), clear.bits().into(), 0)
+    let (attr_set, attr_clr) = (set.bits().into(), clear.bits().into());
+    mount_setattr_raw(mount, depth, &MountAttr { attr_set, attr_clr, ..MountAttr::default() })
 }
 
 /// Changes the propagation type of the mount whose root `mount` is.
@@ -103,24 +104,36 @@ pub(crate) fn mount_setattr_propagation(
     depth: Depth,
     propagation: MountPropagationFlags,
 ) -> io::Result<()> {
-    mount_setattr_raw(mount, depth, 0, 0, propagation.bits().into())
+    let propagation = propagation.bits().into();
+    mount_setattr_raw(mount, depth, &MountAttr { propagation, ..MountAttr::default() })
 }
 
-fn mount_setattr_raw(
+/// Has files belong to other ids, by the maps of a user namespace (5.12).
+pub(crate) fn mount_setattr_idmap(
     mount: BorrowedFd,
     depth: Depth,
+    user_namespace: BorrowedFd,
+) -> io::Result<()> {
+    const MOUNT_ATTR_IDMAP: u64 = 0x0010_0000;
+    let userns_fd = user_namespace.as_raw_fd().cast_unsigned().into();
+    mount_setattr_raw(
+        mount,
+        depth,
+        &MountAttr { attr_set: MOUNT_ATTR_IDMAP, userns_fd, ..MountAttr::default() },
+    )
+}
+
+/// The kernel's structure.
+#[repr(C)]
+#[derive(Default)]
+struct MountAttr {
     attr_set: u64,
     attr_clr: u64,
     propagation: u64,
-) -> io::Result<()> {
-    #[repr(C)]
-    struct MountAttr {
-        attr_set: u64,
-        attr_clr: u64,
-        propagation: u64,
-        userns_fd: u64,
-    }
-    let attr = MountAttr { attr_set, attr_clr, propagation, userns_fd: 0 };
+    userns_fd: u64,
+}
+
+fn mount_setattr_raw(mount: BorrowedFd, depth: Depth, attr: &MountAttr) -> io::Result<()> {
     let mut flags = libc::AT_EMPTY_PATH;
     if depth == Depth::Recursive {
         flags |= libc::AT_RECURSIVE;
@@ -132,7 +145,7 @@ fn mount_setattr_raw(
             mount.as_raw_fd(),
             c"".as_ptr(),
             flags,
-            std::ptr::from_ref(&attr),
+            std::ptr::from_ref(attr),
             size_of::<MountAttr>(),
         )
     };
@@ -214,6 +227,23 @@ pub(crate) fn reset_signals() -> io::Result<()> {
         libc::sigemptyset(&raw mut none);
         check(libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut()).into())
     }
+}
+
+/// Lets the signals that ask for an end do so: the kernel spares the first process of a pid
+/// namespace the default action. execve puts that back.
+pub(crate) fn end_on_signals() -> io::Result<()> {
+    extern "C" fn end(signal: libc::c_int) {
+        // SAFETY: _exit is async-signal-safe.
+        unsafe { libc::_exit(128 + signal) }
+    }
+    let handler = end as extern "C" fn(libc::c_int) as libc::sighandler_t;
+    for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM] {
+        // SAFETY: the handler has the signature of one and calls only what a handler may.
+        if unsafe { libc::signal(signal, handler) } == libc::SIG_ERR {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
 }
 
 /// Joins all of the `namespaces` of the process behind `pidfd` in one step.

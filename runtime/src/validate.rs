@@ -6,9 +6,9 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 
 use crate::bundle::Bundle;
+use crate::plan::mounts::target;
 use crate::plan::namespaces::{Kind, Namespaces};
 use crate::plan::sysctl;
-use crate::rooted::clean;
 use crate::spec::{Hook, Linux, Mount, Process, Spec};
 
 /// What a check looks at.
@@ -155,7 +155,8 @@ fn domainname(subject: &Subject) -> Result<()> {
 
 fn mount_destinations(subject: &Subject) -> Result<()> {
     for (index, mount) in subject.spec.mounts.iter().enumerate() {
-        mount_destination(mount).with_context(|| format!("mounts[{index}].destination"))?;
+        mount_destination(mount, &subject.bundle.rootfs)
+            .with_context(|| format!("mounts[{index}].destination"))?;
     }
     if !subject.spec.mounts.is_empty() && !subject.namespaces.has(Kind::Mount) {
         bail!("mounts: unable to mount without a private mount namespace");
@@ -177,8 +178,8 @@ const REPLACEABLE: [&str; 10] = [
     "proc/sys/crypto/fips_enabled",
 ];
 
-fn mount_destination(mount: &Mount) -> Result<()> {
-    let target = clean(mount.destination());
+fn mount_destination(mount: &Mount, rootfs: &Path) -> Result<()> {
+    let target = target(mount.destination(), rootfs);
     if target.as_os_str().is_empty() {
         bail!("mount destination {:?} is the root itself", mount.destination());
     }

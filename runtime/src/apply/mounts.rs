@@ -213,7 +213,7 @@ impl<'a> Mounter<'a> {
             .open(&plan.target, OFlags::PATH)
             .with_context(|| format!("open {}", plan.destination.display()))?;
         let depth = if recursive { Depth::Recursive } else { Depth::This };
-        let Attributes { set, clear } = plan.attributes;
+        let Attributes { set, clear, .. } = plan.attributes;
         sys::mount_setattr(mount.as_fd(), depth, set.0, clear.0).with_context(|| describe(plan))?;
         settle(plan, mount.as_fd())
     }
@@ -280,8 +280,13 @@ fn like_the_hidden(
         rustix::mount::fsconfig_set_string(context, "mode", mode)?;
     }
     for (key, id) in [("uid", stat.st_uid), ("gid", stat.st_gid)] {
-        if !given(&format!("{key}=")) && id != 0 {
-            rustix::mount::fsconfig_set_string(context, key, id.to_string())?;
+        if given(&format!("{key}=")) || id == 0 {
+            continue;
+        }
+        match rustix::mount::fsconfig_set_string(context, key, id.to_string()) {
+            // An owner that our user namespace does not know: then it is our root's.
+            Err(Errno::INVAL) => {}
+            other => other?,
         }
     }
     Ok(())
@@ -290,7 +295,7 @@ fn like_the_hidden(
 /// What all mounts can have on top: recursive attributes and propagation, in the order given.
 fn settle(plan: &MountPlan, mount: BorrowedFd) -> Result<()> {
     if !plan.recursive.is_empty() {
-        let Attributes { set, clear } = plan.recursive;
+        let Attributes { set, clear, .. } = plan.recursive;
         sys::mount_setattr(mount, Depth::Recursive, set.0, clear.0)
             .with_context(|| describe(plan))?;
     }
@@ -305,17 +310,23 @@ fn settle(plan: &MountPlan, mount: BorrowedFd) -> Result<()> {
 /// As a bind remount does: what is not asked for is cleared. In a user namespace the source may
 /// have flags locked on it; those stay, unless clearing them is what was asked for.
 fn replace_attributes(mount: BorrowedFd, attributes: Attributes) -> Result<()> {
-    let all = MountAttrFlags::MOUNT_ATTR_RDONLY
+    // All but the one that is never locked.
+    let lockable = MountAttrFlags::MOUNT_ATTR_RDONLY
         | MountAttrFlags::MOUNT_ATTR_NOSUID
         | MountAttrFlags::MOUNT_ATTR_NODEV
-        | MountAttrFlags::MOUNT_ATTR_NOEXEC
-        | MountAttrFlags::MOUNT_ATTR_NODIRATIME
-        | MountAttrFlags::MOUNT_ATTR_NOSYMFOLLOW;
-    let Attributes { set, clear } = attributes;
-    let change = |clear| sys::mount_setattr(mount, Depth::This, set.0, clear);
-    match change(all.difference(set.0) | clear.0) {
+        | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let access_times = MountAttrFlags::MOUNT_ATTR__ATIME | MountAttrFlags::MOUNT_ATTR_NODIRATIME;
+    let set = attributes.set.0;
+    let mut clear = attributes.clear.0 | MountAttrFlags::MOUNT_ATTR_NOSYMFOLLOW.difference(set);
+    clear.remove(access_times);
+    if attributes.changes_access_times() {
+        clear |= MountAttrFlags::MOUNT_ATTR__ATIME
+            | MountAttrFlags::MOUNT_ATTR_NODIRATIME.difference(set);
+    }
+    let change = |clear| sys::mount_setattr(mount, Depth::This, set, clear);
+    match change(lockable.difference(set) | clear) {
         Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
-            change(clear.0).context("cannot clear locked flags")
+            change(clear).context("cannot clear locked flags")
         }
         other => Ok(other?),
     }

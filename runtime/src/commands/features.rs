@@ -95,7 +95,7 @@ fn linux() -> Linux {
         apparmor: json!({"enabled": false}),
         selinux: json!({"enabled": false}),
         intel_rdt: json!({"enabled": false}),
-        mount_extensions: json!({"idmap": {"enabled": false}}),
+        mount_extensions: json!({"idmap": {"enabled": true}}),
         net_devices: json!({"enabled": false}),
     }
 }

@@ -78,8 +78,8 @@ pub(crate) fn relay(joins: &[Join], new: u64, channel: &Channel) -> Result<()> {
     join_all(joins)?;
     match sys::clone3(new, None, Parent::Grandparent).context("clone3")? {
         Cloned::Child => Ok(()),
-        Cloned::Parent { pid, .. } => {
-            channel.send(&Message::Relayed(pid))?;
+        Cloned::Parent { pidfd, .. } => {
+            channel.send(&Message::Relayed(pidfd))?;
             sys::exit_now(0)
         }
     }

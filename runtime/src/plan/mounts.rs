@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use rustix::mount::{MountAttrFlags, MountPropagationFlags};
 
+use super::namespaces::id_map;
 use crate::rooted::clean;
-use crate::spec::Mount;
+use crate::spec::{IdMapping, Mount};
 
 mod options;
 
@@ -14,8 +15,7 @@ use options::{Effect, OPTIONS};
 
 /// The words that are options of ours and not the file system's, sorted.
 pub(crate) fn option_words() -> impl Iterator<Item = &'static str> {
-    // What is known but refused is not offered.
-    OPTIONS.iter().filter(|(_, effect, _)| !matches!(effect, Effect::Idmap)).map(|(word, ..)| *word)
+    OPTIONS.iter().map(|(word, ..)| *word)
 }
 
 /// What is mounted.
@@ -41,6 +41,8 @@ pub(crate) enum Kind {
 pub(crate) struct Attributes {
     pub(crate) set: Bits,
     pub(crate) clear: Bits,
+    /// Some word asked for something, be it only that nothing be set.
+    named: bool,
 }
 
 /// `MOUNT_ATTR_*`.
@@ -56,11 +58,30 @@ impl Default for Bits {
 impl Attributes {
     /// Nothing is asked for.
     pub(crate) fn is_empty(self) -> bool {
-        self.set.0.is_empty() && self.clear.0.is_empty()
+        !self.named
+    }
+
+    /// How access times are kept is to be changed. Unless it is, a bind keeps the source's way, as
+    /// mount(8) has it.
+    pub(crate) fn changes_access_times(self) -> bool {
+        self.clear.0.contains(MountAttrFlags::MOUNT_ATTR__ATIME)
+            || self.set.0.contains(MountAttrFlags::MOUNT_ATTR_NODIRATIME)
+    }
+
+    fn access_times(&mut self, mode: MountAttrFlags, on: bool) {
+        self.named = true;
+        let all = MountAttrFlags::MOUNT_ATTR__ATIME;
+        if on {
+            self.change(mode, true);
+        } else if self.set.0.intersection(all) == mode {
+            self.set.0.remove(all);
+            self.clear.0.remove(all);
+        }
     }
 
     /// The last of two opposite words wins.
     fn change(&mut self, flag: MountAttrFlags, on: bool) {
+        self.named = true;
         let atime = MountAttrFlags::MOUNT_ATTR__ATIME;
         // The three access time modes are one field, of which relatime is the zero.
         let mask = if atime.contains(flag) || flag.is_empty() { atime } else { flag };
@@ -102,8 +123,18 @@ pub(crate) struct MountPlan {
     /// Fill a tmpfs with what it hides.
     pub(crate) copy_up: bool,
     pub(crate) remount: bool,
+    pub(crate) id_map: Option<IdMap>,
     /// `MS_*` names, for messages.
     pub(crate) flag_names: Vec<&'static str>,
+}
+
+/// Files of the mount belong to other ids than on the file system.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct IdMap {
+    pub(crate) recursive: bool,
+    /// The maps of the uids and of the gids, as the kernel reads them; absent are those of the
+    /// container's user namespace.
+    pub(crate) maps: Option<(String, String)>,
 }
 
 impl MountPlan {
@@ -113,20 +144,28 @@ impl MountPlan {
     }
 }
 
+/// Where in the root a mount comes. A path of the host's that leads into the root is taken as one
+/// of the container's, as runc takes it.
+pub(crate) fn target(destination: &Path, rootfs: &Path) -> PathBuf {
+    let inside = destination.strip_prefix(rootfs).ok().filter(|_| rootfs != Path::new("/"));
+    clean(inside.unwrap_or(destination))
+}
+
 /// Decides all mounts, in the order given; relative sources of binds start at the bundle.
-pub(crate) fn plan(mounts: &[Mount], bundle: &Path) -> Result<Vec<MountPlan>> {
-    let planned =
-        |(index, mount)| plan_one(mount, bundle).with_context(|| format!("mounts[{index}]"));
+pub(crate) fn plan(mounts: &[Mount], bundle: &Path, rootfs: &Path) -> Result<Vec<MountPlan>> {
+    let planned = |(index, mount)| {
+        plan_one(mount, bundle, rootfs).with_context(|| format!("mounts[{index}]"))
+    };
     mounts.iter().enumerate().map(planned).collect()
 }
 
-fn plan_one(mount: &Mount, bundle: &Path) -> Result<MountPlan> {
+fn plan_one(mount: &Mount, bundle: &Path, rootfs: &Path) -> Result<MountPlan> {
     let filesystem = mount.typ().clone().unwrap_or_default();
     let mut plan = MountPlan {
         kind: Kind::Other,
         source: mount.source().clone().unwrap_or_default(),
         destination: mount.destination().clone(),
-        target: clean(mount.destination()),
+        target: target(mount.destination(), rootfs),
         attributes: Attributes::default(),
         recursive: Attributes::default(),
         superblock: Vec::new(),
@@ -134,6 +173,7 @@ fn plan_one(mount: &Mount, bundle: &Path) -> Result<MountPlan> {
         data: Vec::new(),
         copy_up: false,
         remount: false,
+        id_map: None,
         flag_names: Vec::new(),
         filesystem,
     };
@@ -146,6 +186,7 @@ fn plan_one(mount: &Mount, bundle: &Path) -> Result<MountPlan> {
         match *effect {
             Effect::Bind { recursive } => bind = Some(recursive || bind == Some(true)),
             Effect::Attribute(flag, on) => plan.attributes.change(flag, on),
+            Effect::AccessTimes(mode, on) => plan.attributes.access_times(mode, on),
             Effect::Recursive(flag, on) => plan.recursive.change(flag, on),
             Effect::Propagation(flag, recursive) => plan.propagation.push((flag, recursive)),
             Effect::Superblock(word, on) => {
@@ -156,8 +197,8 @@ fn plan_one(mount: &Mount, bundle: &Path) -> Result<MountPlan> {
             }
             Effect::CopyUp => plan.copy_up = true,
             Effect::Remount => plan.remount = true,
-            Effect::Idmap => {
-                bail!("mount option {word:?} of {} is not supported", plan.destination.display())
+            Effect::Idmap { recursive } => {
+                plan.id_map = Some(IdMap { recursive, maps: None });
             }
             Effect::Nothing => {}
         }
@@ -170,10 +211,15 @@ fn plan_one(mount: &Mount, bundle: &Path) -> Result<MountPlan> {
 }
 
 fn finish(plan: &mut MountPlan, mount: &Mount, bind: Option<bool>, bundle: &Path) -> Result<()> {
-    let has_mappings =
-        |list: &Option<Vec<crate::spec::IdMapping>>| list.as_ref().is_some_and(|l| !l.is_empty());
-    if has_mappings(mount.uid_mappings()) || has_mappings(mount.gid_mappings()) {
-        bail!("id mappings of mount {} are not supported", plan.destination.display());
+    let map = |list: &Option<Vec<IdMapping>>| list.as_deref().map(id_map).unwrap_or_default();
+    let (uids, gids) = (map(mount.uid_mappings()), map(mount.gid_mappings()));
+    match (uids.is_empty(), gids.is_empty()) {
+        (true, true) => {}
+        (false, false) => plan.id_map.get_or_insert_default().maps = Some((uids, gids)),
+        _ => bail!("id mappings are for uids and gids, or for neither"),
+    }
+    if plan.id_map.is_some() && bind.is_none() {
+        bail!("id mappings are for bind mounts only");
     }
     if let Some(recursive) = bind {
         // runc 1.1 drops such options in silence, which helps nobody.
@@ -208,7 +254,11 @@ mod tests {
     fn planned(options: &str) -> Result<MountPlan> {
         let json =
             format!(r#"{{"destination":"/x","type":"tmpfs","source":"s","options":{options}}}"#);
-        plan_one(&serde_json::from_str(&json).unwrap(), Path::new("/bundle"))
+        plan_one(
+            &serde_json::from_str(&json).unwrap(),
+            Path::new("/bundle"),
+            Path::new("/bundle/r"),
+        )
     }
 
     #[test]
@@ -217,6 +267,37 @@ mod tests {
         assert_eq!(plan.attributes.set.0, MountAttrFlags::MOUNT_ATTR_NOSUID);
         assert!(plan.attributes.clear.0.contains(MountAttrFlags::MOUNT_ATTR_NOEXEC));
         assert!(!plan.read_only());
+    }
+
+    #[test]
+    fn a_bind_keeps_its_access_times_unless_another_way_is_named() {
+        for (options, changes) in [
+            (r#"["bind","atime"]"#, false),
+            (r#"["bind","norelatime","diratime"]"#, false),
+            (r#"["bind","noatime","atime"]"#, false),
+            (r#"["bind","relatime"]"#, true),
+            (r#"["bind","relatime","atime"]"#, true),
+            (r#"["bind","nodiratime"]"#, true),
+        ] {
+            let attributes = planned(options).unwrap().attributes;
+            assert_eq!(attributes.changes_access_times(), changes, "{options}");
+            assert!(!attributes.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_path_of_the_host_into_the_root_is_one_of_the_container() {
+        let rootfs = Path::new("/b/r");
+        assert_eq!(target(Path::new("/b/r/x"), rootfs), Path::new("x"));
+        assert_eq!(target(Path::new("/b/rx"), rootfs), Path::new("b/rx"));
+        assert_eq!(target(Path::new("/x"), Path::new("/")), Path::new("x"));
+    }
+
+    #[test]
+    fn owners_are_mapped_for_binds_only() {
+        let id_map = planned(r#"["rbind","ridmap"]"#).unwrap().id_map.unwrap();
+        assert_eq!(id_map, IdMap { recursive: true, maps: None });
+        assert!(planned(r#"["idmap"]"#).is_err());
     }
 
     #[test]

@@ -154,7 +154,8 @@ impl Namespaces {
     }
 }
 
-fn id_map(mappings: &[IdMapping]) -> String {
+/// As the kernel reads it.
+pub(super) fn id_map(mappings: &[IdMapping]) -> String {
     mappings.iter().fold(String::new(), |mut map, mapping| {
         // Writing to a String can't fail.
         let _ =

@@ -1,9 +1,9 @@
 //! The process that was cloned, as the parent half holds it.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context, Result, bail};
-use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus};
+use rustix::process::{Signal, WaitId, WaitIdOptions, WaitIdStatus};
 
 use crate::channel::{Channel, Message};
 
@@ -17,17 +17,14 @@ pub(super) struct Child {
 impl Child {
     /// Waits until the relay has made the container's process, which takes its place here.
     pub(super) fn follow_relay(&mut self) -> Result<()> {
-        let pid = match self.channel.receive()? {
-            Some(Message::Relayed(pid)) => pid,
+        let pidfd = match self.channel.receive()? {
+            Some(Message::Relayed(pidfd)) => pidfd,
             Some(Message::Failed(text)) => bail!("error during container init: {text}"),
             Some(other) => bail!("waited for a relayed process, got {other:?}"),
             None => bail!("the process that joins namespaces died"),
         };
-        let process = Pid::from_raw(pid).context("relayed pid 0")?;
-        let pidfd = rustix::process::pidfd_open(process, PidfdFlags::empty())
-            .context("pidfd_open of the relayed process")?;
         self.wait()?;
-        self.pid = pid;
+        self.pid = pid_of(&pidfd)?;
         self.pidfd = pidfd;
         Ok(())
     }
@@ -60,6 +57,16 @@ impl Child {
             other => other.context("wait for the child"),
         }
     }
+}
+
+/// The pid by which we know the process.
+fn pid_of(pidfd: &OwnedFd) -> Result<i32> {
+    let path = format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd());
+    let text = std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+    text.lines()
+        .find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok())
+        .filter(|pid| *pid > 0)
+        .context("the container's process is gone or not of our pid namespace")
 }
 
 impl AsFd for Child {

@@ -14,8 +14,13 @@ pub(super) fn write(pid: i32, namespaces: &Namespaces, host: &Host) -> Result<()
     if host.euid != 0 {
         return write_rootless(pid, namespaces);
     }
-    write_file(pid, "uid_map", &namespaces.uid_map)?;
-    write_file(pid, "gid_map", &namespaces.gid_map)
+    write_maps(pid, &namespaces.uid_map, &namespaces.gid_map)
+}
+
+/// Writes both maps, as root may.
+pub(super) fn write_maps(pid: i32, uids: &str, gids: &str) -> Result<()> {
+    write_file(pid, "uid_map", uids)?;
+    write_file(pid, "gid_map", gids)
 }
 
 /// Without privilege one may map oneself, and give up setting groups for that; for more there are

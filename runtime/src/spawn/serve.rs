@@ -7,7 +7,7 @@ use rustix::process::WaitIdStatus;
 use rustix::termios::{OptionalActions, OutputModes, tcgetattr, tcsetattr};
 
 use super::child::Child;
-use super::{Spawned, agent, files};
+use super::{Spawned, agent, files, sources};
 use crate::apply::limits;
 use crate::cgroup::Cgroup;
 use crate::channel::Message;
@@ -50,6 +50,9 @@ pub(super) fn create(
 ) -> Result<()> {
     loop {
         match child.channel.receive()? {
+            Some(Message::Source(index)) => {
+                child.tell(&Message::Tree(sources::open(child, plan, index)?))?;
+            }
             Some(Message::Prepared) => {
                 run_hooks(child.pid, station.record, plan)?;
                 child.tell(&Message::Proceed)?;

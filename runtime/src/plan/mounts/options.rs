@@ -10,17 +10,24 @@ pub(super) enum Effect {
     },
     /// Of this mount.
     Attribute(Attr, bool),
+    /// A way to keep access times, or that it is not wanted if asked for earlier.
+    AccessTimes(Attr, bool),
     /// Of this mount and those beneath it.
     Recursive(Attr, bool),
     Propagation(Propagation, bool),
     Superblock(&'static str, bool),
     CopyUp,
     Remount,
-    Idmap,
+    /// The owners of files are mapped; of this mount, or of those beneath it too.
+    Idmap {
+        recursive: bool,
+    },
     Nothing,
 }
 
-use Effect::{Attribute, Bind, CopyUp, Idmap, Nothing, Recursive, Remount, Superblock};
+use Effect::{
+    AccessTimes, Attribute, Bind, CopyUp, Idmap, Nothing, Recursive, Remount, Superblock,
+};
 
 const RO: Attr = Attr::MOUNT_ATTR_RDONLY;
 const NOSUID: Attr = Attr::MOUNT_ATTR_NOSUID;
@@ -36,28 +43,28 @@ const NOSYMFOLLOW: Attr = Attr::MOUNT_ATTR_NOSYMFOLLOW;
 pub(super) const OPTIONS: &[(&str, Effect, &str)] = &[
     ("acl", Nothing, "MS_POSIXACL"),
     ("async", Superblock("sync", false), ""),
-    ("atime", Attribute(RELATIME, true), ""),
+    ("atime", AccessTimes(NOATIME, false), ""),
     ("bind", Bind { recursive: false }, "MS_BIND"),
     ("defaults", Nothing, ""),
     ("dev", Attribute(NODEV, false), ""),
     ("diratime", Attribute(NODIRATIME, false), ""),
     ("dirsync", Superblock("dirsync", true), "MS_DIRSYNC"),
     ("exec", Attribute(NOEXEC, false), ""),
-    ("idmap", Idmap, ""),
+    ("idmap", Idmap { recursive: false }, ""),
     // The VFS dropped i_version as an option of mounts; the file systems decide.
     ("iversion", Nothing, "MS_I_VERSION"),
     ("lazytime", Superblock("lazytime", true), "MS_LAZYTIME"),
     ("loud", Nothing, ""),
     ("mand", Superblock("mand", true), "MS_MANDLOCK"),
-    ("noatime", Attribute(NOATIME, true), "MS_NOATIME"),
+    ("noatime", AccessTimes(NOATIME, true), "MS_NOATIME"),
     ("nodev", Attribute(NODEV, true), "MS_NODEV"),
     ("nodiratime", Attribute(NODIRATIME, true), "MS_NODIRATIME"),
     ("noexec", Attribute(NOEXEC, true), "MS_NOEXEC"),
     ("noiversion", Nothing, ""),
     ("nolazytime", Superblock("lazytime", false), ""),
     ("nomand", Superblock("mand", false), ""),
-    ("norelatime", Attribute(RELATIME, true), ""),
-    ("nostrictatime", Attribute(RELATIME, true), ""),
+    ("norelatime", AccessTimes(RELATIME, false), ""),
+    ("nostrictatime", AccessTimes(STRICTATIME, false), ""),
     ("nosuid", Attribute(NOSUID, true), "MS_NOSUID"),
     ("nosymfollow", Attribute(NOSYMFOLLOW, true), "MS_NOSYMFOLLOW"),
     ("private", Effect::Propagation(Propagation::PRIVATE, false), ""),
@@ -65,10 +72,10 @@ pub(super) const OPTIONS: &[(&str, Effect, &str)] = &[
     ("rbind", Bind { recursive: true }, "MS_BIND|MS_REC"),
     ("rdev", Recursive(NODEV, false), ""),
     ("rdiratime", Recursive(NODIRATIME, false), ""),
-    ("relatime", Attribute(RELATIME, true), "MS_RELATIME"),
+    ("relatime", AccessTimes(RELATIME, true), "MS_RELATIME"),
     ("remount", Remount, "MS_REMOUNT"),
     ("rexec", Recursive(NOEXEC, false), ""),
-    ("ridmap", Idmap, ""),
+    ("ridmap", Idmap { recursive: true }, ""),
     ("rnoatime", Recursive(NOATIME, true), ""),
     ("rnodev", Recursive(NODEV, true), ""),
     ("rnodiratime", Recursive(NODIRATIME, true), ""),
@@ -92,7 +99,7 @@ pub(super) const OPTIONS: &[(&str, Effect, &str)] = &[
     ("shared", Effect::Propagation(Propagation::SHARED, false), ""),
     ("silent", Nothing, "MS_SILENT"),
     ("slave", Effect::Propagation(Propagation::DOWNSTREAM, false), ""),
-    ("strictatime", Attribute(STRICTATIME, true), "MS_STRICTATIME"),
+    ("strictatime", AccessTimes(STRICTATIME, true), "MS_STRICTATIME"),
     ("suid", Attribute(NOSUID, false), ""),
     ("symfollow", Attribute(NOSYMFOLLOW, false), ""),
     ("sync", Superblock("sync", true), "MS_SYNCHRONOUS"),
