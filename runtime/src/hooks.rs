@@ -1,8 +1,10 @@
 //! Runs one list of hooks: the state document on stdin, exactly the hook's environment, a time
 //! limit by poll, and an error that says which hook failed and what it printed.
 
+use std::ffi::{CString, OsStr};
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
@@ -21,8 +23,19 @@ const OUTPUT_LIMIT: usize = 64 * 1024;
 
 /// Runs the hooks called `name` in order and stops at the first that fails.
 pub(crate) fn run(name: &str, hooks: &[Hook], state: &[u8], directory: &Path) -> Result<()> {
+    run_with(name, hooks, state, directory, &[])
+}
+
+/// The same for hooks that get `environment` where they have none of their own.
+pub(crate) fn run_with(
+    name: &str,
+    hooks: &[Hook],
+    state: &[u8],
+    directory: &Path,
+    environment: &[CString],
+) -> Result<()> {
     for (index, hook) in hooks.iter().enumerate() {
-        run_one(hook, state, directory)
+        run_one(hook, state, directory, environment)
             .with_context(|| format!("error running {name} hook #{index}"))?;
     }
     Ok(())
@@ -36,15 +49,15 @@ pub(crate) fn run_all(
     directory: &Path,
 ) -> Vec<anyhow::Error> {
     let outcome = |(index, hook)| {
-        run_one(hook, state, directory)
+        run_one(hook, state, directory, &[])
             .with_context(|| format!("error running {name} hook #{index}"))
             .err()
     };
     hooks.iter().enumerate().filter_map(outcome).collect()
 }
 
-fn run_one(hook: &Hook, state: &[u8], directory: &Path) -> Result<()> {
-    let mut child = command(hook, directory)
+fn run_one(hook: &Hook, state: &[u8], directory: &Path, environment: &[CString]) -> Result<()> {
+    let mut child = command(hook, directory, environment)
         .spawn()
         .map_err(|error| anyhow!(error).context(format!("fork/exec {}", hook.path().display())))?;
     let limit = hook.timeout().map(|seconds| Duration::from_secs(seconds.max(0).unsigned_abs()));
@@ -66,15 +79,24 @@ fn run_one(hook: &Hook, state: &[u8], directory: &Path) -> Result<()> {
     bail!("{}, stdout: {}, stderr: {}", exit_text(status), talk.out.text(), talk.err.text())
 }
 
-fn command(hook: &Hook, directory: &Path) -> Command {
+fn command(hook: &Hook, directory: &Path, environment: &[CString]) -> Command {
     let mut command = Command::new(hook.path());
     if let Some((name, arguments)) = hook.args().as_deref().and_then(<[String]>::split_first) {
         command.arg0(name).args(arguments);
     }
     command.env_clear();
-    for entry in hook.env().iter().flatten() {
+    let own = hook.env().as_deref().unwrap_or_default();
+    for entry in own {
         let (key, value) = entry.split_once('=').unwrap_or((entry, ""));
         command.env(key, value);
+    }
+    if own.is_empty() {
+        let pairs = environment.iter().filter_map(|entry| {
+            let entry = entry.to_bytes();
+            let (key, value) = entry.split_at(entry.iter().position(|&byte| byte == b'=')?);
+            Some((OsStr::from_bytes(key), OsStr::from_bytes(&value[1..])))
+        });
+        command.envs(pairs);
     }
     command
         .current_dir(directory)

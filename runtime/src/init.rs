@@ -140,7 +140,8 @@ fn create_steps(start: &Create, channel: &mut Option<Channel>) -> Result<Infalli
         let source = if from_parent { Some(ask_for_source(parent, index)?) } else { None };
         mounter.mount(index, mount, source)?;
     }
-    if own_mounts && let Some(nodes) = &plan.nodes {
+    let own_dev = own_mounts || plan.mounts.iter().any(|mount| mount.target == Path::new("dev"));
+    if own_dev && let Some(nodes) = &plan.nodes {
         let making = if plan.namespaces.has(Kind::User) { Making::Bind } else { Making::Mknod };
         devices::populate(&root, nodes, making)?;
     }
@@ -160,7 +161,8 @@ fn create_steps(start: &Create, channel: &mut Option<Channel>) -> Result<Infalli
     }
     if !plan.hooks.create_container.is_empty() {
         let state = state_document(start.record, Status::Creating)?;
-        hooks::run("createContainer", &plan.hooks.create_container, &state, &plan.bundle)?;
+        // In the root, whose files they name by relative paths: so runc has it.
+        hooks::run("createContainer", &plan.hooks.create_container, &state, &plan.root.path)?;
     }
 
     if own_mounts {
@@ -180,8 +182,8 @@ fn create_steps(start: &Create, channel: &mut Option<Channel>) -> Result<Infalli
     }
     let cwd = clean(Path::new(&plan.process.cwd));
     root.directory(&cwd).with_context(|| format!("mkdir {}", plan.process.cwd))?;
+    mounter.finish()?;
     if own_mounts {
-        mounter.finish()?;
         rootfs::settle(&plan.root, &root)?;
     }
     set_names(plan)?;
@@ -191,6 +193,8 @@ fn create_steps(start: &Create, channel: &mut Option<Channel>) -> Result<Infalli
     rootfs::read_only_paths(&root, &plan.read_only)?;
     rootfs::mask_paths(&root, &plan.masked)?;
 
+    // A filter may refuse what it takes to find it.
+    let descriptors = procfs.descriptors()?;
     // `kill` and `stop` reach a created container too.
     sys::end_on_signals().context("sigaction")?;
     let program =
@@ -200,12 +204,13 @@ fn create_steps(start: &Create, channel: &mut Option<Channel>) -> Result<Infalli
     // from here on we belong to nobody.
     parent.send(&Message::Ready)?;
     *channel = None;
-    let fifo = procfs.reopen(start.fifo, OFlags::WRONLY).context("open exec fifo")?;
+    let fifo = descriptors.reopen(start.fifo, OFlags::WRONLY).context("open exec fifo")?;
     rustix::io::write(&fifo, b"0").context("write exec fifo")?;
     drop(fifo);
     if !plan.hooks.start_container.is_empty() {
         let state = state_document(start.record, Status::Created)?;
-        hooks::run("startContainer", &plan.hooks.start_container, &state, Path::new("."))?;
+        let (list, env) = (&plan.hooks.start_container, &program.env);
+        hooks::run_with("startContainer", list, &state, Path::new("."), env)?;
     }
     program::execute(&program.path, &plan.process.argv, &program.env)
 }

@@ -50,12 +50,9 @@ impl Procfs {
             .with_context(|| format!("open /proc/{}", path.display()))
     }
 
-    /// Opens anew what `descriptor` is a handle of.
-    pub(crate) fn reopen(&self, descriptor: BorrowedFd, flags: OFlags) -> Result<OwnedFd> {
-        let fds = self.open_own("fd", OFlags::PATH | OFlags::DIRECTORY)?;
-        let name = descriptor.as_raw_fd().to_string();
-        rustix::fs::openat(&fds, &name, flags | OFlags::CLOEXEC, Mode::empty())
-            .with_context(|| format!("open /proc/self/fd/{name}"))
+    /// The directory of our own process's descriptors.
+    pub(crate) fn descriptors(&self) -> Result<Descriptors> {
+        self.open_own("fd", OFlags::PATH | OFlags::DIRECTORY).map(Descriptors)
     }
 
     /// Opens a file of our own process's directory.
@@ -72,6 +69,18 @@ impl Procfs {
         let mut content = Vec::new();
         file.read_to_end(&mut content).with_context(|| format!("read /proc/self/{name}"))?;
         Ok(content)
+    }
+}
+
+/// Our own process's descriptors.
+pub(crate) struct Descriptors(OwnedFd);
+
+impl Descriptors {
+    /// Opens anew what `descriptor` is a handle of.
+    pub(crate) fn reopen(&self, descriptor: BorrowedFd, flags: OFlags) -> Result<OwnedFd> {
+        let name = descriptor.as_raw_fd().to_string();
+        rustix::fs::openat(&self.0, &name, flags | OFlags::CLOEXEC, Mode::empty())
+            .with_context(|| format!("open /proc/self/fd/{name}"))
     }
 }
 

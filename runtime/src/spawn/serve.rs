@@ -12,6 +12,7 @@ use crate::apply::limits;
 use crate::cgroup::Cgroup;
 use crate::channel::Message;
 use crate::hooks;
+use crate::log;
 use crate::plan::Plan;
 use crate::plan::process::LimitPlan;
 use crate::plan::seccomp::Filter;
@@ -57,7 +58,10 @@ pub(super) fn create(
                 run_hooks(child.pid, station.record, plan)?;
                 child.tell(&Message::Proceed)?;
             }
-            Some(Message::Ready) => return Ok(()),
+            Some(Message::Ready) => {
+                log::debug("init: closing the pipe to signal completion");
+                return Ok(());
+            }
             Some(Message::Failed(text)) => bail!("error during container init: {text}"),
             Some(other) => hand_over(other, child, station, outcome)?,
             None => return death(child, station.cgroup),
@@ -78,6 +82,7 @@ pub(super) fn exec(
         match child.channel.receive()? {
             Some(Message::Ready) => {
                 ready = true;
+                log::debug("setns_init: about to exec");
                 if !limits.is_empty() {
                     limits::set(child.pid, limits)?;
                     child.tell(&Message::Proceed)?;
