@@ -22,8 +22,6 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use self::files::Dir;
-pub(crate) use self::oom::OomWatch;
-pub(crate) use self::stats::Stats;
 pub(crate) use crate::plan::cgroup::{Mode, Privilege};
 
 /// Controller (or `name=…`; empty for the unified hierarchy) -> absolute directory: the shape of

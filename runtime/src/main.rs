@@ -9,11 +9,9 @@ use args::Request;
 use host::{Host, Program};
 use state::StateStore;
 
-#[allow(dead_code, unused_imports, reason = "commands of later make use of the rest")]
 mod apply;
 mod args;
 mod bundle;
-#[allow(dead_code, unused_imports, reason = "commands of later make use of the rest")]
 mod cgroup;
 mod channel;
 mod clock;
@@ -21,12 +19,9 @@ mod commands;
 mod error;
 mod foreground;
 mod hooks;
-#[allow(dead_code, unused_imports, reason = "commands of later make use of the rest")]
 mod host;
 mod init;
-#[allow(dead_code, unused_imports, reason = "commands of later make use of the rest")]
 mod log;
-#[allow(dead_code, unused_imports, reason = "commands of later make use of the rest")]
 mod plan;
 mod procfs;
 mod rooted;

@@ -405,6 +405,12 @@ fn compile_filter(linux: Option<&Linux>, warnings: &mut Vec<String>) -> Result<O
     warnings.extend(filter.iter().flat_map(|filter| filter.warnings.iter().cloned()));
     if let Some(filter) = &filter {
         log::debug(format_args!("seccomp filter flags: {}", filter.flags));
+        if !filter.unknown.is_empty() {
+            log::debug(format_args!(
+                "seccomp: no such system calls: {}",
+                filter.unknown.join(", ")
+            ));
+        }
     }
     Ok(filter)
 }
