@@ -106,9 +106,23 @@ fn report() -> io::Result<Value> {
         "gidMap": trimmed("/proc/self/gid_map"),
         "timensOffsets": trimmed("/proc/self/timens_offsets"),
         "personality": trimmed("/proc/self/personality"),
+        "scheduling": scheduling(),
         "tty": nix::unistd::isatty(io::stdin()).unwrap_or(false),
         "loopback": TcpListener::bind("127.0.0.1:0").is_ok(),
     }))
+}
+
+/// Policy and nice value as numbers, class and level of I/O, and where memory comes from.
+fn scheduling() -> Value {
+    let stat = trimmed("/proc/self/stat").unwrap_or_default();
+    // The name may hold anything; the numbers after it are counted from the state, the third.
+    let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
+    let io = raw_syscall(libc::SYS_ioprio_get, [1, 0]).unwrap_or(-1);
+    let maps = fs::read_to_string("/proc/self/numa_maps").unwrap_or_default();
+    json!({
+        "policy": fields.get(38), "nice": fields.get(16), "ioClass": io >> 13, "ioLevel": io & 7,
+        "memory": maps.split_whitespace().nth(1),
+    })
 }
 
 fn read_status() -> io::Result<BTreeMap<String, String>> {
@@ -305,9 +319,9 @@ fn try_call(call: &str, rest: &[&str]) -> String {
         }
         ("personality", [word]) => {
             let word = u64::from_str_radix(word.trim_start_matches("0x"), 16).unwrap_or(0);
-            raw_syscall(libc::SYS_personality, [word.cast_signed(), 0])
+            raw_syscall(libc::SYS_personality, [word.cast_signed(), 0]).map(drop)
         }
-        ("syscall", [number]) => raw_syscall(number.parse().unwrap_or(-1), [0, 0]),
+        ("syscall", [number]) => raw_syscall(number.parse().unwrap_or(-1), [0, 0]).map(drop),
         _ => Err(io::Error::other(format!("unknown call {call} {rest:?}"))),
     };
     match outcome {
@@ -317,11 +331,11 @@ fn try_call(call: &str, rest: &[&str]) -> String {
 }
 
 #[allow(unsafe_code)]
-fn raw_syscall(number: i64, args: [i64; 2]) -> io::Result<()> {
+fn raw_syscall(number: i64, args: [i64; 2]) -> io::Result<i64> {
     // SAFETY: the arguments are plain numbers; the calls tried here take no pointers or treat 0 as
     // an invalid one, so that the kernel answers EFAULT rather than touching memory.
     let answer = unsafe { libc::syscall(number, args[0], args[1], 0, 0, 0, 0) };
-    if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(answer) }
 }
 
 fn errno_name(error: &io::Error) -> String {

@@ -58,7 +58,7 @@ fn table() -> Vec<(&'static str, Value, &'static str)> {
         ("/mounts", json!([{ "destination": "/x", "type": "wishfs" }]), "wishfs"),
         ("/mounts", mount(json!(["no-such-option"])), "no-such-option"),
         ("/mounts", mount(json!(["size=lots"])), "size=lots"),
-        ("/mounts", mount(json!(["idmap"])), "idmap"),
+        ("/mounts", mount(json!(["idmap"])), "bind mounts only"),
         (
             "/mounts",
             json!([{ "destination": "/x", "type": "bind", "source": "/no/such", "options": ["bind"] }]),
