@@ -25,22 +25,26 @@ pub(super) fn run(args: &List, host: &Host, store: &StateStore) -> Result<u8> {
         }
         return print(args.quiet, json, &[]);
     };
-    let records: Vec<Record> = ids.iter().filter_map(|id| load(store, id)).collect();
+    let records: Vec<Record> =
+        ids.iter().filter_map(|id| told(store, "load container", id, store.load(id))).collect();
     let mut rows = Vec::with_capacity(records.len());
     for record in &records {
-        let owner = owner(store, &record.id)?;
-        rows.push(Document::new(store, record, owner)?);
+        let row = owner(store, &record.id).and_then(|owner| Document::new(store, record, owner));
+        rows.extend(told(store, "status for", &record.id, row));
     }
     print(args.quiet, json, &rows)
 }
 
-/// A broken entry must not hide the others: it is told on stderr, bare, as runc does.
-fn load(store: &StateStore, id: &str) -> Option<Record> {
-    match store.load(id) {
-        Ok(record) => Some(record),
+/// A broken entry must not hide the others: it is told on stderr, bare, as runc does. One that was
+/// deleted while we looked is not broken.
+fn told<T>(store: &StateStore, what: &str, id: &str, result: Result<T>) -> Option<T> {
+    match result {
+        Ok(value) => Some(value),
         Err(error) => {
-            // Nobody is left to tell when stderr fails.
-            let _ = writeln!(std::io::stderr(), "load container {id}: {}", error::render(&error));
+            if store.directory(id).exists() {
+                // Nobody is left to tell when stderr fails.
+                let _ = writeln!(std::io::stderr(), "{what} {id}: {}", error::render(&error));
+            }
             None
         }
     }
