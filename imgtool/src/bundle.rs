@@ -82,9 +82,16 @@ fn ready(store: &Store) -> Result<Vec<Entry>> {
     Ok(entries)
 }
 
-/// Whether the entry's directory still is that bundle.
+/// Whether the entry's directory still is that bundle. A record that is there and can't be read may
+/// be its own: its layers must not go from under it.
 fn is_there(entry: &Entry) -> bool {
-    Record::read(&entry.directory).is_ok_and(|record| record.id == entry.record.id)
+    match Record::read(&entry.directory) {
+        Ok(record) => record.id == entry.record.id,
+        Err(_) => match std::fs::symlink_metadata(entry.directory.join(record::FILE)) {
+            Ok(_) => true,
+            Err(error) => error.kind() != std::io::ErrorKind::NotFound,
+        },
+    }
 }
 
 fn users<'a>(

@@ -121,6 +121,21 @@ fn a_bundle_in_use_and_its_image_are_not_removed() {
 }
 
 #[test]
+fn a_bundle_whose_record_can_not_be_read_still_keeps_its_layers() {
+    scene(|scene| {
+        load(scene, &Image::probe(&["echo", "whole"]), NAME);
+        let dir = bundle(scene, &["--network", "none"], NAME, "b", &[]);
+        let record = dir.join("imgtool.json");
+        let text = fs::read(&record).unwrap();
+        fs::write(&record, "{ torn").unwrap();
+        scene.imgtool().args(["rmi", NAME]).run().refused(&[&dir.display().to_string()]);
+        fs::write(&record, text).unwrap();
+        assert_eq!(run(scene, "b").success().stdout, "whole\n");
+        remove(scene, "b");
+    });
+}
+
+#[test]
 fn with_rm_the_bundle_goes_with_its_container() {
     scene(|scene| {
         load(scene, &Image::probe(&["exit", "3"]), NAME);
