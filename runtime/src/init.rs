@@ -125,7 +125,13 @@ fn create_steps(start: &Create, channel: &mut Option<Channel>) -> Result<Infalli
     }
 
     let own_mounts = plan.namespaces.has(Kind::Mount);
-    let root = if own_mounts { rootfs::prepare(&plan.root)? } else { open_root(&plan.root.path)? };
+    let root = if own_mounts {
+        rootfs::prepare(&plan.root)?
+    } else if plan.mounts.is_empty() {
+        open_root(&plan.root.path)?
+    } else {
+        rootfs::prepare_among_the_hosts(&plan.root)?
+    };
     let mut mounter = Mounter::new(&root, &plan.root.mount_label, start.cgroups);
     let mut in_place = false;
     for (index, mount) in plan.mounts.iter().enumerate() {
@@ -223,6 +229,8 @@ fn exec_steps(start: &Exec) -> Result<Infallible> {
     if !start.placed {
         parent.expect(&Message::Placed)?;
     }
+    // The container's may be missing, or not what it seems.
+    let outside = Procfs::of_host()?;
     // All at once: the kernel orders them so that each is still allowed.
     sys::join_namespaces(start.init, start.namespaces)
         .context("join the namespaces of the container's init")?;
@@ -234,7 +242,7 @@ fn exec_steps(start: &Exec) -> Result<Infallible> {
         identity::join_keyring(name)?;
     }
     let root = open_root(Path::new("/"))?;
-    let procfs = Procfs::private()?;
+    let procfs = Procfs::private_or(outside);
     if process.terminal {
         let terminal = terminal::open(&root, None, process.console_size)?;
         parent.send(&Message::Console(terminal::take(terminal, process.uid)?))?;

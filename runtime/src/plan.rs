@@ -90,7 +90,7 @@ pub(crate) fn plan(
         settle,
     };
     let namespaces = Namespaces::plan(&linux)?;
-    let mut mounts = mounts::plan(&spec.mounts, bundle, rootfs)?;
+    let mounts = mounts::plan(&spec.mounts, bundle, rootfs)?;
     let unmapped = |mount: &&MountPlan| mount.id_map.as_ref().is_some_and(|it| it.maps.is_none());
     if let Some(mount) = mounts.iter().find(unmapped)
         && !namespaces.has(namespaces::Kind::User)
@@ -98,10 +98,6 @@ pub(crate) fn plan(
         bail!("mount {} is to be mapped, but there are no mappings", mount.destination.display());
     }
     let nodes = devices::plan(&linux)?;
-    if !mounts.is_empty() && !namespaces.has(namespaces::Kind::Mount) {
-        warnings.push("mounts are left out without a mount namespace".to_owned());
-        mounts.clear();
-    }
     let mut process = process::plan(written, &linux, &mut warnings)?;
     // Those are for `exec` only.
     process.scheduling.affinity = Affinity::default();

@@ -34,7 +34,13 @@ impl Procfs {
         }
     }
 
-    fn of_host() -> Result<Self> {
+    /// The same after namespaces were joined: `outside` was taken before.
+    pub(crate) fn private_or(outside: Self) -> Self {
+        detached().map_or(outside, Procfs)
+    }
+
+    /// The host's own.
+    pub(crate) fn of_host() -> Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let root = rustix::fs::open("/proc", flags, Mode::empty()).context("open /proc")?;
         if !is_procfs(root.as_fd())? || rustix::fs::fstat(&root)?.st_ino != PROC_ROOT_INODE {

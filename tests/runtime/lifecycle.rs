@@ -2,7 +2,9 @@
 
 use std::fs;
 
-use super::{binary, scene, under_both, wait_for_exit};
+use serde_json::json;
+
+use super::{binary, scene, under_both, under_ours, wait_for_exit};
 use crate::harness::{Bundle, Cmd};
 
 #[test]
@@ -216,5 +218,34 @@ fn called_runc_it_is_runc() {
         Cmd::new(&link).args(["run", "-d", "-b"]).arg(bundle.write()).arg(&id).run().success();
         assert!(fs::exists(format!("/run/runc/{id}/state.json")).unwrap());
         Cmd::new(&link).args(["delete", "-f", &id]).run().success();
+    });
+}
+
+/// Its first process is made by one that has joined already, and whose pids are not the host's.
+#[test]
+fn a_container_that_joins_pids_and_has_its_own_users_is_known_by_the_hosts_pid() {
+    under_ours(|it| {
+        let (first, second) = (it.scene.id("first"), it.scene.id("second"));
+        let bundle = Bundle::new(it.scene, &["pause"]);
+        it.start_pausing(bundle.write(), &first);
+        let pids = format!("/proc/{}/ns/pid", it.pid(&first));
+        let ids = json!([{ "containerID": 0, "hostID": 0, "size": 65536 }]);
+        let namespaces = json!([
+            { "type": "pid", "path": pids }, { "type": "user" }, { "type": "mount" },
+            { "type": "ipc" }, { "type": "uts" }, { "type": "network" },
+        ]);
+        let bundle = bundle
+            // The pids are not its users' to show.
+            .edit("/mounts", json!([]))
+            .edit("/linux/namespaces", namespaces)
+            .edit("/linux/uidMappings", ids.clone())
+            .edit("/linux/gidMappings", ids);
+        it.start_pausing(bundle.write(), &second);
+        let own = format!("/proc/{}/ns/pid", it.pid(&second));
+        assert_eq!(std::fs::read_link(own).unwrap(), std::fs::read_link(pids).unwrap());
+        it.run(["exec", &second, "/probe", "echo", "in"]).success().stdout_has("in");
+        it.stop(&second);
+        it.run(["delete", &second]).success();
+        it.run(["delete", "--force", &first]).success();
     });
 }

@@ -4,11 +4,12 @@ use std::fs;
 
 use serde_json::json;
 
-use super::under_both;
-use crate::harness::Bundle;
+use super::{Subject, under_both};
+use crate::harness::command::binary;
+use crate::harness::{Bundle, scene};
 
 /// The file of a v1 controller in the cgroup of `pid`.
-fn read(pid: i32, controller: &str, file: &str) -> String {
+pub(super) fn read(pid: i32, controller: &str, file: &str) -> String {
     let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
     let path = text
         .lines()
@@ -66,5 +67,26 @@ fn a_frozen_container_can_be_thawed_and_force_deleted() {
         assert_eq!(it.status(&id), "running");
         it.run(["pause", &id]).success();
         it.run(["delete", "--force", &id]).success();
+    });
+}
+
+#[test]
+fn a_cgroup_that_was_refused_keeps_its_container() {
+    // Debian's runc only warns.
+    scene(|scene| {
+        let it = Subject { scene, program: binary("runtime") };
+        let path = format!("/{}", scene.id("shared"));
+        let (first, second) = (scene.id("first"), scene.id("second"));
+        let bundle = Bundle::new(scene, &["pause"]).edit("/linux/cgroupsPath", path);
+        it.start_pausing(bundle.write(), &first);
+        for verb in ["create", "run"] {
+            it.cmd([verb, "--bundle"])
+                .arg(bundle.write())
+                .arg(&second)
+                .run()
+                .refused(&["container's cgroup is not empty"]);
+            assert_eq!(it.status(&first), "running");
+        }
+        it.run(["delete", "--force", &first]).success();
     });
 }

@@ -21,13 +21,8 @@ pub(crate) fn prepare(plan: &RootPlan) -> Result<Root> {
     let all = open_directory(Path::new("/")).context("open /")?;
     sys::mount_setattr_propagation(all.as_fd(), Depth::Recursive, plan.prepare)
         .context("set the propagation of /")?;
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE
-        | OpenTreeFlags::OPEN_TREE_CLOEXEC
-        | OpenTreeFlags::AT_RECURSIVE
-        | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
     let path = plan.path.as_path();
-    let tree = rustix::mount::open_tree(CWD, path, flags)
-        .with_context(|| format!("invalid rootfs: open {}", path.display()))?;
+    let tree = copy(path)?;
     // pivot_root refuses a shared mount, as parent and as new root; with a container that shares
     // its mounts only the root itself is cut off here, and shared again at the end.
     if plan.prepare == MountPropagationFlags::SHARED {
@@ -36,6 +31,25 @@ pub(crate) fn prepare(plan: &RootPlan) -> Result<Root> {
             .context("make the root private")?;
         make_parent_private(path)?;
     }
+    put(tree, path)
+}
+
+/// Makes the root a mount in the host's own namespace, so that all that is mounted beneath goes
+/// with it when its user unmounts it.
+pub(crate) fn prepare_among_the_hosts(plan: &RootPlan) -> Result<Root> {
+    put(copy(&plan.path)?, &plan.path)
+}
+
+fn copy(path: &Path) -> Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_RECURSIVE
+        | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
+    rustix::mount::open_tree(CWD, path, flags)
+        .with_context(|| format!("invalid rootfs: open {}", path.display()))
+}
+
+fn put(tree: OwnedFd, path: &Path) -> Result<Root> {
     let into = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
     rustix::mount::move_mount(&tree, c"", CWD, path, into)
         .with_context(|| format!("bind rootfs {}", path.display()))?;

@@ -219,7 +219,7 @@ fn finish(plan: &mut MountPlan, mount: &Mount, bind: Option<bool>, bundle: &Path
         _ => bail!("id mappings are for uids and gids, or for neither"),
     }
     if plan.id_map.is_some() && bind.is_none() {
-        bail!("id mappings are for bind mounts only");
+        bail!("idmap, ridmap and id mappings are for bind mounts only");
     }
     if let Some(recursive) = bind {
         // runc 1.1 drops such options in silence, which helps nobody.
