@@ -7,7 +7,8 @@
 //!     |<----------------------------- Source(n)-|  a mount whose source we can't open ourselves
 //!     |--- Tree(detached) --------------------->|
 //!     |<------------------------------ Prepared-|  mounts are made, the root is not yet entered
-//!     |    prestart, createRuntime hooks        |
+//!     |    network devices; prestart and        |
+//!     |    createRuntime hooks                  |
 //!     |--- Proceed ---------------------------->|  createContainer hooks, pivot_root, ...
 //!     |<----------------------- Console(master)-|  if it has a terminal
 //!     |<-------------------- Listener(seccomp)--|  if the filter notifies

@@ -161,7 +161,7 @@ fn create_steps(start: &Create, channel: &mut Option<Channel>) -> Result<Infalli
     };
 
     // Hooks see the mounts made, and their paths are the host's: the root must not have changed.
-    if !plan.hooks.prestart.is_empty() || !plan.hooks.create_runtime.is_empty() {
+    if plan.pauses_when_prepared() {
         parent.send(&Message::Prepared)?;
         parent.expect(&Message::Proceed)?;
     }

@@ -13,13 +13,16 @@ pub(crate) mod cgroup;
 pub(crate) mod devices;
 pub(crate) mod mounts;
 pub(crate) mod namespaces;
+pub(crate) mod netdevices;
 pub(crate) mod process;
+pub(crate) mod resctrl;
 pub(crate) mod scheduling;
 pub(crate) mod seccomp;
 
 use devices::Node;
 use mounts::MountPlan;
 use namespaces::Namespaces;
+use netdevices::NetDevicePlan;
 use process::ProcessPlan;
 use scheduling::Affinity;
 
@@ -39,6 +42,7 @@ pub(crate) struct Plan {
     pub(crate) namespaces: Namespaces,
     pub(crate) root: RootPlan,
     pub(crate) mounts: Vec<MountPlan>,
+    pub(crate) net_devices: Vec<NetDevicePlan>,
     /// `None` if /dev is not ours to fill.
     pub(crate) nodes: Option<Vec<Node>>,
     pub(crate) masked: Vec<PathBuf>,
@@ -67,6 +71,15 @@ pub(crate) struct RootPlan {
     pub(crate) prepare: MountPropagationFlags,
     /// Of the new root at the end, and whether beneath it too.
     pub(crate) settle: Option<(MountPropagationFlags, bool)>,
+}
+
+impl Plan {
+    /// The parent half has something to do once the container's namespaces and mounts are there.
+    pub(crate) fn pauses_when_prepared(&self) -> bool {
+        !self.net_devices.is_empty()
+            || !self.hooks.prestart.is_empty()
+            || !self.hooks.create_runtime.is_empty()
+    }
 }
 
 /// Decides everything about the container.
@@ -101,11 +114,13 @@ pub(crate) fn plan(
     let mut process = process::plan(written, &linux, &mut warnings)?;
     // Those are for `exec` only.
     process.scheduling.affinity = Affinity::default();
+    let net_devices = netdevices::plan(&linux)?;
     Ok(Plan {
         bundle: bundle.to_owned(),
         namespaces,
         root,
         mounts,
+        net_devices,
         nodes: devices::is_ours(&spec.mounts).then_some(nodes),
         masked: unique(&linux.masked_paths),
         read_only: unique(&linux.readonly_paths),

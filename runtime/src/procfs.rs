@@ -104,3 +104,34 @@ pub(crate) fn is_procfs(file: BorrowedFd) -> Result<bool> {
     let kind = rustix::fs::fstatfs(file).context("fstatfs")?.f_type;
     Ok(u64::try_from(kind).is_ok_and(|kind| kind == PROC_SUPER_MAGIC))
 }
+
+/// A path of mountinfo as it is: the kernel writes blanks and backslashes as `\ooo`.
+pub(crate) fn unescape(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('\\') {
+        plain.push_str(before);
+        let code = after.get(..3).and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        match code {
+            Some(code) if code.is_ascii() => {
+                plain.push(char::from(code));
+                rest = &after[3..];
+            }
+            _ => {
+                plain.push('\\');
+                rest = after;
+            }
+        }
+    }
+    plain + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escapes_are_undone() {
+        assert_eq!(unescape(r"/a\040b\134\011\x"), "/a b\\\t\\x");
+    }
+}

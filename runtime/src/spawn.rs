@@ -22,6 +22,7 @@ use crate::plan::namespaces::{Kind, Namespaces};
 use crate::plan::process::ProcessPlan;
 use crate::plan::seccomp::Filter;
 use crate::plan::{self, Choices, Plan};
+use crate::resctrl::Class;
 use crate::spec::{Linux, Process, Spec};
 use crate::state::{Claim, Record, StateStore, Status};
 use crate::sys::{self, Cloned, Parent};
@@ -31,6 +32,7 @@ mod agent;
 mod child;
 mod files;
 pub(crate) mod idmap;
+mod netdevices;
 mod serve;
 mod sources;
 mod undo;
@@ -106,10 +108,11 @@ pub(crate) struct Spawned {
 /// Makes a container whose process waits for `start`.
 pub(crate) fn create(request: &CreateRequest) -> Result<Spawned> {
     files::check_preserved(request.options.preserve_fds)?;
-    validate::validate(request.bundle)?;
-    let Prepared { plan, filter, mut cgroup, limits } = Prepared::new(request)?;
+    validate::validate(request.bundle, request.host)?;
+    let Prepared { plan, filter, mut cgroup, limits, class } = Prepared::new(request)?;
     let mut made = Made::default();
-    let work = Work { request, plan: &plan, filter: filter.as_ref(), limits: &limits };
+    let (filter, class) = (filter.as_ref(), class.as_ref());
+    let work = Work { request, plan: &plan, filter, limits: &limits, class };
     match work.make(&mut cgroup, &mut made) {
         Ok(mut spawned) => {
             spawned.warnings.splice(0..0, plan.warnings.iter().cloned());
@@ -127,6 +130,7 @@ struct Prepared {
     filter: Option<Filter>,
     cgroup: Cgroup,
     limits: plan::cgroup::CgroupPlan,
+    class: Option<Class>,
 }
 
 impl Prepared {
@@ -146,7 +150,9 @@ impl Prepared {
         let cgroup = Cgroup::locate(path, request.id, mode, privilege(request.host))?;
         let resources = linux.and_then(|linux| linux.resources.as_ref());
         let limits = plan::cgroup::plan(resources, mode).context("linux.resources")?;
-        Ok(Prepared { plan, filter, cgroup, limits })
+        let intel_rdt = linux.and_then(|linux| linux.intel_rdt.as_ref());
+        let class = intel_rdt.map(|asked| Class::locate(asked, request.id)).transpose()?;
+        Ok(Prepared { plan, filter, cgroup, limits, class })
     }
 }
 
@@ -156,6 +162,7 @@ struct Work<'a> {
     plan: &'a Plan,
     filter: Option<&'a Filter>,
     limits: &'a plan::cgroup::CgroupPlan,
+    class: Option<&'a Class>,
 }
 
 impl<'a> Work<'a> {
@@ -167,6 +174,10 @@ impl<'a> Work<'a> {
         let keyring = options.no_new_keyring;
         let mut record =
             Record::intent(request.id, request.bundle, cgroup.record(), host.rootless, keyring);
+        if let Some(class) = self.class {
+            record.intel_rdt_path = class.path().display().to_string();
+            record.resctrl_groups = class.to_be_made();
+        }
         let claim = made.record(request.store, plan, &record, &request.bundle.raw)?;
 
         // What can fail on the host comes before the process, while there is little to undo.
@@ -199,6 +210,12 @@ impl<'a> Work<'a> {
         if cgroup.mode() != Mode::V2 {
             cgroup.enter(child.pid).context("unable to apply cgroup configuration")?;
             child.tell(&Message::Placed)?;
+        }
+        if let Some(class) = self.class {
+            class
+                .create(&mut made.groups)
+                .and_then(|()| class.enter(child.pid))
+                .context("unable to apply Intel RDT configuration")?;
         }
         files::set_oom_score(child.pid, plan.process.oom_score_adj, host)?;
 
@@ -335,6 +352,9 @@ fn exec_made(
     let (ours, theirs) = Channel::pair()?;
     let directory = cgroup.dir_fd()?;
     let into = directory.as_ref().map(AsFd::as_fd);
+    let class = Class::of(request.record, request.spec)?;
+    // Nothing but the cgroup can be had from the start.
+    let placed = into.is_some() && class.is_none();
     let initial = process.scheduling.affinity.initial.as_deref();
     let borrowed = initial.map(Borrowed::take).transpose()?;
     let child = match sys::clone3(0, into, Parent::Caller).context("clone3")? {
@@ -350,7 +370,7 @@ fn exec_made(
                 preserve_fds: options.preserve_fds,
                 stdio: streams(&options.stdio),
                 limits: setter,
-                placed: into.is_some(),
+                placed,
             })
         }
         Cloned::Parent { pid, pidfd } => {
@@ -369,6 +389,11 @@ fn exec_made(
     }
     if into.is_none() {
         cgroup.enter(child.pid).with_context(|| format!("adding pid {} to cgroups", child.pid))?;
+    }
+    if let Some(class) = class {
+        class.enter(child.pid)?;
+    }
+    if !placed {
         child.tell(&Message::Placed)?;
     }
     files::set_oom_score(child.pid, process.oom_score_adj, request.host)?;

@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 
 use crate::bundle::Bundle;
+use crate::host::Host;
 use crate::plan::mounts::target;
 use crate::plan::namespaces::{Kind, Namespaces};
 use crate::plan::sysctl;
@@ -15,6 +16,7 @@ use crate::spec::{Hook, Linux, Mount, Process, Spec};
 struct Subject<'a> {
     bundle: &'a Bundle,
     spec: &'a Spec,
+    host: &'a Host,
     linux: &'a Linux,
     namespaces: Namespaces,
 }
@@ -36,16 +38,16 @@ const CHECKS: &[Check] = &[
     resources,
     hooks,
     labels,
-    not_yet,
+    net_devices,
 ];
 
 /// Runs every check; the first failure is returned.
-pub(crate) fn validate(bundle: &Bundle) -> Result<()> {
+pub(crate) fn validate(bundle: &Bundle, host: &Host) -> Result<()> {
     let spec = &bundle.spec;
     let empty = Linux::default();
     let linux = spec.linux.as_ref().unwrap_or(&empty);
     let namespaces = Namespaces::plan(linux)?;
-    let subject = Subject { bundle, spec, linux, namespaces };
+    let subject = Subject { bundle, spec, host, linux, namespaces };
     CHECKS.iter().try_for_each(|check| check(&subject))
 }
 
@@ -360,17 +362,18 @@ fn labels(subject: &Subject) -> Result<()> {
     Ok(())
 }
 
-/// Settings that we know of and do not carry out: to go on without them would be a lie.
-fn not_yet(subject: &Subject) -> Result<()> {
-    let linux = subject.linux;
-    let asked = [
-        ("linux.intelRdt", linux.intel_rdt.is_some()),
-        ("linux.netDevices", !linux.net_devices.is_empty()),
-    ];
-    match asked.iter().find(|(_, asked)| *asked) {
-        Some((name, _)) => bail!("{name} is not supported"),
-        None => Ok(()),
+/// Their names are looked at when the move is planned.
+fn net_devices(subject: &Subject) -> Result<()> {
+    if subject.linux.net_devices.is_empty() {
+        return Ok(());
     }
+    if !subject.namespaces.has(Kind::Network) {
+        bail!("linux.netDevices: unable to move network devices without a NET namespace");
+    }
+    if subject.host.rootless {
+        bail!("linux.netDevices: network devices are not supported for rootless containers");
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -385,7 +388,14 @@ mod tests {
         document.as_object_mut().unwrap().extend(edit.as_object().unwrap().clone());
         let spec = crate::spec::parse(document.to_string().as_bytes()).unwrap();
         let bundle = Bundle { dir: "/".into(), rootfs: "/".into(), spec, raw: Vec::new() };
-        validate(&bundle).err().map_or_else(String::new, |error| format!("{error:#}"))
+        let host = Host {
+            program: crate::host::Program::Runtime,
+            euid: 0,
+            in_userns: false,
+            rootless: true,
+            systemd_cgroup: false,
+        };
+        validate(&bundle, &host).err().map_or_else(String::new, |error| format!("{error:#}"))
     }
 
     #[test]
@@ -414,6 +424,14 @@ mod tests {
                 "\"/proc/self/attr\" cannot be mounted because it is inside /proc",
             ),
             (r#""mounts":[{"destination":"/..","type":"tmpfs"}]"#, "is the root itself"),
+            (
+                r#""linux":{"netDevices":{"eth0":{}}}"#,
+                "unable to move network devices without a NET namespace",
+            ),
+            (
+                r#""linux":{"netDevices":{"eth0":{}},"namespaces":[{"type":"network"}]}"#,
+                "network devices are not supported for rootless containers",
+            ),
         ] {
             let found = refusal(edit);
             assert!(found.contains(text), "{edit}: {found}");

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 
 use super::files::{self, Kind};
 use crate::plan::cgroup::Mode;
+use crate::procfs::unescape;
 
 const UNIFIED: &str = "/sys/fs/cgroup";
 const HYBRID: &str = "/sys/fs/cgroup/unified";
@@ -164,27 +165,6 @@ fn mount(line: &str) -> Option<Mount> {
     Some(Mount { controllers, root: root.into(), point: point.into() })
 }
 
-/// The kernel writes blanks and backslashes as `\ooo`.
-fn unescape(text: &str) -> String {
-    let mut plain = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once('\\') {
-        plain.push_str(before);
-        let code = after.get(..3).and_then(|digits| u8::from_str_radix(digits, 8).ok());
-        match code {
-            Some(code) if code.is_ascii() => {
-                plain.push(char::from(code));
-                rest = &after[3..];
-            }
-            _ => {
-                plain.push('\\');
-                rest = after;
-            }
-        }
-    }
-    plain + rest
-}
-
 /// `ID:CONTROLLER,…:PATH`, the unified hierarchy with no controller.
 fn own(text: &str) -> Vec<(Vec<String>, PathBuf)> {
     text.lines()
@@ -252,10 +232,5 @@ mod tests {
     fn a_host_without_cgroups_is_told() {
         let error = match_places(Mode::V1, &own(OWN), &[]).unwrap_err();
         assert_eq!(error.to_string(), "no cgroup mount found in mountinfo");
-    }
-
-    #[test]
-    fn escapes_are_undone() {
-        assert_eq!(unescape(r"/a\040b\134\011\x"), "/a b\\\t\\x");
     }
 }

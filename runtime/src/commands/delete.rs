@@ -14,6 +14,7 @@ use crate::cgroup::Cgroup;
 use crate::error::{self, Sentinel};
 use crate::hooks;
 use crate::log;
+use crate::resctrl;
 use crate::state::{self, Record, StateStore, Status};
 use crate::sys::pidfd::pidfd_send_signal;
 
@@ -68,6 +69,7 @@ fn destroy(record: &Record, store: &StateStore) -> Result<()> {
         cgroup.kill(libc::SIGKILL).context("kill what is left in the cgroup")?;
     }
     cgroup.remove().context("remove the cgroup")?;
+    resctrl::remove(&record.resctrl_groups).context("remove the class of service")?;
     store.remove(&record.id)?;
     let poststop = match spec {
         Ok(spec) => spec.hooks.map(|hooks| hooks.poststop).unwrap_or_default(),

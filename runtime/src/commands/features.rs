@@ -10,12 +10,13 @@ use serde_json::{Value, json};
 use crate::apply;
 use crate::args::SPEC_VERSION;
 use crate::plan::{mounts, seccomp};
+use crate::resctrl;
 
 pub(super) fn run() -> Result<u8> {
     let mut text = Vec::new();
     let mut serializer =
         serde_json::Serializer::with_formatter(&mut text, PrettyFormatter::with_indent(b"    "));
-    features().serialize(&mut serializer).context("write the features")?;
+    features()?.serialize(&mut serializer).context("write the features")?;
     text.push(b'\n');
     std::io::stdout().write_all(&text).context("print the features")?;
     Ok(0)
@@ -33,8 +34,8 @@ struct Features {
     potentially_unsafe_config_annotations: &'static [&'static str],
 }
 
-fn features() -> Features {
-    Features {
+fn features() -> Result<Features> {
+    Ok(Features {
         oci_version_min: "1.0.0",
         oci_version_max: SPEC_VERSION,
         hooks: &[
@@ -46,10 +47,10 @@ fn features() -> Features {
             "poststop",
         ],
         mount_options: mounts::option_words().collect(),
-        linux: linux(),
+        linux: linux()?,
         annotations: json!({}),
         potentially_unsafe_config_annotations: &["bundle"],
-    }
+    })
 }
 
 #[derive(Serialize)]
@@ -77,10 +78,10 @@ struct Seccomp {
     supported_flags: Vec<&'static str>,
 }
 
-fn linux() -> Linux {
+fn linux() -> Result<Linux> {
     let mut capabilities: Vec<caps::Capability> = caps::all().into_iter().collect();
     capabilities.sort_by_key(caps::Capability::index);
-    Linux {
+    Ok(Linux {
         namespaces: &["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
         capabilities: capabilities.iter().map(ToString::to_string).collect(),
         cgroup: json!({"v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": true}),
@@ -94,8 +95,16 @@ fn linux() -> Linux {
         },
         apparmor: json!({"enabled": false}),
         selinux: json!({"enabled": false}),
-        intel_rdt: json!({"enabled": false}),
+        intel_rdt: intel_rdt()?,
         mount_extensions: json!({"idmap": {"enabled": true}}),
-        net_devices: json!({"enabled": false}),
-    }
+        net_devices: json!({"enabled": true}),
+    })
+}
+
+/// What it takes is the host's: not every processor shares out its caches.
+fn intel_rdt() -> Result<Value> {
+    let root = resctrl::root()?;
+    let monitoring = root.as_ref().is_some_and(|root| resctrl::has(root, "L3_MON"));
+    let enabled = root.is_some();
+    Ok(json!({"enabled": enabled, "schemata": enabled, "monitoring": monitoring}))
 }

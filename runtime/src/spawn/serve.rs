@@ -7,7 +7,7 @@ use rustix::process::WaitIdStatus;
 use rustix::termios::{OptionalActions, OutputModes, tcgetattr, tcsetattr};
 
 use super::child::Child;
-use super::{Spawned, agent, files, sources};
+use super::{Spawned, agent, files, netdevices, sources};
 use crate::apply::limits;
 use crate::cgroup::Cgroup;
 use crate::channel::Message;
@@ -55,6 +55,7 @@ pub(super) fn create(
                 child.tell(&Message::Tree(sources::open(child, plan, index)?))?;
             }
             Some(Message::Prepared) => {
+                netdevices::attach(&plan.net_devices, child.pid)?;
                 run_hooks(child.pid, station.record, plan)?;
                 child.tell(&Message::Proceed)?;
             }

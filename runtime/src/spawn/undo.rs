@@ -1,6 +1,7 @@
 //! What has been made on the host so far, and its undoing in reverse order.
 
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 
 use anyhow::{Context, Error, Result, anyhow};
 
@@ -9,6 +10,7 @@ use crate::cgroup::Cgroup;
 use crate::error::render;
 use crate::hooks;
 use crate::plan::Plan;
+use crate::resctrl;
 use crate::state::{self, Claim, Record, StateStore, Status};
 
 /// Grows with every effect.
@@ -17,6 +19,8 @@ pub(super) struct Made<'a> {
     record: Option<Recorded<'a>>,
     /// It was found unused and is ours to clear.
     pub(super) cgroup: bool,
+    /// Groups of resctrl, in the order they were made.
+    pub(super) groups: Vec<PathBuf>,
     pub(super) child: Option<Child>,
     /// Hooks that allot something on the host count on those that return it.
     pub(super) hooks_ran: bool,
@@ -57,6 +61,7 @@ impl<'a> Made<'a> {
         if self.cgroup {
             failures.extend(clear(cgroup).err());
         }
+        failures.extend(resctrl::remove(&self.groups).err());
         if let Some(Recorded { store, plan, record }) = &self.record {
             failures.extend(store.remove(&record.id).err());
             if self.hooks_ran {

@@ -30,6 +30,9 @@ pub(crate) struct Record {
     pub(crate) namespace_paths: BTreeMap<String, String>,
     pub(crate) external_descriptors: Vec<String>,
     pub(crate) intel_rdt_path: String,
+    /// The groups of resctrl that are the container's own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) resctrl_groups: Vec<PathBuf>,
 }
 
 /// The part of the configuration that is wanted without reading all of config.json.
@@ -87,6 +90,7 @@ impl Record {
             namespace_paths: BTreeMap::new(),
             external_descriptors: Vec::new(),
             intel_rdt_path: String::new(),
+            resctrl_groups: Vec::new(),
         }
     }
 
