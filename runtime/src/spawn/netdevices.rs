@@ -18,7 +18,7 @@ pub(super) fn attach(devices: &[NetDevicePlan], pid: i32) -> Result<()> {
     if devices.is_empty() {
         return Ok(());
     }
-    move_all(devices, pid).context("error creating network interfaces")
+    move_all(devices, pid).context("linux.netDevices").context("error creating network interfaces")
 }
 
 fn move_all(devices: &[NetDevicePlan], pid: i32) -> Result<()> {
