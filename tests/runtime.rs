@@ -15,6 +15,7 @@ mod exec;
 mod hooks;
 mod lifecycle;
 mod limits;
+mod mounts;
 mod netdevices;
 mod terminal;
 mod update;

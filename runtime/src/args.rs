@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
 use crate::log;
 
@@ -101,6 +101,9 @@ pub(crate) enum Command {
     /// list the containers under the given root
     #[command(help_template = HELP)]
     List(List),
+    /// add mounts to a container that is there, or remove them
+    #[command(help_template = HELP)]
+    Mounts(Mounts),
     /// suspend all processes inside the container
     #[command(help_template = HELP)]
     Pause(OneId),
@@ -138,7 +141,7 @@ impl Command {
 
     /// A copy of our process will share namespaces with a container.
     pub(crate) fn enters_container(&self) -> bool {
-        matches!(self, Command::Create(_) | Command::Exec(_) | Command::Run(_))
+        matches!(self, Command::Create(_) | Command::Exec(_) | Command::Mounts(_) | Command::Run(_))
     }
 }
 
@@ -265,6 +268,9 @@ pub(crate) struct Delete {
     /// kill the container first if it still runs
     #[arg(long, short)]
     pub(crate) force: bool,
+    /// what follows are regular expressions: of every container whose id has a match
+    #[arg(long, short)]
+    pub(crate) regex: bool,
     #[arg(value_name = "container-id")]
     pub(crate) ids: Vec<String>,
 }
@@ -286,6 +292,9 @@ pub(crate) struct Kill {
     /// send the signal to all processes inside the container
     #[arg(long, short, hide = true)]
     pub(crate) all: bool,
+    /// what follows is a regular expression: every container whose id has a match
+    #[arg(long, short)]
+    pub(crate) regex: bool,
     #[arg(value_name = "container-id")]
     pub(crate) id: String,
     /// more ids, then the signal
@@ -301,6 +310,23 @@ pub(crate) struct List {
     /// display only container IDs
     #[arg(long, short)]
     pub(crate) quiet: bool,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Mounts {
+    #[arg(value_name = "add|remove")]
+    pub(crate) action: MountsAction,
+    #[arg(value_name = "container-id")]
+    pub(crate) id: String,
+    /// JSON list of mounts, as in config.json; `-` is stdin
+    #[arg(value_name = "file")]
+    pub(crate) file: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum MountsAction {
+    Add,
+    Remove,
 }
 
 #[derive(Args, Clone, Debug)]

@@ -1,8 +1,13 @@
 //! One file per verb, named as the user types it.
 
-use anyhow::Result;
+use std::io::Read;
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow};
+use regex_lite::Regex;
 
 use crate::args::Command;
+use crate::error::{self, Sentinel};
 use crate::host::Host;
 use crate::state::StateStore;
 
@@ -14,6 +19,7 @@ mod exec;
 mod features;
 mod kill;
 mod list;
+mod mounts;
 mod pause;
 mod ps;
 mod run;
@@ -33,6 +39,7 @@ pub(crate) fn run(command: Command, host: &Host, store: &StateStore) -> Result<u
         Command::Features(_) => features::run(),
         Command::Kill(args) => kill::run(args, host, store),
         Command::List(args) => list::run(&args, host, store),
+        Command::Mounts(args) => mounts::run(&args, host, store),
         Command::Pause(args) => pause::pause(&args, host, store),
         Command::Ps(args) => ps::run(&args, host, store),
         Command::Restore(args) => checkpoint::restore(&args, store),
@@ -46,15 +53,50 @@ pub(crate) fn run(command: Command, host: &Host, store: &StateStore) -> Result<u
 }
 
 /// Does `one` for each id; goes on after a failure and reports them all.
-fn for_each_id(ids: &[String], mut one: impl FnMut(&str) -> Result<()>) -> Result<u8> {
-    let several = ids.len() > 1;
+fn for_each_id(ids: &[String], one: impl FnMut(&str) -> Result<()>) -> Result<u8> {
+    for_each(ids, ids.len() > 1, one)
+}
+
+/// The same for each container whose id one of the regular expressions matches, which may be none.
+fn for_each_match(
+    expressions: &[String],
+    store: &StateStore,
+    mut one: impl FnMut(&str) -> Result<()>,
+) -> Result<u8> {
+    for_each(&matching(expressions, store.ids()?.unwrap_or_default())?, true, |id| match one(id) {
+        // Nobody asked for it by name, and it is gone meanwhile.
+        Err(error) if error::is(&error, Sentinel::NotExist) => Ok(()),
+        other => other,
+    })
+}
+
+fn matching(expressions: &[String], mut ids: Vec<String>) -> Result<Vec<String>> {
+    let parse = |text: &String| {
+        Regex::new(text).map_err(|error| anyhow!("invalid regular expression {text:?}: {error}"))
+    };
+    let expressions = expressions.iter().map(parse).collect::<Result<Vec<_>>>()?;
+    ids.retain(|id| expressions.iter().any(|expression| expression.is_match(id)));
+    Ok(ids)
+}
+
+fn for_each(ids: &[String], named: bool, mut one: impl FnMut(&str) -> Result<()>) -> Result<u8> {
     let mut failures = Vec::new();
     for id in ids {
         if let Err(error) = one(id) {
-            failures.push(if several { error.context(id.clone()) } else { error });
+            failures.push(if named { error.context(id.clone()) } else { error });
         }
     }
     merge(failures).map(|()| 0)
+}
+
+/// All of a file that an argument names; `-` is stdin.
+fn read_input(path: &Path) -> Result<Vec<u8>> {
+    if path == Path::new("-") {
+        let mut text = Vec::new();
+        std::io::stdin().read_to_end(&mut text).context("read stdin")?;
+        return Ok(text);
+    }
+    std::fs::read(path).with_context(|| format!("open {}", path.display()))
 }
 
 /// Several errors as one, a single one as it is.
@@ -66,5 +108,24 @@ fn merge(mut failures: Vec<anyhow::Error>) -> Result<()> {
             let texts: Vec<String> = failures.iter().map(crate::error::render).collect();
             Err(anyhow::anyhow!(texts.join("; ")))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_expression_matches_anywhere_in_an_id() {
+        let ids = || ["web-1", "web-2", "db"].map(str::to_owned).to_vec();
+        let found = |expressions: &[&str]| {
+            let expressions: Vec<String> = expressions.iter().map(|&e| e.to_owned()).collect();
+            matching(&expressions, ids()).unwrap()
+        };
+        assert_eq!(found(&["eb-"]), ["web-1", "web-2"]);
+        assert_eq!(found(&["^web-[2-9]$", "b$"]), ["web-2", "db"]);
+        assert!(found(&["^b"]).is_empty());
+        let error = matching(&["(".to_owned()], ids()).unwrap_err().to_string();
+        assert!(error.starts_with("invalid regular expression \"(\": "), "{error}");
     }
 }

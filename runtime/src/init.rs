@@ -25,6 +25,7 @@ use crate::state::{self, Record, Status};
 use crate::{hooks, sys};
 
 pub(crate) mod joining;
+pub(crate) mod mounts;
 
 use joining::Join;
 

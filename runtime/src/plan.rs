@@ -144,7 +144,7 @@ pub(crate) fn keyring(id: &str, no_new_keyring: bool) -> Result<Option<CString>>
 }
 
 /// Mounts made in the container must not reach the host unless the propagation asks for it.
-fn propagation(
+pub(crate) fn propagation(
     word: &str,
 ) -> Result<(MountPropagationFlags, Option<(MountPropagationFlags, bool)>)> {
     let recursive = word.starts_with('r');

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
-use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, UnmountFlags};
 
 use crate::rooted::open_beneath;
 
@@ -87,6 +87,16 @@ impl Descriptors {
         let name = descriptor.as_raw_fd().to_string();
         rustix::fs::openat(&self.0, &name, flags | OFlags::CLOEXEC, Mode::empty())
             .with_context(|| format!("open /proc/self/fd/{name}"))
+    }
+}
+
+impl Descriptors {
+    /// Takes the mount away whose root `mount` is, with all that is mounted beneath. There is no
+    /// call that takes a descriptor: our working directory becomes this one for it.
+    pub(crate) fn unmount(&self, mount: BorrowedFd) -> Result<()> {
+        rustix::process::fchdir(&self.0).context("enter /proc/self/fd")?;
+        let name = mount.as_raw_fd().to_string();
+        rustix::mount::unmount(name.as_str(), UnmountFlags::DETACH).context("unmount")
     }
 }
 

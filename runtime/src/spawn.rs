@@ -32,6 +32,7 @@ mod agent;
 mod child;
 mod files;
 pub(crate) mod idmap;
+pub(crate) mod mounts;
 mod netdevices;
 mod serve;
 mod sources;

@@ -328,6 +328,11 @@ pub(crate) fn parse_process(bytes: &[u8]) -> Result<Process> {
     parse_document(bytes)
 }
 
+/// Parses the list that `mounts` is given.
+pub(crate) fn parse_mounts(bytes: &[u8]) -> Result<Vec<Mount>> {
+    parse_document(bytes)
+}
+
 fn parse_document<T: for<'de> Deserialize<'de>>(bytes: &[u8]) -> Result<T> {
     let mut document = serde_json::Deserializer::from_slice(bytes);
     if let Ok(value) = T::deserialize(Strict(&mut document))

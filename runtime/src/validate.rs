@@ -10,6 +10,7 @@ use crate::host::Host;
 use crate::plan::mounts::target;
 use crate::plan::namespaces::{Kind, Namespaces};
 use crate::plan::sysctl;
+use crate::rooted::clean;
 use crate::spec::{Hook, Linux, Mount, Process, Spec};
 
 /// What a check looks at.
@@ -176,6 +177,26 @@ const REPLACEABLE: [&str; 10] = [
     "proc/sys/kernel/ns_last_pid",
     "proc/sys/crypto/fips_enabled",
 ];
+
+/// What holds for mounts that come to a container that is there, or go from it. Those of /proc and
+/// those that hide or protect a path keep the container in: they are nobody's to take away, and
+/// another of /proc would show what the first hides.
+pub(crate) fn changed_mounts(mounts: &[Mount], spec: &Spec, rootfs: &Path) -> Result<()> {
+    let guards = || spec.linux.iter().flat_map(|l| l.masked_paths.iter().chain(&l.readonly_paths));
+    for (index, mount) in mounts.iter().enumerate() {
+        let check = || {
+            mount_destination(mount, rootfs)?;
+            let target = target(mount.destination(), rootfs);
+            if target == Path::new("proc") || guards().any(|path| clean(Path::new(path)) == target)
+            {
+                bail!("the mount at \"/{}\" keeps the container in", target.display());
+            }
+            Ok(())
+        };
+        check().with_context(|| format!("mounts[{index}].destination"))?;
+    }
+    Ok(())
+}
 
 fn mount_destination(mount: &Mount, rootfs: &Path) -> Result<()> {
     let target = target(mount.destination(), rootfs);

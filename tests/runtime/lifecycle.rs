@@ -195,6 +195,38 @@ fn several_ids_are_deleted_in_one_go_and_each_failure_is_told() {
 }
 
 #[test]
+fn a_regular_expression_names_every_container_that_it_matches() {
+    under_ours(|it| {
+        let bundle = Bundle::new(it.scene, &["pause"]);
+        let dir = bundle.write();
+        let ids = ["re-a", "re-b", "other"].map(|name| it.scene.id(name));
+        for id in &ids {
+            it.start_pausing(dir, id);
+        }
+        let mark = format!("^e2e-{}-", std::process::id());
+        let both = format!("{mark}re-[ab]$");
+        it.run(["kill", "--regex", &both, "NONSENSE"]).refused(&["unknown signal"]);
+        it.run(["kill", "--regex", "(", "KILL"]).refused(&["invalid regular expression"]);
+        it.run(["delete", "--regex", "("]).refused(&["invalid regular expression"]);
+        it.run(["kill", "--regex", "no-container-has-this-name", "KILL"]).success();
+
+        let pids = ids.each_ref().map(|id| it.pid(id));
+        it.run(["kill", "-r", &both, "KILL"]).success();
+        pids[..2].iter().for_each(|pid| wait_for_exit(*pid));
+        assert_eq!(ids.each_ref().map(|id| it.status(id)), ["stopped", "stopped", "running"]);
+
+        // One that can't be done does not keep the others from it, and each is told.
+        it.run(["kill", "--regex", &both, "KILL"]).refused(&[&ids[0], &ids[1], "not running"]);
+        it.run(["delete", "--regex", &mark]).refused(&[&ids[2], "not stopped"]);
+        for (id, left) in ids.iter().zip([false, false, true]) {
+            assert_eq!(it.run(["state", id]).code == 0, left, "{id}");
+        }
+        it.run(["delete", "--regex", "-f", &mark]).success();
+        it.run(["state", &ids[2]]).code(1);
+    });
+}
+
+#[test]
 fn an_id_left_out_is_generated_and_printed() {
     scene(|scene| {
         let bundle = Bundle::new(scene, &["pause"]);

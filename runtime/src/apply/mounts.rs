@@ -40,8 +40,8 @@ impl<'a> Mounter<'a> {
         Mounter { root, mount_label, cgroups, procfs: None, devpts: None, filling: Vec::new() }
     }
 
-    /// Makes the mount of this place in the list. `source` is what is bound, where it had to be
-    /// opened from outside.
+    /// Makes the mount of this place in the list. `source` is what is bound, or a file system of a
+    /// kind that is not ours to know, where it had to be opened from outside.
     pub(crate) fn mount(
         &mut self,
         index: usize,
@@ -52,7 +52,7 @@ impl<'a> Mounter<'a> {
             Kind::Bind { recursive } if plan.remount => self.remount(plan, recursive),
             Kind::Bind { recursive } => self.bind(plan, recursive, source),
             Kind::Cgroup => self.cgroup(plan),
-            _ => self.filesystem(plan),
+            _ => self.filesystem(plan, source),
         }
         .with_context(|| format!("mounts[{index}]"))
         .with_context(|| {
@@ -71,7 +71,7 @@ impl<'a> Mounter<'a> {
         Ok(())
     }
 
-    fn filesystem(&mut self, plan: &MountPlan) -> Result<()> {
+    fn filesystem(&mut self, plan: &MountPlan, source: Option<OwnedFd>) -> Result<()> {
         let existing = match plan.kind {
             // A symlink there would put the true /proc elsewhere (CVE-2019-19921).
             Kind::Proc | Kind::Sysfs => self.ordinary_directory(plan)?,
@@ -84,6 +84,10 @@ impl<'a> Mounter<'a> {
             None => self.root.directory(&plan.target)?,
         };
         check_target(plan, target.as_fd(), plan.kind == Kind::Proc)?;
+        if let Some(mount) = source {
+            attach(mount.as_fd(), target.as_fd()).with_context(|| describe(plan))?;
+            return settle(plan, mount.as_fd());
+        }
         if plan.kind == Kind::Other {
             return self.by_mount_call(plan, target.as_fd());
         }
@@ -132,20 +136,7 @@ impl<'a> Mounter<'a> {
         let configure = || -> rustix::io::Result<OwnedFd> {
             let context =
                 rustix::mount::fsopen(plan.filesystem.as_str(), FsOpenFlags::FSOPEN_CLOEXEC)?;
-            if !plan.source.as_os_str().is_empty() {
-                rustix::mount::fsconfig_set_string(&context, "source", &plan.source)?;
-            }
-            for word in &plan.data {
-                match word.split_once('=') {
-                    Some((key, value)) => {
-                        rustix::mount::fsconfig_set_string(&context, key, value)?;
-                    }
-                    None => rustix::mount::fsconfig_set_flag(&context, word.as_str())?,
-                }
-            }
-            for word in &plan.superblock {
-                rustix::mount::fsconfig_set_flag(&context, *word)?;
-            }
+            set_words(&context, plan)?;
             if plan.read_only() && !fills {
                 rustix::mount::fsconfig_set_flag(&context, "ro")?;
             }
@@ -217,6 +208,39 @@ impl<'a> Mounter<'a> {
         sys::mount_setattr(mount.as_fd(), depth, set.0, clear.0).with_context(|| describe(plan))?;
         settle(plan, mount.as_fd())
     }
+}
+
+/// A file system that is mounted nowhere yet, by what our own namespace calls its source.
+pub(crate) fn detached(plan: &MountPlan) -> Result<OwnedFd> {
+    let make = || -> rustix::io::Result<OwnedFd> {
+        let filesystem = plan.filesystem.as_str();
+        let context = rustix::mount::fsopen(filesystem, FsOpenFlags::FSOPEN_CLOEXEC)?;
+        set_words(&context, plan)?;
+        if plan.read_only() {
+            rustix::mount::fsconfig_set_flag(&context, "ro")?;
+        }
+        rustix::mount::fsconfig_create(&context)?;
+        let attributes = plan.attributes.set.0;
+        rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+    };
+    make().with_context(|| describe(plan))
+}
+
+/// Tells a file system its source and its options.
+fn set_words(context: &OwnedFd, plan: &MountPlan) -> rustix::io::Result<()> {
+    if !plan.source.as_os_str().is_empty() {
+        rustix::mount::fsconfig_set_string(context, "source", &plan.source)?;
+    }
+    for word in &plan.data {
+        match word.split_once('=') {
+            Some((key, value)) => rustix::mount::fsconfig_set_string(context, key, value)?,
+            None => rustix::mount::fsconfig_set_flag(context, word.as_str())?,
+        }
+    }
+    for word in &plan.superblock {
+        rustix::mount::fsconfig_set_flag(context, *word)?;
+    }
+    Ok(())
 }
 
 /// `None` where there is nothing.

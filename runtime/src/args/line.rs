@@ -32,6 +32,9 @@ struct Line {
     command: Option<Command>,
 }
 
+/// The command that runc does not have.
+const EXTENSION: &str = "mounts";
+
 /// What the words before and with the command come to.
 pub(crate) enum Request {
     Run(Command),
@@ -71,7 +74,15 @@ pub(crate) struct Opening {
 
 /// Reads the words up to the command.
 pub(crate) fn open(program: Program, words: &[String]) -> Result<Opening, Misuse> {
-    let line = Line::command().name(program.name()).bin_name(program.name());
+    let mut line = Line::command().name(program.name()).bin_name(program.name());
+    if program == Program::Runc {
+        line = line.mut_subcommand(EXTENSION, |command| command.hide(true));
+        for name in ["delete", "kill"] {
+            line = line.mut_subcommand(name, |command| {
+                command.mut_arg("regex", |argument| argument.hide(true))
+            });
+        }
+    }
     let rest = grammar::read(&line, words, grammar::Order::FlagsFirst)
         .map_err(|message| misuse(&line, &message))?;
     let globals = line
@@ -124,7 +135,8 @@ impl Opening {
     }
 
     fn subcommand(&self, name: &str) -> Result<clap::Command, Misuse> {
-        match self.line.find_subcommand(name) {
+        let known = self.program == Program::Runtime || name != EXTENSION;
+        match self.line.find_subcommand(name).filter(|_| known) {
             Some(command) => {
                 Ok(command.clone().bin_name(format!("{} {name}", self.program.name())))
             }
@@ -147,6 +159,7 @@ impl Opening {
             "kill" if runc => (1, Some(2)),
             "exec" | "ps" | "kill" => (1, None),
             "list" | "spec" => (0, Some(0)),
+            EXTENSION => (3, Some(3)),
             _ => (0, None),
         };
         let wanted = match most {
@@ -270,7 +283,9 @@ mod tests {
 
     #[test]
     fn every_help_begins_with_its_name() {
-        for name in Line::command().get_subcommands().map(clap::Command::get_name) {
+        let line = Line::command();
+        let names = line.get_subcommands().map(clap::Command::get_name);
+        for name in names.filter(|name| *name != EXTENSION) {
             for flag in ["-h", "--help"] {
                 let line = format!("{name} {flag}");
                 let Ok(Request::Print(text)) = parse(Program::Runc, &line) else {
@@ -280,6 +295,24 @@ mod tests {
                 assert!(text.starts_with(&start), "{text}");
             }
         }
+    }
+
+    #[test]
+    fn what_runc_lacks_is_not_shown_to_its_users() {
+        let Command::Mounts(mounts) = command("mounts add c1 -") else { panic!() };
+        assert_eq!(mounts.action, crate::args::MountsAction::Add);
+        let line = "mounts add c1 -";
+        assert_eq!(failure(Program::Runc, line).message, "No help topic for 'mounts'");
+        let count = failure(Program::Runtime, "mounts add c1").message;
+        assert_eq!(count, "runtime: \"mounts\" requires exactly 3 argument(s)");
+        let unknown = failure(Program::Runtime, "mounts show c1 -").message;
+        assert!(unknown.contains("'show'"), "{unknown}");
+        for line in ["", "delete -h", "kill -h"] {
+            let Ok(Request::Print(text)) = parse(Program::Runc, line) else { panic!("{line}") };
+            assert!(!text.contains("mounts") && !text.contains("regex"), "{text}");
+        }
+        let Command::Kill(kill) = command("kill --regex ^a KILL") else { panic!() };
+        assert!(kill.regex && kill.id == "^a" && kill.rest == ["KILL"]);
     }
 
     #[test]

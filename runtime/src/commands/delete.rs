@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::for_each_id;
+use super::{for_each_id, for_each_match};
 use crate::args::Delete;
 use crate::cgroup::Cgroup;
 use crate::error::{self, Sentinel};
@@ -22,6 +22,9 @@ use crate::sys::pidfd::pidfd_send_signal;
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
 
 pub(super) fn run(args: &Delete, store: &StateStore) -> Result<u8> {
+    if args.regex {
+        return for_each_match(&args.ids, store, |id| delete(id, args.force, store));
+    }
     for_each_id(&args.ids, |id| match delete(id, args.force, store) {
         // Gone is what was wanted.
         Err(error) if args.force && error::is(&error, Sentinel::NotExist) => Ok(()),

@@ -2,9 +2,9 @@
 
 use std::os::fd::OwnedFd;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
-use super::for_each_id;
+use super::{for_each_id, for_each_match};
 use crate::args::Kill;
 use crate::error::Sentinel;
 use crate::host::{Host, Program};
@@ -13,6 +13,14 @@ use crate::state::{self, Record, StateStore, Status};
 use crate::sys::pidfd::pidfd_send_signal;
 
 pub(super) fn run(args: Kill, host: &Host, store: &StateStore) -> Result<u8> {
+    if args.regex {
+        let signal = match args.rest.as_slice() {
+            [] => libc::SIGTERM,
+            [signal] => signals::parse(signal)?,
+            _ => bail!("kill --regex takes one expression and a signal"),
+        };
+        return for_each_match(&[args.id], store, |id| kill(id, signal, args.all, store));
+    }
     let (ids, signal) = split(args.id, args.rest, host.program, |id| store.directory(id).exists())?;
     for_each_id(&ids, |id| kill(id, signal, args.all, store))
 }

@@ -1,8 +1,6 @@
 //! `update`: other limits for a container that is there. Those that are refused leave the old ones
 //! in force.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 use std::str::FromStr;
 
@@ -56,15 +54,7 @@ pub(super) fn run(args: &Update, store: &StateStore) -> Result<u8> {
 }
 
 fn read(path: &Path) -> Result<Resources> {
-    let mut text = Vec::new();
-    if path == Path::new("-") {
-        std::io::stdin().read_to_end(&mut text).context("read stdin")?;
-    } else {
-        File::open(path)
-            .and_then(|mut file| file.read_to_end(&mut text))
-            .with_context(|| format!("open {}", path.display()))?;
-    }
-    serde_json::from_slice(&text).with_context(|| path.display().to_string())
+    serde_json::from_slice(&super::read_input(path)?).with_context(|| path.display().to_string())
 }
 
 fn of_flags(args: &Update) -> Result<Resources> {

@@ -29,15 +29,24 @@ pub(super) fn open(child: &Child, plan: &Plan, index: u32) -> Result<OwnedFd> {
 }
 
 fn open_one(child: &Child, plan: &Plan, mount: &MountPlan) -> Result<OwnedFd> {
-    let MountKind::Bind { recursive } = mount.kind else { bail!("only binds have a source") };
-    let clone = || clone_tree(&mount.source, recursive);
     // Where the mounts are that came before: this one may be of a part of them, and it is to be
     // locked like all that the container's namespace got from the host.
-    let tree =
-        if plan.namespaces.has(Kind::Mount) { in_mount_namespace(child, clone)? } else { clone()? };
+    let among = plan.namespaces.has(Kind::Mount).then_some(child);
+    tree(mount, among, child.pid)
+}
+
+/// The source of a bind, among the mounts that another process sees if one is given; ids may be
+/// mapped as in the user namespace of `owner`.
+pub(super) fn tree(mount: &MountPlan, among: Option<&Child>, owner: i32) -> Result<OwnedFd> {
+    let MountKind::Bind { recursive } = mount.kind else { bail!("only binds have a source") };
+    let clone = || clone_tree(&mount.source, recursive);
+    let tree = match among {
+        Some(child) => in_mount_namespace(child, clone)?,
+        None => clone()?,
+    };
     if let Some(map) = &mount.id_map {
         let depth = if map.recursive { Depth::Recursive } else { Depth::This };
-        let namespace = user_namespace(child, map)?;
+        let namespace = user_namespace(owner, map)?;
         sys::mount_setattr_idmap(tree.as_fd(), depth, namespace.as_fd())
             .context("map the owners (can the file system do that?)")?;
     }
@@ -72,8 +81,8 @@ fn in_mount_namespace<T>(child: &Child, look: impl FnOnce() -> Result<T>) -> Res
 }
 
 /// The namespace whose maps are meant; given ones need one made for them, which nobody lives in.
-fn user_namespace(child: &Child, map: &IdMap) -> Result<OwnedFd> {
-    let Some((uids, gids)) = &map.maps else { return open_user_namespace(child.pid) };
+fn user_namespace(owner: i32, map: &IdMap) -> Result<OwnedFd> {
+    let Some((uids, gids)) = &map.maps else { return open_user_namespace(owner) };
     let (ours, theirs) = Channel::pair()?;
     match sys::clone3(Kind::User.flag(), None, Parent::Caller).context("clone3")? {
         Cloned::Child => {
