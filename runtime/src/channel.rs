@@ -11,14 +11,19 @@
 //!     |    createRuntime hooks                  |
 //!     |--- Proceed ---------------------------->|  createContainer hooks, pivot_root, ...
 //!     |<----------------------- Console(master)-|  if it has a terminal
-//!     |<-------------------- Listener(seccomp)--|  if the filter notifies
+//!     |<------------------------- Listener(n)---|  if the filter notifies: its number with the child
+//!     |--- Taken ------------------------------>|  the parent has it by pidfd_getfd
+//!     |    or, where the kernel refuses that:   |
+//!     |--- Send ------------------------------->|
+//!     |<--------------------- Sent(listener)----|  by sendmsg, which the filter may refuse
 //!     |<--------------------------- Warning(..)-|  at any time
 //!     |<---------------------------- Failed(..)-|  at any time, and then it exits
 //!     |<--------------------------------- Ready-|  nothing is left but to wait for `start`
 //! ```
 //!
 //! `exec` has no Prepared and Proceed, and the end of the channel, closed by execve, is its success.
-//! Where a side dies its end closes, so that no wait is for ever.
+//! Where a side dies its end closes, so that no wait is for ever. From Listener on the child is under
+//! its filter: what it says and hears takes no more than write(2) and read(2).
 
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -46,7 +51,11 @@ pub(crate) enum Message {
     /// A handle of the process that takes its place: its pid may be of another namespace.
     Relayed(OwnedFd),
     Console(OwnedFd),
-    Listener(OwnedFd),
+    /// The number of the filter's descriptor in the child.
+    Listener(i32),
+    Taken,
+    Send,
+    Sent(OwnedFd),
     Warning(String),
     Failed(String),
     Ready,
@@ -67,6 +76,9 @@ impl Message {
             Message::Ready => 9,
             Message::Source(_) => 10,
             Message::Tree(_) => 11,
+            Message::Taken => 12,
+            Message::Send => 13,
+            Message::Sent(_) => 14,
         }
     }
 }
@@ -98,14 +110,15 @@ impl Channel {
                 number = index.to_ne_bytes();
                 &number
             }
+            Message::Listener(descriptor) => {
+                number = descriptor.to_ne_bytes();
+                &number
+            }
             _ => &[],
         };
         let message_bytes = [&[message.tag()], body].concat();
         let sent = match message {
-            Message::Relayed(fd)
-            | Message::Console(fd)
-            | Message::Listener(fd)
-            | Message::Tree(fd) => {
+            Message::Relayed(fd) | Message::Console(fd) | Message::Sent(fd) | Message::Tree(fd) => {
                 let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
                 let mut ancillary = SendAncillaryBuffer::new(&mut space);
                 let descriptor = [fd.as_fd()];
@@ -151,9 +164,24 @@ impl Channel {
         decode(*tag, body, descriptor).map(Some)
     }
 
-    /// Waits for the one message that may come now.
+    /// Waits for a message that brings no descriptor.
+    pub(crate) fn receive_plain(&self) -> Result<Option<Message>> {
+        let mut buffer = [0; MAX_TEXT + 1];
+        let length = loop {
+            // Under the filter a profile may leave us no more than `read`.
+            match rustix::io::read(&self.0, &mut buffer) {
+                // As in `receive`.
+                Err(rustix::io::Errno::CONNRESET | rustix::io::Errno::INTR) => {}
+                read => break read.context("receive a message")?,
+            }
+        };
+        let Some((tag, body)) = buffer[..length].split_first() else { return Ok(None) };
+        decode(*tag, body, None).map(Some)
+    }
+
+    /// Waits for the one message that may come now, which brings no descriptor.
     pub(crate) fn expect(&self, tag_of: &Message) -> Result<()> {
-        match self.receive()? {
+        match self.receive_plain()? {
             Some(message) if message.tag() == tag_of.tag() => Ok(()),
             Some(message) => bail!("waited for {tag_of:?}, got {message:?}"),
             None => bail!("waited for {tag_of:?}, but the runtime is gone"),
@@ -170,12 +198,15 @@ fn decode(tag: u8, body: &[u8], descriptor: Option<OwnedFd>) -> Result<Message> 
         3 => Message::Proceed,
         4 => Message::Relayed(descriptor.context("no process came with the message")?),
         5 => Message::Console(descriptor.context("no terminal came with the message")?),
-        6 => Message::Listener(descriptor.context("no listener came with the message")?),
+        6 => Message::Listener(i32::from_ne_bytes(body.try_into().context("read a number")?)),
         7 => Message::Warning(text()),
         8 => Message::Failed(text()),
         9 => Message::Ready,
         10 => Message::Source(u32::from_ne_bytes(body.try_into().context("read a number")?)),
         11 => Message::Tree(descriptor.context("no mount came with the message")?),
+        12 => Message::Taken,
+        13 => Message::Send,
+        14 => Message::Sent(descriptor.context("no listener came with the message")?),
         other => bail!("unknown message {other}"),
     })
 }
@@ -190,9 +221,13 @@ mod tests {
         a.send(&Message::Failed("why: é".to_owned())).unwrap();
         a.send(&Message::Source(77)).unwrap();
         a.send(&Message::Console(std::fs::File::open("/dev/null").unwrap().into())).unwrap();
+        a.send(&Message::Listener(7)).unwrap();
+        a.send(&Message::Send).unwrap();
         assert!(matches!(b.receive().unwrap(), Some(Message::Failed(text)) if text == "why: é"));
         assert!(matches!(b.receive().unwrap(), Some(Message::Source(77))));
         assert!(matches!(b.receive().unwrap(), Some(Message::Console(_))));
+        assert!(matches!(b.receive_plain().unwrap(), Some(Message::Listener(7))));
+        assert!(b.expect(&Message::Send).is_ok());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! process that joins it. The order of the steps is the design; each says why it stands there.
 
 use std::convert::Infallible;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -370,19 +370,24 @@ fn become_process(
     let path = program::find(name, &process.search_path)?;
     rustix::process::umask(Mode::from_raw_mode(process.umask));
     if process.no_new_privileges {
-        // As late as the channel, which may have to carry the listener, allows.
+        // As late as possible: what comes after it has to pass.
         load_filter(filter, parent)?;
     }
     Ok(Program { path, env })
 }
 
+/// Goes under the filter. Its listener is the parent's to pass on, and has to stay open with us
+/// until the parent has it.
 fn load_filter(filter: Option<&Filter>, parent: &Channel) -> Result<()> {
-    if let Some(filter) = filter
-        && let Some(listener) = seccomp::load(filter)?
-    {
-        parent.send(&Message::Listener(listener))?;
+    let Some(filter) = filter else { return Ok(()) };
+    let Some(listener) = seccomp::load(filter)? else { return Ok(()) };
+    parent.send(&Message::Listener(listener.as_raw_fd()))?;
+    match parent.receive_plain()? {
+        Some(Message::Taken) => Ok(()),
+        Some(Message::Send) => parent.send(&Message::Sent(listener)),
+        Some(other) => anyhow::bail!("waited for the listener to be taken, got {other:?}"),
+        None => anyhow::bail!("waited for the listener to be taken, but the runtime is gone"),
     }
-    Ok(())
 }
 
 fn enter_cwd(root: &Root, process: &ProcessPlan) -> Result<()> {

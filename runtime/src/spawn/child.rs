@@ -38,6 +38,12 @@ impl Child {
         }
     }
 
+    /// A copy of the child's descriptor `number`, without its doing.
+    pub(super) fn take_descriptor(&self, number: i32) -> Result<OwnedFd, rustix::io::Errno> {
+        let flags = rustix::process::PidfdGetfdFlags::empty();
+        rustix::process::pidfd_getfd(&self.pidfd, number, flags)
+    }
+
     /// Ends it and waits for that.
     pub(super) fn kill(&self) -> Result<()> {
         match rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL) {

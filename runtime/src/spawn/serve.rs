@@ -119,7 +119,17 @@ fn hand_over(
                 Ok(())
             }
         },
-        Message::Listener(listener) => notify_agent(&listener, child.pid, station),
+        Message::Listener(number) => match child.take_descriptor(number) {
+            Ok(listener) => {
+                // At once: a call of the child's may already wait for the agent.
+                child.tell(&Message::Taken)?;
+                notify_agent(&listener, child.pid, station)
+            }
+            // To take it is to trace the child, which a user without rights over it may not.
+            Err(rustix::io::Errno::PERM | rustix::io::Errno::NOSYS) => child.tell(&Message::Send),
+            Err(error) => Err(error).context("pidfd_getfd of the seccomp listener"),
+        },
+        Message::Sent(listener) => notify_agent(&listener, child.pid, station),
         Message::Warning(text) => {
             outcome.warnings.push(text);
             Ok(())
@@ -153,7 +163,8 @@ fn run_hooks(pid: i32, record: &Record, plan: &Plan) -> Result<()> {
 fn notify_agent(listener: &OwnedFd, pid: i32, station: &Station) -> Result<()> {
     let wanted = station.filter.and_then(|filter| filter.listener.as_ref());
     let wanted = wanted.context("the filter has a listener that nobody asked for")?;
-    let state = state::hook_document(station.record, station.status, pid)?;
+    let init = station.record.init_process_pid;
+    let state = state::hook_document(station.record, station.status, init)?;
     let version = &station.record.config.version;
     agent::hand_over(wanted, listener.as_fd(), version, pid, &state)
 }
