@@ -67,6 +67,9 @@ pub(super) struct Evaluator<'a> {
     profile: &'a Seccomp,
     default: u32,
     rules: Vec<Named<'a>>,
+    /// Of each of `ABIS`: whether the profile lists it, and the highest number it names there.
+    listed: [bool; 5],
+    newest: [Option<u32>; 5],
 }
 
 /// A rule for one name, with that name's numbers in the order of `ABIS`.
@@ -75,6 +78,8 @@ struct Named<'a> {
     value: u32,
     direct: [Option<u32>; 5],
     through: Option<(u32, u32)>,
+    /// Two conditions on one argument: then any of all will do.
+    any: bool,
 }
 
 pub(super) const ABIS: [(&str, Abi, u32); 5] = [
@@ -98,8 +103,11 @@ const SELECTORS: [(&str, u32, u32); 5] = [
 impl<'a> Evaluator<'a> {
     pub(super) fn new(profile: &'a Seccomp) -> Self {
         let rules = profile.syscalls.iter().flat_map(|rule| {
+            let indices: BTreeSet<u32> = rule.args.iter().map(|arg| arg.index).collect();
+            let any = indices.len() < rule.args.len();
             rule.names.iter().map(move |name| Named {
                 rule,
+                any,
                 value: value(&rule.action, rule.errno_ret),
                 direct: ABIS.map(|(_, abi, _)| table::number(name, abi)),
                 through: SELECTORS
@@ -108,11 +116,16 @@ impl<'a> Evaluator<'a> {
                     .map(|(_, number, selector)| (*number, *selector)),
             })
         });
-        Self {
+        let mut evaluator = Self {
             profile,
             default: value(&profile.default_action, profile.default_errno_ret),
             rules: rules.collect(),
-        }
+            listed: [false; 5],
+            newest: [None; 5],
+        };
+        evaluator.listed = std::array::from_fn(|column| evaluator.lists(column));
+        evaluator.newest = std::array::from_fn(|column| evaluator.newest(column));
+        evaluator
     }
 
     pub(super) fn answer(&self, call: &Call) -> u32 {
@@ -120,13 +133,13 @@ impl<'a> Evaluator<'a> {
         let same =
             |(_, abi, arch): &(&str, Abi, u32)| *arch == call.arch && x32 == (*abi == Abi::X32);
         let Some(column) = ABIS.iter().position(same) else { return KILL_THREAD };
-        if !self.lists(column) {
+        if !self.listed[column] {
             return if x32 && call.number == u32::MAX { self.default } else { KILL_THREAD };
         }
-        if self.newest(column).is_some_and(|newest| call.number > newest) {
+        if self.newest[column].is_some_and(|newest| call.number > newest) {
             return ENOSYS;
         }
-        if call.arch == X86_64 && call.number >= 0x8000_0000 && !self.lists(2) {
+        if call.arch == X86_64 && call.number >= 0x8000_0000 && !self.listed[2] {
             return KILL_THREAD;
         }
         let mut conditional = None;
@@ -166,9 +179,8 @@ impl Named<'_> {
     fn matches(&self, column: usize, call: &Call) -> Match {
         let args = &self.rule.args;
         let narrow = matches!(ABIS[column].1, Abi::X86 | Abi::X32 | Abi::Arm);
-        let indices: BTreeSet<u32> = args.iter().map(|arg| arg.index).collect();
         let all_or_any = |holds: &dyn Fn(&Argument) -> bool| {
-            if indices.len() < args.len() { args.iter().any(holds) } else { args.iter().all(holds) }
+            if self.any { args.iter().any(holds) } else { args.iter().all(holds) }
         };
         let holds = |arg: &Argument| holds(arg, call.args[arg.index as usize], narrow);
         if self.direct[column] == Some(call.number) {
