@@ -3,33 +3,22 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
-use rustix::process::{DumpableBehavior, Pid, PidfdFlags};
+use anyhow::{Context, Result};
+use rustix::process::DumpableBehavior;
 
-use crate::apply::limits::{self, Setter};
 use crate::apply::mounts::{CgroupView, HierarchyView};
-use crate::apply::scheduling::Borrowed;
-use crate::bundle::Bundle;
-use crate::cgroup::{Cgroup, Mode, Privilege};
-use crate::channel::{Channel, Message};
-use crate::error::Sentinel;
-use crate::host::Host;
-use crate::init;
+use crate::cgroup::{Cgroup, Mode};
 use crate::init::joining::Join;
 use crate::log;
-use crate::plan::mounts::Kind as MountKind;
+use crate::plan;
 use crate::plan::namespaces::{Kind, Namespaces};
-use crate::plan::process::ProcessPlan;
 use crate::plan::seccomp::Filter;
-use crate::plan::{self, Choices, Plan};
-use crate::resctrl::Class;
-use crate::spec::{Linux, Process, Spec};
-use crate::state::{Claim, Record, StateStore, Status};
-use crate::sys::{self, Cloned, Parent};
-use crate::validate;
+use crate::spec::Linux;
 
 mod agent;
 mod child;
+mod create;
+mod exec;
 mod files;
 pub(crate) mod idmap;
 pub(crate) mod mounts;
@@ -38,9 +27,8 @@ mod serve;
 mod sources;
 mod undo;
 
-use child::Child;
-use serve::{ExecveFailed, Outcome, Station};
-use undo::Made;
+pub(crate) use create::{CreateRequest, create};
+pub(crate) use exec::{ExecRequest, exec};
 
 /// Where the container's process gets fds 0, 1 and 2 from when it has no terminal.
 pub(crate) enum Stdio {
@@ -71,30 +59,6 @@ pub(crate) struct SpawnOptions {
     pub(crate) no_new_keyring: bool,
 }
 
-/// All that `create` needs to know.
-pub(crate) struct CreateRequest<'a> {
-    pub(crate) id: &'a str,
-    pub(crate) bundle: &'a Bundle,
-    pub(crate) host: &'a Host,
-    pub(crate) store: &'a StateStore,
-    pub(crate) no_pivot: bool,
-    pub(crate) options: SpawnOptions,
-}
-
-/// All that `exec` needs to know; status checks are the caller's.
-pub(crate) struct ExecRequest<'a> {
-    pub(crate) host: &'a Host,
-    /// The container's record, with a live init.
-    pub(crate) record: &'a Record,
-    /// The container's own config.json.
-    pub(crate) spec: &'a Spec,
-    /// The process to run, flags already merged in.
-    pub(crate) process: &'a Process,
-    /// `--cgroup`, as given: `[controllers:]path` each.
-    pub(crate) sub_cgroups: &'a [String],
-    pub(crate) options: SpawnOptions,
-}
-
 /// A process in a container.
 pub(crate) struct Spawned {
     /// As the host sees it.
@@ -106,310 +70,6 @@ pub(crate) struct Spawned {
     pub(crate) warnings: Vec<String>,
 }
 
-/// Makes a container whose process waits for `start`.
-pub(crate) fn create(request: &CreateRequest) -> Result<Spawned> {
-    files::check_preserved(request.options.preserve_fds)?;
-    validate::validate(request.bundle, request.host)?;
-    let Prepared { plan, filter, mut cgroup, limits, class } = Prepared::new(request)?;
-    let mut made = Made::default();
-    let (filter, class) = (filter.as_ref(), class.as_ref());
-    let work = Work { request, plan: &plan, filter, limits: &limits, class };
-    match work.make(&mut cgroup, &mut made) {
-        Ok(mut spawned) => {
-            spawned.warnings.splice(0..0, plan.warnings.iter().cloned());
-            Ok(spawned)
-        }
-        // The id was refused: nothing has been tried.
-        Err(error) if error.is::<Sentinel>() => Err(made.unmake(&cgroup, error)),
-        Err(error) => Err(made.unmake(&cgroup, error).context("unable to start container process")),
-    }
-}
-
-/// All that can be decided and can fail without a trace.
-struct Prepared {
-    plan: Plan,
-    filter: Option<Filter>,
-    cgroup: Cgroup,
-    limits: plan::cgroup::CgroupPlan,
-    class: Option<Class>,
-}
-
-impl Prepared {
-    fn new(request: &CreateRequest) -> Result<Self> {
-        let spec = &request.bundle.spec;
-        let linux = spec.linux.as_ref();
-        let choices = Choices {
-            no_pivot: request.no_pivot,
-            no_new_keyring: request.options.no_new_keyring,
-            preserve_fds: request.options.preserve_fds,
-        };
-        let bundle = request.bundle;
-        let mut plan = plan::plan(request.id, &bundle.dir, &bundle.rootfs, spec, choices)?;
-        let filter = compile_filter(linux, &mut plan.warnings)?;
-        let mode = Mode::probe()?;
-        let path = linux.and_then(|linux| linux.cgroups_path.as_deref());
-        let cgroup = Cgroup::locate(path, request.id, mode, privilege(request.host))?;
-        let resources = linux.and_then(|linux| linux.resources.as_ref());
-        let limits = plan::cgroup::plan(resources, mode).context("linux.resources")?;
-        let intel_rdt = linux.and_then(|linux| linux.intel_rdt.as_ref());
-        let class = intel_rdt.map(|asked| Class::locate(asked, request.id)).transpose()?;
-        Ok(Prepared { plan, filter, cgroup, limits, class })
-    }
-}
-
-/// Carries a prepared start out.
-struct Work<'a> {
-    request: &'a CreateRequest<'a>,
-    plan: &'a Plan,
-    filter: Option<&'a Filter>,
-    limits: &'a plan::cgroup::CgroupPlan,
-    class: Option<&'a Class>,
-}
-
-impl<'a> Work<'a> {
-    fn make(&self, cgroup: &mut Cgroup, made: &mut Made<'a>) -> Result<Spawned> {
-        let Work { request, plan, .. } = *self;
-        let options = &request.options;
-        let host = request.host;
-        let setter = Setter::choose()?;
-        let keyring = options.no_new_keyring;
-        let mut record =
-            Record::intent(request.id, request.bundle, cgroup.record(), host.rootless, keyring);
-        if let Some(class) = self.class {
-            record.intel_rdt_path = class.path().display().to_string();
-            record.resctrl_groups = class.to_be_made();
-        }
-        let claim = made.record(request.store, plan, &record, &request.bundle.raw)?;
-
-        // What can fail on the host comes before the process, while there is little to undo.
-        let console = files::connect_console(&options.console, plan.process.terminal)?;
-        let pidfd_socket = options.pidfd_socket.as_deref().map(files::connect).transpose()?;
-        cgroup.create(self.limits).context("unable to apply cgroup configuration")?;
-        // Not before: what has been refused may be another container's.
-        made.cgroup = true;
-        if manages_own_cgroup(plan)
-            && let Some(uid) = idmap::process_user(&request.bundle.spec)
-        {
-            cgroup.delegate(uid).context("unable to apply cgroup configuration")?;
-        }
-        let child = made.child.insert(self.clone(&record, cgroup, &claim, setter)?);
-        if needs_relay(&plan.namespaces) {
-            child.follow_relay()?;
-        }
-        log_clone(child.pid);
-        record.set_process(child.pid)?;
-        request.store.save(&record)?;
-        if plan.namespaces.is_new(Kind::User) {
-            idmap::write(child.pid, &plan.namespaces, host)?;
-            child.tell(&Message::Mapped)?;
-        }
-        // Before anything enters: a v1 cpuset takes no process until it has CPUs and memory nodes.
-        cgroup
-            .apply(self.limits)
-            .context("linux.resources")
-            .context("unable to apply cgroup configuration")?;
-        if cgroup.mode() != Mode::V2 {
-            cgroup.enter(child.pid).context("unable to apply cgroup configuration")?;
-            child.tell(&Message::Placed)?;
-        }
-        if let Some(class) = self.class {
-            class
-                .create(&mut made.groups)
-                .and_then(|()| class.enter(child.pid))
-                .context("unable to apply Intel RDT configuration")?;
-        }
-        files::set_oom_score(child.pid, plan.process.oom_score_adj, host)?;
-
-        let mut outcome = Outcome::default();
-        let station = Station {
-            record: &record,
-            console,
-            filter: self.filter,
-            cgroup,
-            status: Status::Creating,
-        };
-        made.hooks_ran = true;
-        serve::create(child, &station, plan, &mut outcome)?;
-        if setter == Setter::Parent {
-            limits::set(child.pid, &plan.process.limits)?;
-        }
-        if record.cgroup_paths != cgroup.record() {
-            record.cgroup_paths = cgroup.record();
-            request.store.save(&record)?;
-        }
-        files::publish(options.pid_file.as_deref(), child.pid)?;
-        if let Some(socket) = pidfd_socket {
-            files::send_descriptor(socket.as_fd(), child.as_fd(), b"standard")?;
-        }
-        Ok(outcome.spawned(made.keep()?))
-    }
-
-    fn clone(
-        &self,
-        record: &Record,
-        cgroup: &Cgroup,
-        claim: &Claim,
-        limits: Setter,
-    ) -> Result<Child> {
-        let Work { request, plan, .. } = *self;
-        let directory = request.store.directory(request.id);
-        let fifo = files::make_fifo(&directory, idmap::container_root(&request.bundle.spec))?;
-        let view = cgroup_view(cgroup, &plan.namespaces);
-        let new = plan.namespaces.clone_flags();
-        let relay = needs_relay(&plan.namespaces);
-        let into = cgroup.dir_fd()?;
-        let start = init::Create {
-            plan,
-            filter: self.filter,
-            record,
-            relay: relay.then_some(new),
-            joins: open_joins(&plan.namespaces)?,
-            cgroups: &view,
-            reaches_further: plan.namespaces.has(Kind::User) && request.host.euid == 0,
-            fifo: fifo.as_fd(),
-            stdio: streams(&request.options.stdio),
-            limits,
-            placed: into.is_some(),
-        };
-        // Only the child's children would be in a pid namespace that the child joins itself.
-        let pids = start.joins.iter().find(|join| join.kind == Kind::Pid);
-        let own = pids.map(|_| own_pid_namespace()).transpose()?;
-        if let Some(pids) = pids {
-            // Those who live there already must not look into the newcomer.
-            set_undumpable()?;
-            pids.enter().context("join the pid namespace")?;
-        }
-        let (ours, theirs) = Channel::pair()?;
-        let flags = if relay { 0 } else { new };
-        match sys::clone3(flags, into.as_ref().map(AsFd::as_fd), Parent::Caller) {
-            Ok(Cloned::Child) => {
-                // The lock is the parent's: held here too it would outlive it.
-                sys::close_inherited(claim.as_fd());
-                drop(ours);
-                init::create(&start, theirs)
-            }
-            cloned => {
-                if let Some(own) = own {
-                    own.enter().context("return to our pid namespace")?;
-                }
-                match cloned.context("clone3")? {
-                    Cloned::Parent { pid, pidfd } => Ok(Child { pid, pidfd, channel: ours }),
-                    Cloned::Child => bail!("the child has come back"),
-                }
-            }
-        }
-    }
-}
-
-/// Runs a further process in a container.
-pub(crate) fn exec(request: &ExecRequest) -> Result<Spawned> {
-    let options = &request.options;
-    files::check_preserved(options.preserve_fds)?;
-    validate::process_block(request.process)?;
-    let mut warnings = Vec::new();
-    let linux = request.spec.linux.as_ref();
-    let empty = Linux::default();
-    let process = plan::process::plan(request.process, linux.unwrap_or(&empty), &mut warnings)?;
-    let filter = compile_filter(linux, &mut warnings)?;
-    let mut cgroup = {
-        let init = request.record.init_process_pid;
-        request.record.cgroup().for_exec(request.sub_cgroups, init)?
-    };
-    let mut made = Made::default();
-    match exec_made(request, &process, filter.as_ref(), &mut cgroup, &mut made) {
-        Ok(mut spawned) => {
-            spawned.warnings.splice(0..0, warnings);
-            Ok(spawned)
-        }
-        Err(error) if error.is::<ExecveFailed>() => Err(made.unmake(&cgroup, error)),
-        Err(error) => Err(made.unmake(&cgroup, error).context("unable to start container process")),
-    }
-}
-
-fn exec_made(
-    request: &ExecRequest,
-    process: &ProcessPlan,
-    filter: Option<&Filter>,
-    cgroup: &mut Cgroup,
-    made: &mut Made,
-) -> Result<Spawned> {
-    let options = &request.options;
-    let setter = Setter::choose()?;
-    let console = files::connect_console(&options.console, process.terminal)?;
-    let pidfd_socket = options.pidfd_socket.as_deref().map(files::connect).transpose()?;
-    let init = Pid::from_raw(request.record.init_process_pid).context("container not running")?;
-    let init = rustix::process::pidfd_open(init, PidfdFlags::empty())
-        .context("pidfd_open of the container's init")?;
-    let empty = Linux::default();
-    let namespaces = Namespaces::plan(request.spec.linux.as_ref().unwrap_or(&empty))?;
-    let flags = namespaces.all_flags();
-    // Seen in the container from its first moment on, and not to be looked into (CVE-2016-9962).
-    set_undumpable()?;
-    if flags & Kind::Pid.flag() != 0 {
-        sys::join_namespaces(init.as_fd(), Kind::Pid.flag())
-            .context("join the container's pid namespace")?;
-    }
-    let keyring = plan::keyring(&request.record.id, options.no_new_keyring)?;
-    let (ours, theirs) = Channel::pair()?;
-    let directory = cgroup.dir_fd()?;
-    let into = directory.as_ref().map(AsFd::as_fd);
-    let class = Class::of(request.record, request.spec)?;
-    // Nothing but the cgroup can be had from the start.
-    let placed = into.is_some() && class.is_none();
-    let initial = process.scheduling.affinity.initial.as_deref();
-    let borrowed = initial.map(Borrowed::take).transpose()?;
-    let child = match sys::clone3(0, into, Parent::Caller).context("clone3")? {
-        Cloned::Child => {
-            drop(ours);
-            init::exec(init::Exec {
-                process,
-                filter,
-                channel: theirs,
-                init: init.as_fd(),
-                namespaces: flags & !Kind::Pid.flag(),
-                keyring: keyring.as_ref(),
-                preserve_fds: options.preserve_fds,
-                stdio: streams(&options.stdio),
-                limits: setter,
-                placed,
-            })
-        }
-        Cloned::Parent { pid, pidfd } => {
-            drop(theirs);
-            made.child.insert(Child { pid, pidfd, channel: ours })
-        }
-    };
-    log_clone(child.pid);
-    if let Some(borrowed) = borrowed {
-        borrowed.give_back()?;
-    }
-    if let Some(mask) = initial {
-        // In the words that runc's suite looks for.
-        let mask = mask.first().copied().unwrap_or_default();
-        log::debug(format_args!("nsexec[{}]: affinity: {mask:#x}", child.pid));
-    }
-    if into.is_none() {
-        cgroup.enter(child.pid).with_context(|| format!("adding pid {} to cgroups", child.pid))?;
-    }
-    if let Some(class) = class {
-        class.enter(child.pid)?;
-    }
-    if !placed {
-        child.tell(&Message::Placed)?;
-    }
-    files::set_oom_score(child.pid, process.oom_score_adj, request.host)?;
-    let mut outcome = Outcome::default();
-    let station =
-        Station { record: request.record, console, filter, cgroup, status: Status::Running };
-    let limits = if setter == Setter::Parent { process.limits.as_slice() } else { &[] };
-    serve::exec(child, &station, limits, &mut outcome)?;
-    files::publish(options.pid_file.as_deref(), child.pid)?;
-    if let Some(socket) = pidfd_socket {
-        files::send_descriptor(socket.as_fd(), child.as_fd(), b"setns")?;
-    }
-    Ok(outcome.spawned(made.keep()?))
-}
-
 /// runc's suite looks for these words, as people do who compare logs.
 fn log_clone(pid: i32) {
     log::debug(format_args!("nsexec container setup: pid {pid}"));
@@ -419,10 +79,6 @@ fn log_clone(pid: i32) {
 fn set_undumpable() -> Result<()> {
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .context("prctl(PR_SET_DUMPABLE)")
-}
-
-fn privilege(host: &Host) -> Privilege {
-    if host.rootless { Privilege::Rootless } else { Privilege::Root }
 }
 
 fn compile_filter(linux: Option<&Linux>, warnings: &mut Vec<String>) -> Result<Option<Filter>> {
@@ -448,33 +104,9 @@ fn streams(stdio: &Stdio) -> Option<[BorrowedFd<'_>; 3]> {
     }
 }
 
-fn open_joins(namespaces: &Namespaces) -> Result<Vec<Join>> {
-    let open = |(kind, path): &(Kind, PathBuf)| {
-        let namespace = std::fs::File::open(path)
-            .with_context(|| format!("linux.namespaces: lstat {}", path.display()))?
-            .into();
-        Ok(Join { kind: *kind, namespace })
-    };
-    namespaces.join.iter().map(open).collect()
-}
-
 fn own_pid_namespace() -> Result<Join> {
     let namespace = std::fs::File::open("/proc/self/ns/pid").context("open our pid namespace")?;
     Ok(Join { kind: Kind::Pid, namespace: namespace.into() })
-}
-
-/// New namespaces belong to the user namespace of whoever makes them: one that is joined has to be
-/// joined before, and what only the host's rights can join, before a new one is made.
-fn needs_relay(namespaces: &Namespaces) -> bool {
-    let joins_others = namespaces.join.iter().any(|(kind, _)| *kind != Kind::Pid);
-    let joins_user = namespaces.joins(Kind::User) && namespaces.clone_flags() != 0;
-    joins_user || (namespaces.is_new(Kind::User) && joins_others)
-}
-
-/// The container sees its cgroup as the root of all, and may write there.
-fn manages_own_cgroup(plan: &Plan) -> bool {
-    plan.namespaces.is_new(Kind::Cgroup)
-        && plan.mounts.iter().any(|mount| mount.kind == MountKind::Cgroup && !mount.read_only())
 }
 
 fn cgroup_view(cgroup: &Cgroup, namespaces: &Namespaces) -> CgroupView {
