@@ -3,16 +3,19 @@
 //! The order that spares the container every surprise: create, apply, then enter.
 
 mod apply;
+mod controllers;
 mod create;
 mod devices_bpf;
 mod exec;
 mod files;
 mod freezer;
+mod journal;
 mod oom;
 mod processes;
 mod remove;
 pub(crate) mod stats;
 mod topology;
+mod tree;
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -22,6 +25,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use self::files::Dir;
+pub(crate) use self::journal::Journal;
 pub(crate) use crate::plan::cgroup::{Mode, Privilege};
 
 /// Controller (or `name=…`; empty for the unified hierarchy) -> absolute directory: the shape of

@@ -12,6 +12,10 @@ use crate::procfs::unescape;
 use crate::spec::{IntelRdt, Spec};
 use crate::state::Record;
 
+mod stats;
+
+pub(crate) use stats::Stats;
+
 const TASKS: &str = "tasks";
 const SCHEMATA: &str = "schemata";
 
@@ -135,6 +139,26 @@ impl Class {
         }
     }
 
+    /// Sets what is asked for in a group that is there. Returns what [`Class::restore`] needs; on
+    /// failure the old lines are in force, though the kernel may have taken some of the new ones.
+    pub(crate) fn change(&self) -> Result<String> {
+        let file = self.path().join(SCHEMATA);
+        let old = fs::read_to_string(&file)
+            .with_context(|| format!("intelrdt: read {}", file.display()))?;
+        if let Err(error) = self.write(&file, &lines(&self.plan.schemata)) {
+            return Err(match self.restore(&old) {
+                Ok(()) => error,
+                Err(also) => error.context(format!("restore the old schemata: {also:#}")),
+            });
+        }
+        Ok(old)
+    }
+
+    /// Puts back what [`Class::change`] returned.
+    pub(crate) fn restore(&self, old: &str) -> Result<()> {
+        self.write(&self.path().join(SCHEMATA), old)
+    }
+
     /// Puts a process into the group, and into that by which it is watched.
     pub(crate) fn enter(&self, pid: i32) -> Result<()> {
         [Some(self.path()), self.monitor()]
@@ -191,10 +215,10 @@ mod tests {
     use super::*;
 
     /// A tree like the kernel's, but that its files have to be made by hand.
-    struct Tree(PathBuf);
+    pub(super) struct Tree(pub(super) PathBuf);
 
     impl Tree {
-        fn new(name: &str) -> Self {
+        pub(super) fn new(name: &str) -> Self {
             let path = std::env::temp_dir().join(format!("resctrl-{name}-{}", std::process::id()));
             fs::create_dir_all(path.join("info/L3")).unwrap();
             fs::write(path.join("info/last_cmd_status"), "ok\n").unwrap();
@@ -223,7 +247,7 @@ mod tests {
     }
 
     impl Tree {
-        fn class(&self, json: &str) -> Result<Class> {
+        pub(super) fn class(&self, json: &str) -> Result<Class> {
             Class::beneath(self.0.clone(), &serde_json::from_str(json).unwrap(), "c1")
         }
 
@@ -305,6 +329,21 @@ mod tests {
         let text = format!("{:#}", class.create(&mut made).unwrap_err());
         assert_eq!(made, [tree.0.join("new")]);
         assert!(text.contains("last_cmd_status: ok") && text.contains("L3:0=0"), "{text}");
+    }
+
+    #[test]
+    fn a_change_can_be_taken_back() {
+        let tree = Tree::new("change");
+        tree.group("c1");
+        let class = tree.class(r#"{"l3CacheSchema":"L3:0=f","schemata":["MB:0=10"]}"#).unwrap();
+        let old = class.change().unwrap();
+        assert_eq!(tree.read("c1/schemata"), "L3:0=f\nMB:0=10\n");
+        class.restore(&old).unwrap();
+        // A file of the kernel's would not keep the tail of what was longer.
+        assert!(tree.read("c1/schemata").starts_with("L3:0=0ff\n"));
+        fs::remove_file(tree.0.join("c1/schemata")).unwrap();
+        let text = format!("{:#}", class.change().unwrap_err());
+        assert!(text.contains("c1/schemata"), "{text}");
     }
 
     #[test]

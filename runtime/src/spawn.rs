@@ -23,6 +23,7 @@ mod files;
 pub(crate) mod idmap;
 pub(crate) mod mounts;
 mod netdevices;
+mod placing;
 mod serve;
 mod sources;
 mod undo;

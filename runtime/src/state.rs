@@ -14,12 +14,12 @@ use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use crate::bundle;
 use crate::error::Sentinel;
-use crate::spec::Spec;
 use crate::spec::resources::Resources;
+use crate::spec::{IntelRdt, Spec};
 
 mod record;
 
@@ -222,17 +222,25 @@ impl StateStore {
     }
 
     /// Notes other limits in the container's own copy of config.json.
-    pub(crate) fn save_resources(&self, id: &str, resources: &Resources) -> Result<()> {
+    pub(crate) fn save_limits(
+        &self,
+        id: &str,
+        resources: &Resources,
+        class: Option<&IntelRdt>,
+    ) -> Result<()> {
         let raw = bundle::read_config(&self.directory(id).join(bundle::CONFIG))?;
         let mut document: Map<String, Value> =
             serde_json::from_slice(&raw).context("parse the container's config.json")?;
+        let mut limits = Map::new();
         let value = serde_json::to_value(resources).context("write the limits")?;
-        let linux = document.entry("linux").or_insert(Value::Null);
-        match linux {
-            Value::Object(linux) => {
-                linux.insert("resources".to_owned(), value);
-            }
-            absent => *absent = json!({ "resources": value }),
+        limits.insert("resources".to_owned(), value);
+        if let Some(class) = class {
+            let value = serde_json::to_value(class).context("write the class of service")?;
+            limits.insert("intelRdt".to_owned(), value);
+        }
+        match document.entry("linux").or_insert(Value::Null) {
+            Value::Object(linux) => linux.extend(limits),
+            absent => *absent = limits.into(),
         }
         let bytes = serde_json::to_vec(&document).context("write the container's config.json")?;
         self.write(id, CONFIG_TEMPORARY, bundle::CONFIG, &bytes)

@@ -7,7 +7,7 @@ use anyhow::{Error, Result, anyhow, bail};
 use rustix::io::Errno;
 
 use super::files::{Dir, FileError, NOT_A_CGROUP};
-use super::{Cgroup, Hierarchy, Insistence, Mode, Privilege, pause};
+use super::{Cgroup, Hierarchy, Insistence, Mode, Privilege, controllers, freezer, pause};
 use crate::plan::cgroup::CgroupPlan;
 
 /// Another runtime may remove an empty parent while we are on the way down.
@@ -97,6 +97,13 @@ fn enter(path: &Path, pid: i32) -> Result<()> {
             // The task may be too young to be moved.
             Err(error) if error.errno == Errno::INVAL && attempt < ENTER_ATTEMPTS => {
                 pause(ENTER_PAUSE)?;
+            }
+            Err(error) if error.errno == Errno::BUSY => {
+                return Err(Error::new(error).context(format!(
+                    "{} hands controllers down to the cgroups beneath it, so it takes no process \
+                     itself",
+                    path.display()
+                )));
             }
             Err(error) => return Err(error.into()),
         }
@@ -205,55 +212,26 @@ fn inherit_cpuset(dir: &Dir, parent: &Dir, planned: impl Fn(&str) -> bool) -> Re
 }
 
 fn create_unified(hierarchy: &Hierarchy, plan: &CgroupPlan, made: &mut Vec<PathBuf>) -> Result<()> {
-    let domain = plan
-        .controllers()
-        .any(|controller| matches!(controller, "memory" | "io" | "cpu" | "hugetlb"));
+    let wanted: Vec<&str> = plan.controllers().collect();
     make(&hierarchy.path, made, |dir, parent| {
         if parent.is_some() {
-            adapt_type(dir, domain)?;
+            controllers::adapt_type(dir, &wanted)?;
         }
-        if dir.path != hierarchy.path {
-            delegate_controllers(dir)?;
+        if dir.path == hierarchy.path {
+            return refuse_frozen(dir);
         }
-        Ok(())
+        controllers::hand_down(dir, &wanted)
     })
 }
 
-/// Beneath a cgroup with processes only threaded cgroups, with the controllers that know threads,
-/// are possible.
-fn adapt_type(dir: &Dir, domain: bool) -> Result<()> {
-    let kind = dir.read_if_exists("cgroup.type")?.unwrap_or_default();
-    match (kind.trim(), domain) {
-        ("domain invalid", true) => bail!(
-            "cannot enter cgroupv2 {:?} with domain controllers -- it is in an invalid state",
-            dir.path
-        ),
-        ("domain invalid", false) => dir.write("cgroup.type", "threaded")?,
-        (kind @ ("threaded" | "domain threaded"), true) => bail!(
-            "cannot enter cgroupv2 {:?} with domain controllers -- it is in {kind} mode",
-            dir.path
-        ),
-        _ => {}
-    }
-    Ok(())
-}
-
-/// Hands every controller down that is not yet. One that can't be (another owner, processes in
-/// the way) shows when its limit is set.
-fn delegate_controllers(dir: &Dir) -> Result<()> {
-    let available = dir.read("cgroup.controllers")?;
-    let enabled = dir.read("cgroup.subtree_control")?;
-    let missing: Vec<String> = available
-        .split_whitespace()
-        .filter(|name| !enabled.split_whitespace().any(|known| known == *name))
-        .map(|name| format!("+{name}"))
-        .collect();
-    if missing.is_empty() || dir.write("cgroup.subtree_control", &missing.join(" ")).is_ok() {
-        return Ok(());
-    }
-    for controller in missing {
-        // One that refuses must not keep the others back; `apply` tells of it if it is wanted.
-        let _refused = dir.write("cgroup.subtree_control", &controller);
+/// A cgroup above that is frozen would stop the container's process before its first step, and us
+/// with it.
+fn refuse_frozen(dir: &Dir) -> Result<()> {
+    if freezer::is_held(dir)? {
+        bail!(
+            "container's cgroup unexpectedly frozen: a cgroup above {} is frozen",
+            dir.path.display()
+        );
     }
     Ok(())
 }

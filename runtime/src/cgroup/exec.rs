@@ -6,11 +6,10 @@ use std::path::{Component, Path};
 use anyhow::{Context, Result, bail};
 use rustix::io::Errno;
 
+use super::controllers::THREADED;
 use super::files::Dir;
 use super::{Cgroup, Insistence, Mode, topology};
 
-/// Controllers that know threads: a cgroup that hands down only these may have processes.
-const THREADED: [&str; 4] = ["cpu", "cpuset", "perf_event", "pids"];
 /// Where the kernel lists the files that belong to a delegated cgroup (4.15).
 const DELEGATE: &str = "/sys/kernel/cgroup/delegate";
 

@@ -104,6 +104,20 @@ impl Dir {
         Ok(Self { fd, path: self.path.join(name) })
     }
 
+    /// Opens the cgroup above this one, in the same mount.
+    pub(super) fn parent(&self) -> Result<Self, FileError> {
+        let fd = rustix::fs::openat2(
+            &self.fd,
+            "..",
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+            ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV,
+        )
+        .map_err(failed(format_args!("open the cgroup above {}", self.path.display())))?;
+        let path = self.path.parent().unwrap_or(&self.path).to_owned();
+        Ok(Self { fd, path })
+    }
+
     /// Makes the cgroup `name` beneath this one and opens it; false if it was there.
     pub(super) fn make_child(&self, name: &str) -> Result<(Self, bool), FileError> {
         let made = match rustix::fs::mkdirat(&self.fd, name, Mode::from_raw_mode(0o755)) {

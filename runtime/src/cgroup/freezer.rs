@@ -66,6 +66,18 @@ impl Cgroup {
         }
     }
 
+    /// True if whatever enters the cgroup stands still at once, be it for an ancestor's sake.
+    pub(crate) fn is_held(&self) -> Result<bool> {
+        match self.freezer()? {
+            None => Ok(false),
+            Some(Freezer::Unified(dir)) => is_held(&dir),
+            Some(Freezer::V1(dir)) => {
+                let state = dir.read_if_exists("freezer.state")?.unwrap_or_default();
+                Ok(!state.is_empty() && state.trim() != "THAWED")
+            }
+        }
+    }
+
     /// `None` if there is no freezer, or no cgroup.
     fn freezer(&self) -> Result<Option<Freezer>> {
         let v1 = self.hierarchies.iter().find(|hierarchy| hierarchy.has("freezer"));
@@ -86,6 +98,12 @@ impl Freezer {
         }
         Ok(())
     }
+}
+
+/// v2: an empty cgroup, too, counts as frozen when it or one above it is.
+pub(super) fn is_held(dir: &Dir) -> Result<bool> {
+    let events = dir.read_if_exists("cgroup.events")?.unwrap_or_default();
+    Ok(events.lines().any(|line| line == "frozen 1"))
 }
 
 fn freeze_unified(dir: &Dir) -> Result<()> {

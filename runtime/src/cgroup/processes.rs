@@ -1,13 +1,15 @@
 //! The processes of a cgroup and of those beneath it, and signals to all of them.
 
+use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 
 use anyhow::{Context, Result};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use super::Cgroup;
 use super::files::{Dir, is_gone};
+use super::{Cgroup, Mode, tree};
 use crate::sys::pidfd::pidfd_send_signal;
 
 /// Processes may fork between the list and the signal; without a freezer several rounds are
@@ -21,7 +23,7 @@ impl Cgroup {
         if let Some(hierarchy) = self.principal()
             && let Some(dir) = Dir::open_if_exists(&hierarchy.path)?
         {
-            collect(&dir, &mut pids)?;
+            tree::walk(dir, |dir| collect(dir, &mut pids), |_, _| Ok(()))?;
         }
         Ok(pids)
     }
@@ -40,9 +42,13 @@ impl Cgroup {
             && let Some(dir) = Dir::open_if_exists(&unified.path)?
             && dir.exists("cgroup.kill")?
         {
-            dir.write("cgroup.kill", "1")?;
-            if self.mode == super::Mode::V2 {
-                return Ok(());
+            match dir.write("cgroup.kill", "1") {
+                Ok(()) if self.mode == Mode::V2 => return Ok(()),
+                Ok(()) => {}
+                // A threaded cgroup does not take it.
+                Err(error) if error.errno == Errno::OPNOTSUPP => {}
+                Err(error) if is_gone(error.errno) => return Ok(()),
+                Err(error) => return Err(error.into()),
             }
         }
         // A failed freeze (a task in uninterruptible sleep) only means that more rounds are due.
@@ -75,8 +81,6 @@ impl Cgroup {
             match pidfd_open(target, PidfdFlags::empty()) {
                 Ok(pidfd) => targets.push((pid, pidfd)),
                 Err(Errno::SRCH) => {}
-                // A thread's id, in a threaded cgroup: its leader is listed at the root.
-                Err(Errno::INVAL | Errno::NOENT) => {}
                 Err(errno) => return Err(errno).with_context(|| format!("open process {pid}")),
             }
         }
@@ -97,28 +101,47 @@ impl Cgroup {
     }
 }
 
+/// The processes of this very cgroup.
 fn collect(dir: &Dir, pids: &mut Vec<i32>) -> Result<()> {
     let text = match dir.read("cgroup.procs") {
         Ok(text) => text,
         Err(error) if is_gone(error.errno) => return Ok(()),
-        // The processes of a threaded cgroup are listed at the root of its domain.
-        Err(error) if error.errno == Errno::OPNOTSUPP => String::new(),
+        // The processes of a threaded cgroup are listed at the root of its domain only, which may
+        // be above the container.
+        Err(error) if error.errno == Errno::OPNOTSUPP => return collect_threads(dir, pids),
         Err(error) => return Err(error.into()),
     };
     for line in text.lines() {
-        pids.push(line.parse().with_context(|| format!("parse pid {line:?}"))?);
-    }
-    let children = match dir.children() {
-        Ok(names) => names,
-        Err(error) if is_gone(error.errno) => return Ok(()),
-        Err(error) => return Err(error.into()),
-    };
-    for name in children {
-        match dir.child(&name) {
-            Ok(child) => collect(&child, pids)?,
-            Err(error) if is_gone(error.errno) => {}
-            Err(error) => return Err(error.into()),
-        }
+        pids.push(parse(line)?);
     }
     Ok(())
+}
+
+fn collect_threads(dir: &Dir, pids: &mut Vec<i32>) -> Result<()> {
+    let known: BTreeSet<i32> = pids.iter().copied().collect();
+    let mut new = BTreeSet::new();
+    for line in dir.read_if_exists("cgroup.threads")?.unwrap_or_default().lines() {
+        // A thread that has ended meanwhile, or one outside our pid namespace.
+        let Some(process) = process_of(parse(line)?)? else { continue };
+        new.insert(process);
+    }
+    pids.extend(new.difference(&known));
+    Ok(())
+}
+
+fn parse(line: &str) -> Result<i32> {
+    line.parse().with_context(|| format!("parse pid {line:?}"))
+}
+
+/// The process that a thread belongs to; `None` if there is no such thread any more.
+fn process_of(thread: i32) -> Result<Option<i32>> {
+    let path = format!("/proc/{thread}/status");
+    match std::fs::read_to_string(&path) {
+        Ok(text) => {
+            Ok(text.lines().find_map(|line| line.strip_prefix("Tgid:")?.trim().parse().ok()))
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("read {path}")),
+    }
 }

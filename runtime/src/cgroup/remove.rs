@@ -7,7 +7,7 @@ use anyhow::{Result, anyhow};
 use rustix::io::Errno;
 
 use super::files::{Dir, FileError, is_gone};
-use super::{Cgroup, freezer, pause};
+use super::{Cgroup, freezer, pause, tree};
 
 /// The last process of a cgroup leaves it a moment after it is seen dead.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
@@ -42,15 +42,26 @@ fn remove(path: &Path) -> Result<()> {
         return Ok(());
     }
     let Some(dir) = Dir::open_if_exists(path)? else { return Ok(()) };
-    for name in children(&dir)? {
-        remove(&path.join(name))?;
+    tree::walk(dir, |_| Ok(()), remove_emptied)?;
+    match (path.parent(), path.file_name().and_then(|it| it.to_str())) {
+        (Some(parent), Some(name)) => remove_emptied(&Dir::open(parent)?, name),
+        _ => Ok(()),
     }
+}
+
+/// Removes the cgroup `name`, whose processes may just be leaving.
+fn remove_emptied(parent: &Dir, name: &str) -> Result<()> {
     let mut time = FIRST_PAUSE;
     for attempt in 1.. {
-        match remove_once(path) {
+        match parent.remove_child(name) {
             Ok(()) => break,
+            Err(error) if is_gone(error.errno) => break,
             Err(error) if error.errno == Errno::BUSY && attempt < ATTEMPTS => {
-                wait_until_empty(&dir, time)?;
+                match parent.child(name) {
+                    Ok(dir) => wait_until_empty(&dir, time)?,
+                    Err(error) if is_gone(error.errno) => break,
+                    Err(error) => return Err(error.into()),
+                }
                 time *= 2;
             }
             Err(error) => return Err(error.into()),
@@ -67,13 +78,6 @@ fn remove_once(path: &Path) -> Result<(), FileError> {
     let result = Dir::open(parent).and_then(|dir| dir.remove_child(name));
     match result {
         Err(error) if is_gone(error.errno) => Ok(()),
-        other => other,
-    }
-}
-
-fn children(dir: &Dir) -> Result<Vec<String>, FileError> {
-    match dir.children() {
-        Err(error) if is_gone(error.errno) => Ok(Vec::new()),
         other => other,
     }
 }

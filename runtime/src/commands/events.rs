@@ -10,6 +10,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::args::Events;
 use crate::cgroup::Cgroup;
+use crate::resctrl::Class;
 use crate::state::{self, StateStore, Status};
 
 mod document;
@@ -27,12 +28,16 @@ pub(super) fn run(args: &Events, store: &StateStore) -> Result<u8> {
     if state::status(store, &record)? == Status::Stopped {
         bail!(stopped());
     }
-    let cgroup = record.cgroup();
+    let source = Source {
+        id: &args.id,
+        cgroup: &record.cgroup(),
+        class: Class::of(&record, &store.load_spec(&args.id)?)?,
+    };
     if args.stats {
-        print_stats(&args.id, &cgroup)?;
+        source.print()?;
         return Ok(0);
     }
-    let mut oom = cgroup.watch_oom().context("watch for want of memory")?;
+    let mut oom = source.cgroup.watch_oom().context("watch for want of memory")?;
     let init = record.pidfd()?.with_context(stopped)?;
     let mut next = Instant::now() + interval;
     loop {
@@ -48,7 +53,7 @@ pub(super) fn run(args: &Events, store: &StateStore) -> Result<u8> {
         }
         let ended = fds[0].any().unwrap_or(false);
         if let Some(oom) = &mut oom {
-            for _ in 0..oom.take(&cgroup)? {
+            for _ in 0..oom.take(source.cgroup)? {
                 print(&Event { kind: "oom", id: &args.id, data: None })?;
             }
         }
@@ -56,15 +61,25 @@ pub(super) fn run(args: &Events, store: &StateStore) -> Result<u8> {
             return Ok(0);
         }
         if Instant::now() >= next {
-            print_stats(&args.id, &cgroup)?;
+            source.print()?;
             next = Instant::now() + interval;
         }
     }
 }
 
-fn print_stats(id: &str, cgroup: &Cgroup) -> Result<()> {
-    let data = document::data(&cgroup.stats()?);
-    print(&Event { kind: "stats", id, data: Some(data) })
+/// Where the figures come from.
+struct Source<'a> {
+    id: &'a str,
+    cgroup: &'a Cgroup,
+    class: Option<Class>,
+}
+
+impl Source<'_> {
+    fn print(&self) -> Result<()> {
+        let class = self.class.as_ref().map(Class::stats).transpose()?;
+        let data = document::data(&self.cgroup.stats()?, class.as_ref())?;
+        print(&Event { kind: "stats", id: self.id, data: Some(data) })
+    }
 }
 
 fn print(event: &Event) -> Result<()> {

@@ -28,6 +28,10 @@ fn exec(mut args: Exec, host: &Host, store: &StateStore) -> Result<u8> {
         Status::Paused if !args.ignore_paused => {
             bail!("cannot exec in a paused container (use --ignore-paused to override)")
         }
+        Status::Running if !args.ignore_paused && record.cgroup().is_held()? => bail!(
+            "cannot exec in a paused container: a cgroup above its own is frozen (use \
+             --ignore-paused to override)"
+        ),
         _ => {}
     }
     let process = match &args.process {

@@ -7,10 +7,12 @@ use std::str::FromStr;
 use anyhow::{Context, Result, anyhow, bail};
 
 use crate::args::Update;
-use crate::cgroup::Mode;
+use crate::cgroup::{Journal, Mode};
 use crate::error::Sentinel;
 use crate::log;
 use crate::plan::cgroup::{plan_update, update};
+use crate::resctrl::{self, Class};
+use crate::spec::IntelRdt;
 use crate::spec::resources::{BlockIo, Cpu, Memory, Pids, Resources};
 use crate::state::{self, StateStore, Status};
 
@@ -20,12 +22,7 @@ pub(super) fn run(args: &Update, store: &StateStore) -> Result<u8> {
         Some(path) => read(path)?,
         None => of_flags(args)?,
     };
-    if args.l3_cache_schema.is_some() {
-        bail!("Intel RDT/CAT: l3 cache schema is not enabled");
-    }
-    if args.mem_bw_schema.is_some() {
-        bail!("Intel RDT/MBA: memory bandwidth schema is not enabled");
-    }
+    let schemata = schemata(args)?;
     let kernel = |memory: &Memory| memory.kernel.is_some() || memory.kernel_tcp.is_some();
     if change.memory.as_ref().is_some_and(kernel) {
         log::warn("Kernel memory settings are ignored and will be removed");
@@ -37,20 +34,87 @@ pub(super) fn run(args: &Update, store: &StateStore) -> Result<u8> {
     if state::status(store, &record)? == Status::Stopped {
         return Err(Sentinel::NotRunning.into());
     }
-    let spec = store.load_spec(&args.id)?;
-    let current = spec.linux.and_then(|linux| linux.resources).unwrap_or_default();
-    let mode = Mode::probe()?;
+    let linux = store.load_spec(&args.id)?.linux.unwrap_or_default();
+    let class = match linux.intel_rdt {
+        Some(mut asked) if !schemata.is_empty() => {
+            replace(&mut asked, &schemata);
+            Some((Class::locate(&asked, &args.id)?, asked))
+        }
+        None if !schemata.is_empty() => {
+            bail!("updating a non-existent Intel RDT configuration is not supported")
+        }
+        _ => None,
+    };
+    let current = linux.resources.unwrap_or_default();
     let write = update::complete(&change, &current);
-    let cgroup = record.cgroup();
-    let plan = plan_update(&write, mode)?;
-    if let Err(error) = cgroup.apply(&plan) {
-        return Err(match plan_update(&current, mode).and_then(|old| cgroup.apply(&old)) {
-            Ok(()) => error,
-            Err(also) => error.context(format!("restore the old limits: {also:#}")),
-        });
+    let plan = plan_update(&write, Mode::probe()?)?;
+    for warning in &plan.warnings {
+        log::warn(warning);
     }
-    store.save_resources(&args.id, &update::merge(current, write))?;
-    Ok(0)
+
+    let mut journal = Journal::keeping();
+    let result = record.cgroup().change(&plan, &mut journal).and_then(|()| {
+        let resources = update::merge(current, write);
+        let save = |asked| store.save_limits(&args.id, &resources, asked);
+        match &class {
+            Some((class, asked)) => change_class(class, || save(Some(asked))),
+            None => save(None),
+        }
+    });
+    result.map(|()| 0).map_err(|error| journal.undo(error))
+}
+
+/// Changes the class for good if `save` succeeds.
+fn change_class(class: &Class, save: impl FnOnce() -> Result<()>) -> Result<()> {
+    let old = class.change()?;
+    save().map_err(|error| match class.restore(&old) {
+        Ok(()) => error,
+        Err(also) => error.context(format!("restore the old schemata: {also:#}")),
+    })
+}
+
+/// The lines for resctrl, if the host has what they are for.
+fn schemata(args: &Update) -> Result<Schemata> {
+    let schemata = Schemata {
+        l3_cache: args.l3_cache_schema.clone().unwrap_or_default(),
+        memory_bandwidth: args.mem_bw_schema.clone().unwrap_or_default(),
+    };
+    if schemata.is_empty() {
+        return Ok(schemata);
+    }
+    let root = resctrl::root()?;
+    let lacks = |resource| !root.as_ref().is_some_and(|root| resctrl::has(root, resource));
+    if !schemata.l3_cache.is_empty() && lacks("L3") {
+        bail!("Intel RDT/CAT: l3 cache schema is not enabled");
+    }
+    if !schemata.memory_bandwidth.is_empty() && lacks("MB") {
+        bail!("Intel RDT/MBA: memory bandwidth schema is not enabled");
+    }
+    Ok(schemata)
+}
+
+/// Empty ones leave what is there.
+#[derive(Default)]
+struct Schemata {
+    l3_cache: String,
+    memory_bandwidth: String,
+}
+
+impl Schemata {
+    fn is_empty(&self) -> bool {
+        self.l3_cache.is_empty() && self.memory_bandwidth.is_empty()
+    }
+}
+
+fn replace(asked: &mut IntelRdt, schemata: &Schemata) {
+    for (field, new) in [
+        (&mut asked.l3_cache_schema, &schemata.l3_cache),
+        (&mut asked.mem_bw_schema, &schemata.memory_bandwidth),
+    ] {
+        if !new.is_empty() {
+            field.clone_from(new);
+        }
+    }
 }
 
 fn read(path: &Path) -> Result<Resources> {

@@ -9,7 +9,7 @@ mod v2;
 use anyhow::{Result, bail};
 
 pub(crate) use self::devices::DevicePlan;
-use crate::spec::resources::{Memory, Resources};
+use crate::spec::resources::{BlockIo, Memory, Resources, ThrottleDevice};
 
 /// How the host mounts cgroups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +36,8 @@ pub(crate) enum Privilege {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct CgroupPlan {
     pub(crate) steps: Vec<Step>,
+    /// What is asked for and has no counterpart here.
+    pub(crate) warnings: Vec<String>,
 }
 
 /// One step of a [`CgroupPlan`].
@@ -66,6 +68,8 @@ pub(crate) enum Step {
 /// One value for one cgroup file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Setting {
+    /// Where it comes from, beneath `linux.resources`.
+    pub(crate) field: String,
     pub(crate) controller: &'static str,
     /// File and value; the first file that exists is written.
     pub(crate) choices: Vec<(String, String)>,
@@ -107,13 +111,17 @@ fn limits(resources: &Resources, devices: Option<DevicePlan>, mode: Mode) -> Res
         && swappiness > 100
         && mode != Mode::V2
     {
-        bail!("invalid memory swappiness value: {swappiness} (valid range is 0-100)");
+        bail!(
+            "linux.resources.memory.swappiness: invalid memory swappiness value: {swappiness} \
+             (valid range is 0-100)"
+        );
     }
     let steps = match mode {
         Mode::V1 | Mode::Hybrid => v1::steps(resources, devices)?,
         Mode::V2 => v2::steps(resources, devices)?,
     };
-    Ok(CgroupPlan { steps })
+    let warnings = if mode == Mode::V2 { v2::warnings(resources) } else { Vec::new() };
+    Ok(CgroupPlan { steps, warnings })
 }
 
 impl CgroupPlan {
@@ -139,8 +147,14 @@ impl CgroupPlan {
 
 #[allow(clippy::needless_pass_by_value, reason = "values are numbers or fresh strings")]
 impl Setting {
-    fn new(controller: &'static str, file: impl Into<String>, value: impl ToString) -> Self {
+    fn new(
+        field: impl Into<String>,
+        controller: &'static str,
+        file: impl Into<String>,
+        value: impl ToString,
+    ) -> Self {
         Self {
+            field: field.into(),
             controller,
             choices: vec![(file.into(), value.to_string())],
             missing: Missing::Fail,
@@ -174,16 +188,17 @@ fn pids(resources: &Resources) -> Option<Setting> {
         0 => "1".to_owned(),
         1.. => limit.to_string(),
     };
-    Some(Setting::new("pids", "pids.max", value))
+    Some(Setting::new("pids.limit", "pids", "pids.max", value))
 }
 
 /// One write per size; the reservation limit, where the kernel has it (5.7), gets the same.
 fn hugetlb(resources: &Resources, suffix: &str) -> impl Iterator<Item = Setting> {
-    resources.hugepage_limits.iter().flat_map(move |size| {
+    resources.hugepage_limits.iter().enumerate().flat_map(move |(index, size)| {
+        let field = format!("hugepageLimits[{index}]");
         let prefix = format!("hugetlb.{}", size.page_size);
         [
-            Setting::new("hugetlb", format!("{prefix}.{suffix}"), size.limit),
-            Setting::new("hugetlb", format!("{prefix}.rsvd.{suffix}"), size.limit)
+            Setting::new(&field, "hugetlb", format!("{prefix}.{suffix}"), size.limit),
+            Setting::new(&field, "hugetlb", format!("{prefix}.rsvd.{suffix}"), size.limit)
                 .skip_if_missing(),
         ]
     })
@@ -198,13 +213,23 @@ fn rdma(resources: &Resources) -> impl Iterator<Item = Setting> {
         if let Some(objects) = limits.hca_objects {
             line.push_str(&format!(" hca_object={objects}"));
         }
-        Setting::new("rdma", "rdma.max", line)
+        Setting::new(format!("rdma.{device}"), "rdma", "rdma.max", line)
     })
 }
 
 /// Limit, and memory + swap; 0 for what is absent, as engines write both.
 fn memory_limits(memory: &Memory) -> (i64, i64) {
     (memory.limit.unwrap_or(0), memory.swap.unwrap_or(0))
+}
+
+/// The lists of rates, by the name of their field: read and write bytes, read and write operations.
+fn throttles(block_io: &BlockIo) -> [(&'static str, &[ThrottleDevice]); 4] {
+    [
+        ("throttleReadBpsDevice", &block_io.throttle_read_bps_device),
+        ("throttleWriteBpsDevice", &block_io.throttle_write_bps_device),
+        ("throttleReadIOPSDevice", &block_io.throttle_read_iops_device),
+        ("throttleWriteIOPSDevice", &block_io.throttle_write_iops_device),
+    ]
 }
 
 /// Groups values that depend on each other; a single one stands alone.

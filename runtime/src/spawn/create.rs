@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 
 use super::child::Child;
+use super::placing::{self, Forked};
 use super::serve::{self, Outcome, Station};
 use super::undo::Made;
 use super::{
@@ -27,7 +28,7 @@ use crate::plan::seccomp::Filter;
 use crate::plan::{self, Choices, Plan};
 use crate::resctrl::Class;
 use crate::state::{Claim, Record, StateStore, Status};
-use crate::sys::{self, Cloned, Parent};
+use crate::sys::{self, Cloned};
 use crate::validate;
 
 /// All that `create` needs to know.
@@ -84,7 +85,8 @@ impl Prepared {
         let path = linux.and_then(|linux| linux.cgroups_path.as_deref());
         let cgroup = Cgroup::locate(path, request.id, mode, privilege(request.host))?;
         let resources = linux.and_then(|linux| linux.resources.as_ref());
-        let limits = plan::cgroup::plan(resources, mode).context("linux.resources")?;
+        let limits = plan::cgroup::plan(resources, mode)?;
+        plan.warnings.extend(limits.warnings.iter().cloned());
         let intel_rdt = linux.and_then(|linux| linux.intel_rdt.as_ref());
         let class = intel_rdt.map(|asked| Class::locate(asked, request.id)).transpose()?;
         Ok(Prepared { plan, filter, cgroup, limits, class })
@@ -126,7 +128,8 @@ impl<'a> Work<'a> {
         {
             cgroup.delegate(uid).context("unable to apply cgroup configuration")?;
         }
-        let child = made.child.insert(self.clone(&record, cgroup, &claim, setter)?);
+        let (child, placed) = self.clone(&record, cgroup, &claim, setter)?;
+        let child = made.child.insert(child);
         if needs_relay(&plan.namespaces) {
             child.follow_relay()?;
         }
@@ -138,11 +141,8 @@ impl<'a> Work<'a> {
             child.tell(&Message::Mapped)?;
         }
         // Before anything enters: a v1 cpuset takes no process until it has CPUs and memory nodes.
-        cgroup
-            .apply(self.limits)
-            .context("linux.resources")
-            .context("unable to apply cgroup configuration")?;
-        if cgroup.mode() != Mode::V2 {
+        cgroup.apply(self.limits).context("unable to apply cgroup configuration")?;
+        if !placed {
             cgroup.enter(child.pid).context("unable to apply cgroup configuration")?;
             child.tell(&Message::Placed)?;
         }
@@ -178,13 +178,14 @@ impl<'a> Work<'a> {
         Ok(outcome.spawned(made.keep()?))
     }
 
+    /// The child, and whether it is in its cgroup already.
     fn clone(
         &self,
         record: &Record,
         cgroup: &Cgroup,
         claim: &Claim,
         limits: Setter,
-    ) -> Result<Child> {
+    ) -> Result<(Child, bool)> {
         let Work { request, plan, .. } = *self;
         let directory = request.store.directory(request.id);
         let fifo = files::make_fifo(&directory, idmap::container_root(&request.bundle.spec))?;
@@ -192,7 +193,7 @@ impl<'a> Work<'a> {
         let new = plan.namespaces.clone_flags();
         let relay = needs_relay(&plan.namespaces);
         let into = cgroup.dir_fd()?;
-        let start = init::Create {
+        let mut start = init::Create {
             plan,
             filter: self.filter,
             record,
@@ -203,7 +204,7 @@ impl<'a> Work<'a> {
             fifo: fifo.as_fd(),
             stdio: streams(&request.options.stdio),
             limits,
-            placed: into.is_some(),
+            placed: false,
         };
         // Only the child's children would be in a pid namespace that the child joins itself.
         let pids = start.joins.iter().find(|join| join.kind == Kind::Pid);
@@ -215,22 +216,22 @@ impl<'a> Work<'a> {
         }
         let (ours, theirs) = Channel::pair()?;
         let flags = if relay { 0 } else { new };
-        match sys::clone3(flags, into.as_ref().map(AsFd::as_fd), Parent::Caller) {
-            Ok(Cloned::Child) => {
-                // The lock is the parent's: held here too it would outlive it.
-                sys::close_inherited(claim.as_fd());
-                drop(ours);
-                init::create(&start, theirs)
+        let forked = placing::fork(flags, into.as_ref().map(AsFd::as_fd));
+        if let Ok(Forked { cloned: Cloned::Child, placed }) = forked {
+            // The lock is the parent's: held here too it would outlive it.
+            sys::close_inherited(claim.as_fd());
+            drop(ours);
+            start.placed = placed;
+            init::create(&start, theirs)
+        }
+        if let Some(own) = own {
+            own.enter().context("return to our pid namespace")?;
+        }
+        match forked.context("clone3")? {
+            Forked { cloned: Cloned::Parent { pid, pidfd }, placed } => {
+                Ok((Child { pid, pidfd, channel: ours }, placed))
             }
-            cloned => {
-                if let Some(own) = own {
-                    own.enter().context("return to our pid namespace")?;
-                }
-                match cloned.context("clone3")? {
-                    Cloned::Parent { pid, pidfd } => Ok(Child { pid, pidfd, channel: ours }),
-                    Cloned::Child => bail!("the child has come back"),
-                }
-            }
+            Forked { cloned: Cloned::Child, .. } => bail!("the child has come back"),
         }
     }
 }

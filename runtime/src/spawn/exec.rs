@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use rustix::process::{Pid, PidfdFlags};
 
 use super::child::Child;
+use super::placing::{self, Forked};
 use super::serve::{self, ExecveFailed, Outcome, Station};
 use super::undo::Made;
 use super::{SpawnOptions, Spawned, compile_filter, files, log_clone, set_undumpable, streams};
@@ -23,7 +24,7 @@ use crate::plan::seccomp::Filter;
 use crate::resctrl::Class;
 use crate::spec::{Linux, Process, Spec};
 use crate::state::{Record, Status};
-use crate::sys::{self, Cloned, Parent};
+use crate::sys::{self, Cloned};
 use crate::validate;
 
 /// All that `exec` needs to know; status checks are the caller's.
@@ -93,11 +94,12 @@ fn exec_made(
     let directory = cgroup.dir_fd()?;
     let into = directory.as_ref().map(AsFd::as_fd);
     let class = Class::of(request.record, request.spec)?;
-    // Nothing but the cgroup can be had from the start.
-    let placed = into.is_some() && class.is_none();
     let initial = process.scheduling.affinity.initial.as_deref();
     let borrowed = initial.map(Borrowed::take).transpose()?;
-    let child = match sys::clone3(0, into, Parent::Caller).context("clone3")? {
+    let Forked { cloned, placed: in_cgroup } = placing::fork(0, into).context("clone3")?;
+    // Nothing but the cgroup can be had from the start.
+    let placed = in_cgroup && class.is_none();
+    let child = match cloned {
         Cloned::Child => {
             drop(ours);
             init::exec(init::Exec {
@@ -127,7 +129,7 @@ fn exec_made(
         let mask = mask.first().copied().unwrap_or_default();
         log::debug(format_args!("nsexec[{}]: affinity: {mask:#x}", child.pid));
     }
-    if into.is_none() {
+    if !in_cgroup {
         cgroup.enter(child.pid).with_context(|| format!("adding pid {} to cgroups", child.pid))?;
     }
     if let Some(class) = class {

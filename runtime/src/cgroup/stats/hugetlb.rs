@@ -26,7 +26,13 @@ impl Cgroup {
             let prefix = format!("hugetlb.{size}");
             let pages = match self.mode {
                 Mode::V2 => {
-                    let Some(usage) = number(&dir, &format!("{prefix}.current"))? else { continue };
+                    // Reservations (5.7) are what limits strike at first.
+                    let reserved = number(&dir, &format!("{prefix}.rsvd.current"))?;
+                    let usage = match reserved {
+                        None => number(&dir, &format!("{prefix}.current"))?,
+                        reserved => reserved,
+                    };
+                    let Some(usage) = usage else { continue };
                     let events = table(&dir, &format!("{prefix}.events"))?;
                     HugePages { usage, peak: 0, failures: value(&events, "max") }
                 }

@@ -1,11 +1,13 @@
 //! The shape that runc gives to events: zeros are mostly left out.
 
+use anyhow::{Context, Result};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::cgroup::stats::{
     BlockIo, Cpu, Cpuset, HugePages, Memory, Pressure, Stall, Stats, Transfer, Usage,
 };
+use crate::resctrl;
 
 /// One line of output; tools look at its beginning, so the order counts.
 #[derive(Serialize)]
@@ -18,22 +20,23 @@ pub(super) struct Event<'a> {
 }
 
 /// The `data` of an event of type `stats`.
-pub(super) fn data(stats: &Stats) -> Value {
+pub(super) fn data(stats: &Stats, class: Option<&resctrl::Stats>) -> Result<Value> {
     let hugetlb: Map<String, Value> =
         stats.hugetlb.iter().map(|(size, pages)| (size.clone(), huge_pages(pages))).collect();
     let pids = stats.pids.as_ref().map(|pids| {
         Fields::default().count("current", pids.current).count("limit", pids.limit).done()
     });
-    json!({
+    let class = class.map(serde_json::to_value).transpose().context("write an event")?;
+    Ok(json!({
         "cpu": stats.cpu.as_ref().map_or_else(empty, cpu),
         "cpuset": cpuset(stats.cpuset.as_ref()),
         "memory": stats.memory.as_ref().map_or_else(empty, memory),
         "pids": pids.unwrap_or_else(empty),
         "blkio": block_io(&stats.block_io),
         "hugetlb": hugetlb,
-        "intel_rdt": {},
+        "intel_rdt": class.unwrap_or_else(empty),
         "network_interfaces": null,
-    })
+    }))
 }
 
 fn empty() -> Value {
@@ -175,7 +178,8 @@ mod tests {
 
     #[test]
     fn an_event_begins_as_tools_expect() {
-        let event = Event { kind: "stats", id: "c", data: Some(data(&Stats::default())) };
+        let event =
+            Event { kind: "stats", id: "c", data: Some(data(&Stats::default(), None).unwrap()) };
         let line = serde_json::to_string(&event).unwrap();
         assert!(line.starts_with(r#"{"type":"stats","id":"c","data":{"#), "{line}");
         let event = Event { kind: "oom", id: "c", data: None };
@@ -187,6 +191,9 @@ mod tests {
         let usage = Usage { limit: 5, ..Usage::default() };
         let memory = Memory { memory: usage, ..Memory::default() };
         let stats = Stats { memory: Some(memory), ..Stats::default() };
-        assert_eq!(data(&stats)["memory"], json!({"usage": {"limit": 5, "failcnt": 0}, "raw": {}}));
+        assert_eq!(
+            data(&stats, None).unwrap()["memory"],
+            json!({"usage": {"limit": 5, "failcnt": 0}, "raw": {}})
+        );
     }
 }

@@ -62,10 +62,10 @@ impl DevicePlan {
     pub(crate) fn for_container(rules: &[DeviceRule]) -> Result<Self> {
         let mut plan = Self::default();
         for (index, rule) in rules.iter().enumerate() {
-            plan.add(index, rule)?;
+            plan.add(index, rule).with_context(|| format!("linux.resources.devices[{index}]"))?;
         }
         for (device, access) in DEFAULT_ALLOWED {
-            plan.change(true, device, access)?;
+            plan.change(true, device, access).context("linux.resources.devices")?;
         }
         Ok(plan)
     }

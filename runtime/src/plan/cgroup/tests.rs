@@ -51,7 +51,10 @@ fn each_limit_becomes_its_files() {
             &["check 9 9", "memory.swap.max=0?", "memory.max=9"]),
         (r#"{"cpu":{"shares":1024,"idle":1}}"#,
             &["cpu.shares=1024", "cpu.idle=1"],
-            &["cpu.idle=1", "cpu.weight=100"]),
+            &["cpu.idle=1"]),
+        (r#"{"cpu":{"shares":1024,"idle":0}}"#,
+            &["cpu.idle=0", "cpu.shares=1024"],
+            &["cpu.idle=0", "cpu.weight=100"]),
         (r#"{"cpu":{"quota":5000}}"#, &["cpu.cfs_quota_us=5000"], &["cpu.max=5000 100000"]),
         (r#"{"cpu":{"period":1000}}"#, &["cpu.cfs_period_us=1000"], &["cpu.max=max 1000"]),
         (r#"{"cpu":{"quota":-1,"period":1000,"burst":0}}"#,
@@ -66,13 +69,15 @@ fn each_limit_becomes_its_files() {
         (r#"{"blockIO":{"weight":750,"leafWeight":500,
                 "weightDevice":[{"major":8,"minor":0,"weight":100,"leafWeight":200}],
                 "throttleReadBpsDevice":[{"major":8,"minor":16,"rate":99}],
-                "throttleWriteIOPSDevice":[{"major":8,"minor":16,"rate":7}]}}"#,
+                "throttleWriteIOPSDevice":[{"major":8,"minor":16,"rate":7},
+                    {"major":8,"minor":0,"rate":0}]}}"#,
             &["blkio.weight=750|blkio.bfq.weight=750", "blkio.leaf_weight=500",
               "blkio.weight_device=8:0 100|blkio.bfq.weight_device=8:0 100",
               "blkio.leaf_weight_device=8:0 200",
-              "blkio.throttle.read_bps_device=8:16 99", "blkio.throttle.write_iops_device=8:16 7"],
+              "blkio.throttle.read_bps_device=8:16 99", "blkio.throttle.write_iops_device=8:16 7",
+              "blkio.throttle.write_iops_device=8:0 0"],
             &["io.bfq.weight=750|io.weight=7475", "io.bfq.weight=8:0 100?",
-              "io.max=8:16 rbps=99", "io.max=8:16 wiops=7"]),
+              "io.max=8:16 rbps=99", "io.max=8:16 wiops=7", "io.max=8:0 wiops=max"]),
         (r#"{"hugepageLimits":[{"pageSize":"2MB","limit":9}]}"#,
             &["hugetlb.2MB.limit_in_bytes=9", "hugetlb.2MB.rsvd.limit_in_bytes=9?"],
             &["hugetlb.2MB.max=9", "hugetlb.2MB.rsvd.max=9?"]),
@@ -98,7 +103,8 @@ fn the_users_own_files_come_last_and_need_the_unified_hierarchy() {
         ["pids.max=1", "rdma.max=a hca_handle=1", "cpu.weight=7", "memory.high=5"]
     );
     let error = |text: &str, mode| {
-        plan_update(&serde_json::from_str(text).unwrap(), mode).unwrap_err().to_string()
+        let error = plan_update(&serde_json::from_str(text).unwrap(), mode).unwrap_err();
+        format!("{error:#}").replace("linux.resources.unified: ", "")
     };
     assert_eq!(error(text, Mode::V1), "invalid configuration: cannot use unified on cgroup v1");
     assert_eq!(
@@ -111,8 +117,58 @@ fn the_users_own_files_come_last_and_need_the_unified_hierarchy() {
     );
     assert_eq!(
         error(r#"{"memory":{"swappiness":101}}"#, Mode::V1),
-        "invalid memory swappiness value: 101 (valid range is 0-100)"
+        "linux.resources.memory.swappiness: invalid memory swappiness value: 101 (valid range is 0-100)"
     );
+    assert_eq!(
+        error(r#"{"memory":{"limit":9,"swap":8}}"#, Mode::V2),
+        "linux.resources.memory.swap: memory+swap limit should be >= memory limit"
+    );
+}
+
+#[test]
+fn what_v2_lacks_is_told() {
+    let text = r#"{"memory":{"swappiness":60,"disableOOMKiller":false},"network":{"classID":0},
+        "cpu":{"realtimeRuntime":5,"realtimePeriod":0,"shares":2,"idle":1}}"#;
+    let resources: Resources = serde_json::from_str(text).unwrap();
+    let warnings = plan_update(&resources, Mode::V2).unwrap().warnings;
+    let fields: Vec<_> = warnings.iter().filter_map(|line| line.split(' ').next()).collect();
+    let expected = ["cpu.realtimeRuntime", "memory.swappiness", "cpu.shares"]
+        .map(|field| format!("linux.resources.{field}"));
+    assert_eq!(fields, expected);
+    assert!(plan_update(&resources, Mode::V1).unwrap().warnings.is_empty());
+}
+
+#[test]
+fn each_write_knows_its_field() {
+    let text = r#"{"memory":{"limit":1,"swap":1,"reservation":1},"pids":{"limit":1},
+        "cpu":{"shares":2,"burst":1,"period":1,"cpus":"0"},"rdma":{"mlx5_1":{"hcaHandles":3}},
+        "hugepageLimits":[{"pageSize":"2MB","limit":9}],
+        "blockIO":{"weight":10,"throttleWriteIOPSDevice":[{"major":8,"minor":0,"rate":7}]}}"#;
+    let plan = plan_update(&serde_json::from_str(text).unwrap(), Mode::V2).unwrap();
+    let mut fields = Vec::new();
+    for step in &plan.steps {
+        match step {
+            Step::Write(setting) => fields.push(setting.field.as_str()),
+            Step::Together(settings) => fields.extend(settings.iter().map(|it| it.field.as_str())),
+            _ => {}
+        }
+    }
+    let expected = [
+        "pids.limit",
+        "memory.swap",
+        "memory.limit",
+        "memory.reservation",
+        "blockIO.weight",
+        "blockIO.throttleWriteIOPSDevice[0]",
+        "cpu.shares",
+        "cpu.burst",
+        "cpu.period",
+        "cpu.cpus",
+        "hugepageLimits[0]",
+        "hugepageLimits[0]",
+        "rdma.mlx5_1",
+    ];
+    assert_eq!(fields, expected);
 }
 
 #[test]

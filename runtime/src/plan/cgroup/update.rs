@@ -29,8 +29,12 @@ fn complete_memory(memory: &mut Memory, current: Option<&Memory>) {
     memory.swap = memory.swap.or(current.swap);
 }
 
-/// A quota is for a period, and v2 has one file for both.
+/// A quota is for a period, and v2 has one file for both. The kernel forgets the weight of a cgroup
+/// that is made idle.
 fn complete_cpu(cpu: &mut Cpu, current: &Cpu) {
+    if cpu.idle == Some(0) && current.idle == Some(1) {
+        cpu.shares = cpu.shares.or(current.shares);
+    }
     let given = |period: Option<u64>| period.is_some_and(|period| period != 0);
     let quota = cpu.quota.filter(|quota| *quota != 0);
     match (given(cpu.period), quota.is_some()) {
@@ -150,7 +154,7 @@ mod tests {
     #[test]
     fn what_belongs_together_is_written_together() {
         let current = r#"{"memory":{"limit":10,"swap":20,"reservation":5},
-            "cpu":{"quota":7,"period":9,"shares":3}}"#;
+            "cpu":{"quota":7,"period":9,"shares":3,"idle":1}}"#;
         for (change, write) in [
             (r#"{"memory":{"limit":15}}"#, r#"{"memory":{"limit":15,"swap":20}}"#),
             (r#"{"memory":{"swap":30}}"#, r#"{"memory":{"limit":10,"swap":30}}"#),
@@ -159,6 +163,8 @@ mod tests {
             (r#"{"cpu":{"quota":8}}"#, r#"{"cpu":{"quota":8,"period":9}}"#),
             (r#"{"cpu":{"period":8}}"#, r#"{"cpu":{"quota":7,"period":8}}"#),
             (r#"{"cpu":{"cpus":"1"}}"#, r#"{"cpu":{"cpus":"1"}}"#),
+            (r#"{"cpu":{"idle":0}}"#, r#"{"cpu":{"idle":0,"shares":3}}"#),
+            (r#"{"cpu":{"idle":1}}"#, r#"{"cpu":{"idle":1}}"#),
             (r#"{"devices":[{"allow":true}]}"#, "{}"),
         ] {
             assert_eq!(complete(&resources(change), &resources(current)), resources(write));

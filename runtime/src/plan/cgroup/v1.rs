@@ -2,13 +2,15 @@
 
 use anyhow::{Result, bail};
 
-use super::{Check, DevicePlan, Setting, Step, hugetlb, memory_limits, pids, rdma, together};
-use crate::spec::resources::{BlockIo, Cpu, Memory, Network, Resources, ThrottleDevice};
+use super::{
+    Check, DevicePlan, Setting, Step, hugetlb, memory_limits, pids, rdma, throttles, together,
+};
+use crate::spec::resources::{BlockIo, Cpu, Memory, Network, Resources};
 
 /// Steps in runc's order of controllers.
 pub(super) fn steps(resources: &Resources, devices: Option<DevicePlan>) -> Result<Vec<Step>> {
     if !resources.unified.is_empty() {
-        bail!("invalid configuration: cannot use unified on cgroup v1");
+        bail!("linux.resources.unified: invalid configuration: cannot use unified on cgroup v1");
     }
     let mut steps = Vec::new();
     if let Some(cpu) = &resources.cpu {
@@ -35,10 +37,12 @@ pub(super) fn steps(resources: &Resources, devices: Option<DevicePlan>) -> Resul
 
 /// The hierarchy may be mounted with `noprefix`.
 fn cpuset(cpu: &Cpu) -> impl Iterator<Item = Setting> {
-    [("cpus", &cpu.cpus), ("mems", &cpu.mems)]
-        .into_iter()
-        .filter(|(_, list)| !list.is_empty())
-        .map(|(file, list)| Setting::new("cpuset", format!("cpuset.{file}"), list).or(file, list))
+    [("cpus", &cpu.cpus), ("mems", &cpu.mems)].into_iter().filter(|(_, list)| !list.is_empty()).map(
+        |(file, list)| {
+            let field = format!("cpu.{file}");
+            Setting::new(field, "cpuset", format!("cpuset.{file}"), list).or(file, list)
+        },
+    )
 }
 
 fn memory(memory: &Memory) -> Vec<Step> {
@@ -48,46 +52,56 @@ fn memory(memory: &Memory) -> Vec<Step> {
         steps.push(Step::MemoryV1 { limit, memory_and_swap });
     }
     if let Some(reservation) = memory.reservation.filter(|bytes| *bytes != 0) {
-        steps.push(Setting::new("memory", "memory.soft_limit_in_bytes", reservation).into());
+        steps.push(
+            Setting::new("memory.reservation", "memory", "memory.soft_limit_in_bytes", reservation)
+                .into(),
+        );
     }
     if memory.disable_oom_killer == Some(true) {
-        steps.push(Setting::new("memory", "memory.oom_control", 1).into());
+        steps.push(
+            Setting::new("memory.disableOOMKiller", "memory", "memory.oom_control", 1).into(),
+        );
     }
     if let Some(swappiness) = memory.swappiness {
-        steps.push(Setting::new("memory", "memory.swappiness", swappiness).into());
+        steps.push(
+            Setting::new("memory.swappiness", "memory", "memory.swappiness", swappiness).into(),
+        );
     }
     steps
 }
 
 fn cpu(cpu: &Cpu) -> Vec<Step> {
     let mut steps = Vec::new();
+    let idle = cpu.idle.map(|idle| Setting::new("cpu.idle", "cpu", "cpu.idle", idle));
+    // An idle cgroup refuses shares, and forgets those it had.
+    let (awake, asleep) = if cpu.idle == Some(0) { (idle, None) } else { (None, idle) };
+    steps.extend(awake.map(Step::from));
     if let Some(shares) = cpu.shares.filter(|shares| *shares != 0) {
-        let mut setting = Setting::new("cpu", "cpu.shares", shares);
+        let mut setting = Setting::new("cpu.shares", "cpu", "cpu.shares", shares);
         setting.check = Check::Shares(shares);
         steps.push(setting.into());
     }
     let period = cpu
         .period
         .filter(|period| *period != 0)
-        .map(|period| Setting::new("cpu", "cpu.cfs_period_us", period));
-    let burst =
-        cpu.burst.map(|burst| Setting::new("cpu", "cpu.cfs_burst_us", burst).skip_if_missing());
+        .map(|period| Setting::new("cpu.period", "cpu", "cpu.cfs_period_us", period));
+    let burst = cpu
+        .burst
+        .map(|burst| Setting::new("cpu.burst", "cpu", "cpu.cfs_burst_us", burst).skip_if_missing());
     let quota = cpu
         .quota
         .filter(|quota| *quota != 0)
-        .map(|quota| Setting::new("cpu", "cpu.cfs_quota_us", quota));
+        .map(|quota| Setting::new("cpu.quota", "cpu", "cpu.cfs_quota_us", quota));
     steps.extend(before(period.into_iter().chain(burst), quota));
-    if let Some(idle) = cpu.idle {
-        steps.push(Setting::new("cpu", "cpu.idle", idle).into());
-    }
+    steps.extend(asleep.map(Step::from));
     let period = cpu
         .realtime_period
         .filter(|period| *period != 0)
-        .map(|period| Setting::new("cpu", "cpu.rt_period_us", period));
+        .map(|period| Setting::new("cpu.realtimePeriod", "cpu", "cpu.rt_period_us", period));
     let runtime = cpu
         .realtime_runtime
         .filter(|runtime| *runtime != 0)
-        .map(|runtime| Setting::new("cpu", "cpu.rt_runtime_us", runtime));
+        .map(|runtime| Setting::new("cpu.realtimeRuntime", "cpu", "cpu.rt_runtime_us", runtime));
     steps.extend(before(period.into_iter(), runtime));
     steps
 }
@@ -103,35 +117,35 @@ fn before(settings: impl Iterator<Item = Setting>, last: Option<Setting>) -> Vec
 fn block_io(block_io: &BlockIo) -> impl Iterator<Item = Setting> {
     let mut settings = Vec::new();
     if let Some(weight) = block_io.weight.filter(|weight| *weight != 0) {
-        settings.push(Setting::new("blkio", "blkio.weight", weight).or("blkio.bfq.weight", weight));
+        settings.push(
+            Setting::new("blockIO.weight", "blkio", "blkio.weight", weight)
+                .or("blkio.bfq.weight", weight),
+        );
     }
     if let Some(weight) = block_io.leaf_weight.filter(|weight| *weight != 0) {
-        settings.push(Setting::new("blkio", "blkio.leaf_weight", weight));
+        settings.push(Setting::new("blockIO.leafWeight", "blkio", "blkio.leaf_weight", weight));
     }
-    for device in &block_io.weight_device {
+    for (index, device) in block_io.weight_device.iter().enumerate() {
+        let field = format!("blockIO.weightDevice[{index}]");
         let number = format!("{}:{}", device.major, device.minor);
         if let Some(weight) = device.weight.filter(|weight| *weight != 0) {
             let line = format!("{number} {weight}");
             settings.push(
-                Setting::new("blkio", "blkio.weight_device", &line)
+                Setting::new(&field, "blkio", "blkio.weight_device", &line)
                     .or("blkio.bfq.weight_device", &line),
             );
         }
         if let Some(weight) = device.leaf_weight.filter(|weight| *weight != 0) {
             let line = format!("{number} {weight}");
-            settings.push(Setting::new("blkio", "blkio.leaf_weight_device", line));
+            settings.push(Setting::new(&field, "blkio", "blkio.leaf_weight_device", line));
         }
     }
-    let throttles: [(&str, &[ThrottleDevice]); 4] = [
-        ("blkio.throttle.read_bps_device", &block_io.throttle_read_bps_device),
-        ("blkio.throttle.write_bps_device", &block_io.throttle_write_bps_device),
-        ("blkio.throttle.read_iops_device", &block_io.throttle_read_iops_device),
-        ("blkio.throttle.write_iops_device", &block_io.throttle_write_iops_device),
-    ];
-    for (file, devices) in throttles {
-        settings.extend(devices.iter().map(|device| {
+    let files = ["read_bps", "write_bps", "read_iops", "write_iops"];
+    for (file, (field, devices)) in files.into_iter().zip(throttles(block_io)) {
+        let file = format!("blkio.throttle.{file}_device");
+        settings.extend(devices.iter().enumerate().map(|(index, device)| {
             let line = format!("{}:{} {}", device.major, device.minor, device.rate);
-            Setting::new("blkio", file, line)
+            Setting::new(format!("blockIO.{field}[{index}]"), "blkio", &file, line)
         }));
     }
     settings.into_iter()
@@ -141,10 +155,10 @@ fn network(network: &Network) -> impl Iterator<Item = Setting> {
     let class = network
         .class_id
         .filter(|class| *class != 0)
-        .map(|class| Setting::new("net_cls", "net_cls.classid", class));
+        .map(|class| Setting::new("network.classID", "net_cls", "net_cls.classid", class));
     let priorities = network.priorities.iter().map(|interface| {
         let line = format!("{} {}", interface.name, interface.priority);
-        Setting::new("net_prio", "net_prio.ifpriomap", line)
+        Setting::new("network.priorities", "net_prio", "net_prio.ifpriomap", line)
     });
     class.into_iter().chain(priorities)
 }

@@ -1,9 +1,49 @@
 //! The writes for the unified hierarchy; the spec's v1 numbers are converted.
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
-use super::{DevicePlan, Setting, Step, hugetlb, memory_limits, pids, rdma, together};
-use crate::spec::resources::{BlockIo, Cpu, Memory, Resources, ThrottleDevice};
+use super::{DevicePlan, Setting, Step, hugetlb, memory_limits, pids, rdma, throttles, together};
+use crate::spec::resources::{BlockIo, Cpu, Memory, Resources};
+
+/// What v2 has no file for and is left out, as the other runtimes leave it out.
+pub(super) fn warnings(resources: &Resources) -> Vec<String> {
+    let mut fields = Vec::new();
+    if let Some(cpu) = &resources.cpu {
+        fields.extend(given(cpu.realtime_runtime).map(|()| "cpu.realtimeRuntime"));
+        fields.extend(given(cpu.realtime_period).map(|()| "cpu.realtimePeriod"));
+    }
+    if let Some(memory) = &resources.memory {
+        fields.extend(memory.swappiness.map(|_| "memory.swappiness"));
+        let kept_alive = memory.disable_oom_killer == Some(true);
+        fields.extend(kept_alive.then_some("memory.disableOOMKiller"));
+    }
+    if let Some(block_io) = &resources.block_io {
+        fields.extend(given(block_io.leaf_weight).map(|()| "blockIO.leafWeight"));
+    }
+    if let Some(network) = &resources.network {
+        fields.extend(given(network.class_id).map(|()| "network.classID"));
+        fields.extend((!network.priorities.is_empty()).then_some("network.priorities"));
+    }
+    let idle =
+        resources.cpu.as_ref().is_some_and(|cpu| is_idle(cpu) && given(cpu.shares).is_some());
+    let idle = idle.then(|| {
+        "linux.resources.cpu.shares is ignored: with linux.resources.cpu.idle a cgroup has no weight"
+            .to_owned()
+    });
+    fields
+        .into_iter()
+        .map(|field| format!("linux.resources.{field} is ignored: cgroup v2 has nothing like it"))
+        .chain(idle)
+        .collect()
+}
+
+fn is_idle(cpu: &Cpu) -> bool {
+    cpu.idle == Some(1)
+}
+
+fn given<T: Default + PartialEq>(value: Option<T>) -> Option<()> {
+    value.filter(|value| *value != T::default()).map(drop)
+}
 
 /// Steps in runc's order of controllers, the user's own files last.
 pub(super) fn steps(resources: &Resources, devices: Option<DevicePlan>) -> Result<Vec<Step>> {
@@ -20,9 +60,10 @@ pub(super) fn steps(resources: &Resources, devices: Option<DevicePlan>) -> Resul
     }
     steps.extend(devices.map(Step::Devices));
     if let Some(cpu) = &resources.cpu {
-        for (file, list) in [("cpuset.cpus", &cpu.cpus), ("cpuset.mems", &cpu.mems)] {
+        for (name, list) in [("cpus", &cpu.cpus), ("mems", &cpu.mems)] {
             if !list.is_empty() {
-                steps.push(Setting::new("cpuset", file, list).into());
+                let field = format!("cpu.{name}");
+                steps.push(Setting::new(field, "cpuset", format!("cpuset.{name}"), list).into());
             }
         }
     }
@@ -30,10 +71,16 @@ pub(super) fn steps(resources: &Resources, devices: Option<DevicePlan>) -> Resul
     steps.extend(rdma(resources).map(Step::from));
     for (file, value) in &resources.unified {
         if file.contains('/') {
-            bail!("unified resource {file:?} must be a file name (no slashes)");
+            bail!(
+                "linux.resources.unified: unified resource {file:?} must be a file name \
+                 (no slashes)"
+            );
         }
         if !file.contains('.') {
-            bail!("unified resource {file:?} must be in the form CONTROLLER.PARAMETER");
+            bail!(
+                "linux.resources.unified: unified resource {file:?} must be in the form \
+                 CONTROLLER.PARAMETER"
+            );
         }
         steps.push(Step::Unified { file: file.clone(), value: value.clone() });
     }
@@ -47,17 +94,20 @@ fn memory(memory: &Memory) -> Result<Vec<Step>> {
     if memory.check_before_update == Some(true) && (limit > 0 || memory_and_swap > 0) {
         steps.push(Step::CheckMemory { limit, memory_and_swap });
     }
-    if let Some(swap) = swap_max(limit, memory_and_swap)? {
-        let setting = Setting::new("memory", "memory.swap.max", &swap);
+    let swap = swap_max(limit, memory_and_swap).context("linux.resources.memory.swap")?;
+    if let Some(swap) = swap {
+        let setting = Setting::new("memory.swap", "memory", "memory.swap.max", &swap);
         // Without swap accounting there is no swap to forbid or to grant.
         let without = swap == "max" || swap == "0";
         steps.push(if without { setting.skip_if_missing() } else { setting }.into());
     }
-    for (file, bytes) in [("memory.max", limit), ("memory.low", reservation)] {
+    for (field, file, bytes) in
+        [("memory.limit", "memory.max", limit), ("memory.reservation", "memory.low", reservation)]
+    {
         match bytes {
             0 => {}
-            -1 => steps.push(Setting::new("memory", file, "max").into()),
-            _ => steps.push(Setting::new("memory", file, bytes).into()),
+            -1 => steps.push(Setting::new(field, "memory", file, "max").into()),
+            _ => steps.push(Setting::new(field, "memory", file, bytes).into()),
         }
     }
     Ok(steps)
@@ -79,20 +129,21 @@ fn swap_max(limit: i64, memory_and_swap: i64) -> Result<Option<String>> {
 
 fn cpu(cpu: &Cpu) -> Vec<Step> {
     let mut steps = Vec::new();
-    // Before the weight: an idle cgroup refuses weights.
+    // Before the weight: an idle cgroup refuses weights, and one that is so no more starts anew.
     if let Some(idle) = cpu.idle {
-        steps.push(Setting::new("cpu", "cpu.idle", idle).into());
+        steps.push(Setting::new("cpu.idle", "cpu", "cpu.idle", idle).into());
     }
-    if let Some(weight) = cpu.shares.and_then(weight_from_shares) {
-        steps.push(Setting::new("cpu", "cpu.weight", weight).into());
+    if let Some(weight) = cpu.shares.filter(|_| !is_idle(cpu)).and_then(weight_from_shares) {
+        steps.push(Setting::new("cpu.shares", "cpu", "cpu.weight", weight).into());
     }
-    let burst = cpu.burst.map(|burst| Setting::new("cpu", "cpu.max.burst", burst));
+    let burst = cpu.burst.map(|burst| Setting::new("cpu.burst", "cpu", "cpu.max.burst", burst));
     let quota = cpu.quota.unwrap_or(0);
     let period = cpu.period.unwrap_or(0);
     let max = (quota != 0 || period != 0).then(|| {
         let quota = if quota > 0 { quota.to_string() } else { "max".to_owned() };
         let period = if period == 0 { DEFAULT_PERIOD_US } else { period };
-        Setting::new("cpu", "cpu.max", format!("{quota} {period}"))
+        let field = if cpu.quota.is_some() { "cpu.quota" } else { "cpu.period" };
+        Setting::new(field, "cpu", "cpu.max", format!("{quota} {period}"))
     });
     if quota == 0 {
         steps.extend(burst.into_iter().chain(max).map(Step::from));
@@ -129,26 +180,27 @@ fn weight_from_shares(shares: u64) -> Option<u64> {
 fn block_io(block_io: &BlockIo) -> impl Iterator<Item = Setting> {
     let mut settings = Vec::new();
     if let Some(weight) = block_io.weight.filter(|weight| *weight != 0) {
-        settings
-            .push(Setting::new("io", "io.bfq.weight", weight).or("io.weight", io_weight(weight)));
+        settings.push(
+            Setting::new("blockIO.weight", "io", "io.bfq.weight", weight)
+                .or("io.weight", io_weight(weight)),
+        );
     }
-    for device in &block_io.weight_device {
+    for (index, device) in block_io.weight_device.iter().enumerate() {
         if let Some(weight) = device.weight.filter(|weight| *weight != 0) {
             // Only bfq knows weights per device; without it there is nothing to weigh.
             let line = format!("{}:{} {weight}", device.major, device.minor);
-            settings.push(Setting::new("io", "io.bfq.weight", line).skip_if_missing());
+            let field = format!("blockIO.weightDevice[{index}]");
+            settings.push(Setting::new(field, "io", "io.bfq.weight", line).skip_if_missing());
         }
     }
-    let throttles: [(&str, &[ThrottleDevice]); 4] = [
-        ("rbps", &block_io.throttle_read_bps_device),
-        ("wbps", &block_io.throttle_write_bps_device),
-        ("riops", &block_io.throttle_read_iops_device),
-        ("wiops", &block_io.throttle_write_iops_device),
-    ];
-    for (key, devices) in throttles {
-        settings.extend(devices.iter().map(|device| {
-            let line = format!("{}:{} {key}={}", device.major, device.minor, device.rate);
-            Setting::new("io", "io.max", line)
+    for (key, (field, devices)) in
+        ["rbps", "wbps", "riops", "wiops"].into_iter().zip(throttles(block_io))
+    {
+        settings.extend(devices.iter().enumerate().map(|(index, device)| {
+            // No rate is no limit; the kernel refuses a limit of 0.
+            let rate = if device.rate == 0 { "max".to_owned() } else { device.rate.to_string() };
+            let line = format!("{}:{} {key}={rate}", device.major, device.minor);
+            Setting::new(format!("blockIO.{field}[{index}]"), "io", "io.max", line)
         }));
     }
     settings.into_iter()
