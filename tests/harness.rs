@@ -18,11 +18,13 @@ pub(crate) mod registry;
 pub(crate) mod requires;
 pub(crate) mod scene;
 pub(crate) mod tarball;
+pub(crate) mod unified;
 pub(crate) mod witness;
 
 pub(crate) use bundle::Bundle;
 pub(crate) use command::{Cmd, Outcome};
 pub(crate) use scene::{Scene, scene};
+pub(crate) use unified::Unified;
 pub(crate) use witness::Witness;
 
 /// Waits for the end of a process that is not a child of the test.

@@ -51,6 +51,7 @@ fn run(words: &[&str]) -> io::Result<u8> {
         }
         ["pause"] => nix::unistd::pause(),
         ["fork-bomb", limit] => print_json(&json!({ "forked": fork_until_refused(limit)? })),
+        ["eat", bytes] => eat(bytes)?,
         ["serve", port, text] => serve_tcp(port, text)?,
         ["serve-udp", port, text] => serve_udp(port, text)?,
         ["fetch", address] => {
@@ -346,6 +347,14 @@ fn errno_name(error: &io::Error) -> String {
 }
 
 /// Starts children that sleep until one is refused or `limit` live; how many lived.
+/// Takes memory and touches all of it.
+fn eat(bytes: &str) -> io::Result<()> {
+    let mut memory: Vec<u8> = Vec::new();
+    memory.resize(bytes.parse().map_err(io::Error::other)?, 1);
+    println!("{}", std::hint::black_box(&memory).len());
+    Ok(())
+}
+
 fn fork_until_refused(limit: &str) -> io::Result<usize> {
     let limit: usize = limit.parse().map_err(io::Error::other)?;
     let mut children = Vec::new();

@@ -19,6 +19,7 @@ mod mounts;
 mod netdevices;
 mod seccomp;
 mod terminal;
+mod unified;
 mod update;
 
 /// A runtime under test, in a scene.

@@ -103,6 +103,13 @@ impl Cmd {
         self
     }
 
+    /// Starts it, with its output in `stdout`; the caller ends it.
+    pub(crate) fn start(self, stdout: File) -> std::process::Child {
+        let mut command = Command::new(&self.words[0]);
+        command.args(&self.words[1..]).envs(self.env).stdin(Stdio::null()).stdout(stdout);
+        command.spawn().unwrap_or_else(|error| panic!("start {:?}: {error}", self.words))
+    }
+
     /// Runs it to its end. Output goes to files, not pipes: a container left behind by a detached
     /// command holds its stdio open, and must not keep the test waiting.
     pub(crate) fn run(self) -> Outcome {

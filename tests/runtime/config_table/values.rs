@@ -166,11 +166,7 @@ fn a_value_that_can_not_be_meant_is_told_with_its_field() {
             let mut bundle = Bundle::new(scene, &[]);
             put(&mut bundle.config, pointer, value.clone());
             let outcome = create(scene, bundle.write());
-            // Which of the limits it was is known to the kernel only, at times.
-            let place = shown(pointer);
-            let limits = place.starts_with("linux.resources.");
-            let place = if limits { "linux.resources" } else { &place };
-            let flaw = flaw(&outcome, &[place, word]);
+            let flaw = flaw(&outcome, &[&shown(pointer), word]);
             if outcome.code == 0 {
                 scene
                     .runtime()
