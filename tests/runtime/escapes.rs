@@ -8,7 +8,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::{Subject, binary, scene, under_both};
-use crate::harness::{Bundle, Outcome};
+use crate::harness::{Bundle, Cmd, Outcome};
 
 mod descriptors;
 mod identity;
@@ -74,7 +74,12 @@ impl Subject<'_> {
 
     /// Starts the container and gives its mounts as the host sees them, if it lives.
     fn mounts_of(&self, bundle: &Path, id: &str) -> Option<String> {
-        self.cmd(["run", "--detach", "--bundle"]).arg(bundle).arg(id).run();
+        self.mounts_after(self.cmd(["run", "--detach", "--bundle"]).arg(bundle).arg(id), id)
+    }
+
+    /// The same of a container that `run` starts.
+    fn mounts_after(&self, run: Cmd, id: &str) -> Option<String> {
+        run.run();
         let state = self.run(["state", id]);
         let mounts = (state.code == 0).then(|| {
             let pid = &state.json()["pid"];

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -43,6 +44,12 @@ fn swapping<T>(one: &Path, other: &Path, body: impl FnOnce() -> T) -> T {
     })
 }
 
+fn make_null(path: &Path) {
+    let mode = nix::sys::stat::Mode::from_bits_truncate(0o666);
+    let device = nix::sys::stat::makedev(1, 3);
+    nix::sys::stat::mknod(path, nix::sys::stat::SFlag::S_IFCHR, mode, device).unwrap();
+}
+
 /// Ours is never hit although at least a tenth of its starts met the swap; the control is, once.
 fn judge(it: &Subject, start: impl Fn(usize) -> Met) {
     if it.is_control() {
@@ -72,9 +79,7 @@ fn the_null_device_is_swapped_for_a_link_before_it_masks() {
         fs::create_dir_all(&volume).unwrap();
         let (null, link) = (volume.join("null"), volume.join("link"));
         symlink("/proc/sys/kernel/hostname", &link).unwrap();
-        let mode = nix::sys::stat::Mode::from_bits_truncate(0o666);
-        let device = nix::sys::stat::makedev(1, 3);
-        nix::sys::stat::mknod(&null, nix::sys::stat::SFlag::S_IFCHR, mode, device).unwrap();
+        make_null(&null);
         let bundle = Bundle::new(it.scene, &["pause"])
             .edit(
                 "/mounts",
@@ -125,6 +130,54 @@ fn a_parent_of_a_mount_target_is_swapped_for_a_link() {
                 }
                 let _ = fs::remove_dir_all(&inside);
                 met
+            });
+        });
+    });
+}
+
+/// CVE-2025-52565: what is bound onto /dev/console must be the terminal itself. Looked up once more
+/// by its name, it may by then be a file of /proc, and is so before that is made read-only.
+#[test]
+fn the_terminal_is_swapped_for_a_link_before_it_becomes_the_console() {
+    under_both(|it| {
+        let volume = it.scene.path("volume");
+        for dir in ["terminals", "fake"] {
+            fs::create_dir_all(volume.join(dir)).unwrap();
+        }
+        symlink("/proc/sys/kernel/hostname", volume.join("fake/0")).unwrap();
+        symlink("pts/ptmx", volume.join("ptmx")).unwrap();
+        fs::write(volume.join("console"), "").unwrap();
+        make_null(&volume.join("null"));
+        let (real, link) = (volume.join("pts"), volume.join("other"));
+        symlink("terminals", &real).unwrap();
+        symlink("fake", &link).unwrap();
+        let devpts = ["newinstance", "ptmxmode=0666", "mode=0620"];
+        let bundle = Bundle::new(it.scene, &["pause"]).edit("/process/terminal", true).edit(
+            "/mounts",
+            json!([
+                { "destination": "/proc", "type": "proc", "source": "proc" },
+                { "destination": "/dev", "type": "bind", "source": volume, "options": ["rbind"] },
+                { "destination": "/dev/terminals", "type": "devpts", "source": "devpts",
+                  "options": devpts },
+            ]),
+        );
+        let bundle = bundle.edit("/linux/maskedPaths", json!([]));
+        let dir = bundle.write();
+        let socket = it.scene.path("console.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        swapping(&real, &link, || {
+            judge(it, |index| {
+                let id = it.scene.id(&index.to_string());
+                let run = it.cmd(["run", "--detach", "--console-socket"]).arg(&socket);
+                let mounts = it.mounts_after(run.arg("--bundle").arg(dir).arg(&id), &id);
+                // Terminals that were sent: nobody reads them.
+                while listener.accept().is_ok() {}
+                match mounts {
+                    Some(mounts) if mounts.contains(" /sys/kernel/hostname ") => Met::Hit,
+                    Some(_) => Met::Nothing,
+                    None => Met::Swap,
+                }
             });
         });
     });
