@@ -11,6 +11,7 @@ use super::{Subject, binary, scene, under_both};
 use crate::harness::{Bundle, Cmd, Outcome};
 
 mod descriptors;
+mod devices;
 mod identity;
 mod links;
 mod program;

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::under_both;
+use super::{under_both, under_ours};
 use crate::harness::Bundle;
 
 #[test]
@@ -95,6 +95,24 @@ fn exec_works_in_a_created_container() {
         let id = it.scene.id("exec-created");
         it.cmd(["create", "--bundle"]).arg(bundle.write()).arg(&id).run().success();
         assert_eq!(it.run(["exec", &id, "/probe", "echo", "in"]).success().stdout, "in\n");
+        it.run(["delete", "--force", &id]).success();
+    });
+}
+
+#[test]
+fn exec_is_bound_to_the_cpus_that_the_process_names() {
+    // Debian's runc does not know the property.
+    under_ours(|it| {
+        let bundle = Bundle::new(it.scene, &["pause"]);
+        let id = it.scene.id("affinity");
+        it.start_pausing(bundle.write(), &id);
+        let mut process = bundle.config["process"].clone();
+        process["args"] = serde_json::json!(["/probe", "cat", "/proc/self/status"]);
+        process["execCPUAffinity"] = serde_json::json!({ "initial": "0", "final": "0" });
+        let file = it.scene.path("process.json");
+        fs::write(&file, process.to_string()).unwrap();
+        let exec = it.cmd(["exec", "--process"]).arg(&file).arg(&id).run().success();
+        exec.stdout_has("Cpus_allowed_list:\t0\n");
         it.run(["delete", "--force", &id]).success();
     });
 }

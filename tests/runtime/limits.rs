@@ -1,10 +1,11 @@
 //! Cgroup limits as the host sees them.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 
 use serde_json::json;
 
-use super::{Subject, under_both};
+use super::{Subject, under_both, under_ours};
 use crate::harness::command::binary;
 use crate::harness::{Bundle, scene};
 
@@ -50,6 +51,49 @@ fn limits_stand_in_the_cgroup() {
         }
         let devices = read(pid, "devices", "devices.list");
         assert!(devices.contains("c 1:3 rwm") && !devices.contains("a *:*"), "{devices}");
+        it.run(["delete", "--force", &id]).success();
+    });
+}
+
+#[test]
+fn a_device_has_its_own_limits_of_io() {
+    under_both(|it| {
+        let device = fs::metadata(it.scene.path("")).unwrap().dev();
+        let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+        if major == 0 {
+            return println!("skipped: the scene does not lie on a block device");
+        }
+        let limit = |rate: u32| json!([{ "major": major, "minor": minor, "rate": rate }]);
+        let limits = json!({
+            "throttleReadBpsDevice": limit(1_000_001), "throttleWriteBpsDevice": limit(1_000_002),
+            "throttleReadIOPSDevice": limit(1003), "throttleWriteIOPSDevice": limit(1004),
+        });
+        let bundle = Bundle::new(it.scene, &["pause"]).edit("/linux/resources/blockIO", limits);
+        let id = it.scene.id("io");
+        it.start_pausing(bundle.write(), &id);
+        for (file, rate) in [
+            ("read_bps", 1_000_001),
+            ("write_bps", 1_000_002),
+            ("read_iops", 1003),
+            ("write_iops", 1004),
+        ] {
+            let text = read(it.pid(&id), "blkio", &format!("blkio.throttle.{file}_device"));
+            assert_eq!(text, format!("{major}:{minor} {rate}"), "{file}");
+        }
+        it.run(["delete", "--force", &id]).success();
+    });
+}
+
+#[test]
+fn the_memory_of_tcp_has_a_limit_of_its_own_on_v1() {
+    // runc passes it over.
+    under_ours(|it| {
+        let bundle = Bundle::new(it.scene, &["pause"])
+            .edit("/linux/resources/memory", json!({ "kernelTCP": 33_554_432 }));
+        let id = it.scene.id("tcp");
+        it.start_pausing(bundle.write(), &id);
+        let limit = read(it.pid(&id), "memory", "memory.kmem.tcp.limit_in_bytes");
+        assert_eq!(limit, "33554432");
         it.run(["delete", "--force", &id]).success();
     });
 }

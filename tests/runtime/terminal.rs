@@ -3,6 +3,8 @@
 use std::io::Read;
 use std::os::unix::net::UnixListener;
 
+use serde_json::json;
+
 use super::under_both;
 use crate::harness::Bundle;
 
@@ -34,7 +36,9 @@ fn exec_with_a_terminal() {
 fn a_console_socket_gets_the_terminal() {
     under_both(|it| {
         let bundle = Bundle::new(it.scene, &["echo", "through the console"]);
-        let bundle = bundle.edit("/process/terminal", true);
+        let bundle = bundle
+            .edit("/process/terminal", true)
+            .edit("/process/consoleSize", json!({ "height": 10, "width": 110 }));
         let id = it.scene.id("console");
         let path = it.scene.path("console.sock");
         let listener = UnixListener::bind(&path).unwrap();
@@ -45,6 +49,8 @@ fn a_console_socket_gets_the_terminal() {
         let create = it.cmd(["create", "--console-socket"]).arg(&path).arg("--bundle");
         create.arg(bundle.write()).arg(&id).run().success();
         let mut console = received.join().unwrap();
+        let size = rustix::termios::tcgetwinsize(&console).unwrap();
+        assert_eq!((size.ws_row, size.ws_col), (10, 110));
         it.run(["start", &id]).success();
         let mut text = Vec::new();
         // The last process closing a terminal makes its other side fail with EIO: that is its end.

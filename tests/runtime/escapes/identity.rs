@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use serde_json::json;
+
 use super::{Bundle, Canary, Subject, snapshot, under_both};
 use crate::harness::Outcome;
 
@@ -57,5 +59,26 @@ fn an_id_is_a_name_and_no_path() {
             assert!(!beside.exists(), "id {id:?} leads out");
         }
         canary.assert_untouched();
+    });
+}
+
+/// CVE-2021-43784: lengths that a message between the runtime's processes has no room for.
+#[test]
+fn endless_mappings_and_paths_are_refused_as_such() {
+    under_both(|it: &Subject| {
+        let mappings: Vec<_> = (0..5000)
+            .map(|id| json!({ "containerID": id, "hostID": 100_000 + 2 * id, "size": 1 }))
+            .collect();
+        let bundle = Bundle::new(it.scene, &[])
+            .edit("/linux/namespaces", json!([{ "type": "mount" }, { "type": "user" }]))
+            .edit("/linux/uidMappings", mappings.clone())
+            .edit("/linux/gidMappings", mappings);
+        assert_did_not_run(&it.attempt(&bundle, &it.scene.id("mappings")).code(1));
+        let path = format!("/{}", "n".repeat(70_000));
+        let bundle = Bundle::new(it.scene, &[]).edit(
+            "/linux/namespaces",
+            json!([{ "type": "mount" }, { "type": "ipc", "path": path }]),
+        );
+        assert_did_not_run(&it.attempt(&bundle, &it.scene.id("path")).code(1));
     });
 }

@@ -111,7 +111,8 @@ fn a_bind_mount_on_a_symlink_stays_within_the_rootfs() {
 #[test]
 fn nothing_but_procfs_lies_on_proc() {
     under_both(|it| {
-        for destination in ["/proc", "/proc/self/attr", "/proc/self/../self/attr"] {
+        for destination in ["/proc", "/proc/self/attr", "/proc/self/../self/attr", "/proc/sys/net"]
+        {
             let bundle = Bundle::new(it.scene, &["pause"]);
             let mut mounts = bundle.config["mounts"].as_array().unwrap().clone();
             mounts.push(json!({

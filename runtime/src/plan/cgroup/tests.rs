@@ -43,6 +43,7 @@ fn each_limit_becomes_its_files() {
         (r#"{"memory":{"limit":100,"swap":150,"reservation":50,"swappiness":7}}"#,
             &["memory 100 150", "memory.soft_limit_in_bytes=50", "memory.swappiness=7"],
             &["memory.swap.max=50", "memory.max=100", "memory.low=50"]),
+        (r#"{"memory":{"kernel":9,"kernelTCP":8}}"#, &["memory.kmem.tcp.limit_in_bytes=8?"], &[]),
         (r#"{"memory":{"limit":-1,"reservation":-1}}"#,
             &["memory -1 0", "memory.soft_limit_in_bytes=-1"],
             &["memory.swap.max=max?", "memory.max=max", "memory.low=max"]),
