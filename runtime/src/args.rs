@@ -151,6 +151,9 @@ pub(crate) struct Setup {
     /// directory of the bundle (default: the current one)
     #[arg(long, short, value_name = "DIR")]
     pub(crate) bundle: Option<PathBuf>,
+    /// document to take in place of the bundle's config.json
+    #[arg(long, short = 'f', value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) process: ProcessSetup,
     /// do not use pivot_root, as for a rootfs on a ramdisk

@@ -25,17 +25,25 @@ pub(crate) struct Bundle {
     pub(crate) spec: Spec,
     /// config.json, byte by byte.
     pub(crate) raw: Vec<u8>,
+    /// It is the bundle's own, and not another document in its place.
+    pub(crate) own_config: bool,
 }
 
 impl Bundle {
-    /// Changes into the bundle, since relative paths of its config.json start there, and reads it.
-    pub(crate) fn enter(dir: &Path) -> Result<Self> {
+    /// Changes into the bundle, since relative paths of its config.json start there, and reads it,
+    /// or in its place the document `config`.
+    pub(crate) fn enter(dir: &Path, config: Option<&Path>) -> Result<Self> {
         std::env::set_current_dir(dir).with_context(|| format!("chdir {}", dir.display()))?;
         let dir = std::env::current_dir().context("getwd")?;
-        let raw = read_config(Path::new(CONFIG))?;
+        let raw = match config {
+            None => read_config(Path::new(CONFIG))?,
+            Some(path) => {
+                std::fs::read(path).with_context(|| format!("read {}", path.display()))?
+            }
+        };
         let spec = parse_config(&raw)?;
         let rootfs = dir.join(spec.root.as_ref().map_or("", |root| root.path.as_str()));
-        let bundle = Bundle { dir, rootfs, spec, raw };
+        let bundle = Bundle { dir, rootfs, spec, raw, own_config: config.is_none() };
         bundle.check_mounted()?;
         Ok(bundle)
     }

@@ -408,7 +408,8 @@ mod tests {
         let edit: serde_json::Value = serde_json::from_str(&format!("{{{edit}}}")).unwrap();
         document.as_object_mut().unwrap().extend(edit.as_object().unwrap().clone());
         let spec = crate::spec::parse(document.to_string().as_bytes()).unwrap();
-        let bundle = Bundle { dir: "/".into(), rootfs: "/".into(), spec, raw: Vec::new() };
+        let bundle =
+            Bundle { dir: "/".into(), rootfs: "/".into(), spec, raw: Vec::new(), own_config: true };
         let host = Host {
             program: crate::host::Program::Runtime,
             euid: 0,

@@ -281,3 +281,25 @@ fn a_container_that_joins_pids_and_has_its_own_users_is_known_by_the_hosts_pid()
         it.run(["delete", "--force", &first]).success();
     });
 }
+
+#[test]
+fn another_document_takes_the_place_of_the_bundles() {
+    // runc has no such flag.
+    under_ours(|it| {
+        let bundle = Bundle::new(it.scene, &["pause"]).edit("/process/env", json!(["IN=other"]));
+        let other = it.scene.path("other.json");
+        fs::rename(bundle.write().join("config.json"), &other).unwrap();
+        let dir = Bundle::new(it.scene, &["exit", "3"]).write().to_owned();
+        let id = it.scene.id("other");
+        let run = it.cmd(["run", "--detach", "--config", "other.json", "--bundle"]);
+        run.dir(&it.scene.path("")).arg(&dir).arg(&id).run().success();
+        let exec = || it.run(["exec", &id, "/probe"]).success().json()["env"].clone();
+        assert_eq!(exec()["IN"], "other");
+        fs::remove_file(dir.join("config.json")).unwrap();
+        assert_eq!(exec()["IN"], "other");
+        it.run(["delete", "--force", &id]).success();
+        fs::remove_file(&other).unwrap();
+        let run = it.cmd(["run", "--config"]).arg(&other).arg("--bundle").arg(&dir).arg(&id);
+        run.run().code(1).refused(&["other.json", "no such file"]);
+    });
+}

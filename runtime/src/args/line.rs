@@ -35,6 +35,10 @@ struct Line {
 /// The command that runc does not have.
 const EXTENSION: &str = "mounts";
 
+/// The flags that runc does not have, by command.
+const EXTENSION_FLAGS: [(&str, &str); 4] =
+    [("create", "config"), ("delete", "regex"), ("kill", "regex"), ("run", "config")];
+
 /// What the words before and with the command come to.
 pub(crate) enum Request {
     Run(Command),
@@ -77,9 +81,9 @@ pub(crate) fn open(program: Program, words: &[String]) -> Result<Opening, Misuse
     let mut line = Line::command().name(program.name()).bin_name(program.name());
     if program == Program::Runc {
         line = line.mut_subcommand(EXTENSION, |command| command.hide(true));
-        for name in ["delete", "kill"] {
+        for (name, flag) in EXTENSION_FLAGS {
             line = line.mut_subcommand(name, |command| {
-                command.mut_arg("regex", |argument| argument.hide(true))
+                command.mut_arg(flag, |argument| argument.hide(true))
             });
         }
     }
@@ -307,9 +311,11 @@ mod tests {
         assert_eq!(count, "runtime: \"mounts\" requires exactly 3 argument(s)");
         let unknown = failure(Program::Runtime, "mounts show c1 -").message;
         assert!(unknown.contains("'show'"), "{unknown}");
-        for line in ["", "delete -h", "kill -h"] {
+        for line in ["", "create -h", "delete -h", "kill -h", "run -h"] {
             let Ok(Request::Print(text)) = parse(Program::Runc, line) else { panic!("{line}") };
-            assert!(!text.contains("mounts") && !text.contains("regex"), "{text}");
+            for word in ["mounts", "regex", "--config"] {
+                assert!(!text.contains(word), "{text}");
+            }
         }
         let Command::Kill(kill) = command("kill --regex ^a KILL") else { panic!() };
         assert!(kill.regex && kill.id == "^a" && kill.rest == ["KILL"]);

@@ -43,13 +43,14 @@ pub(super) struct Prepared {
 impl Prepared {
     /// Changes into the bundle; relative paths of files are the user's, so they come before.
     pub(super) fn new(setup: Setup) -> Result<Self> {
-        let Setup { bundle, mut process, no_pivot, no_new_keyring, id } = setup;
+        let Setup { bundle, config, mut process, no_pivot, no_new_keyring, id } = setup;
+        let config = absolute(config)?;
         process.pid_file = absolute(process.pid_file)?;
         process.pidfd_socket = absolute(process.pidfd_socket)?;
         let console_socket = absolute(process.console_socket.take())?;
         let generated = id.is_none();
         let id = id.map_or_else(generate_id, Ok)?;
-        let bundle = Bundle::enter(bundle.as_deref().unwrap_or(Path::new(".")))?;
+        let bundle = Bundle::enter(bundle.as_deref().unwrap_or(Path::new(".")), config.as_deref())?;
         Ok(Prepared { id, generated, bundle, console_socket, process, no_pivot, no_new_keyring })
     }
 

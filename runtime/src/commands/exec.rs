@@ -34,13 +34,14 @@ fn exec(mut args: Exec, host: &Host, store: &StateStore) -> Result<u8> {
         ),
         _ => {}
     }
+    let spec = store.load_spec(&args.id)?;
     let process = match &args.process {
         Some(path) => read_process(path)?,
-        None => process_of_bundle(&args, &record)?,
+        None => process_of_bundle(&args, &record, &spec)?,
     };
     let terminal = process.terminal;
     let console = console(terminal, args.detach, socket.as_deref())?;
-    let exec = Prepared { args: &args, process: &process, spec: store.load_spec(&args.id)? };
+    let exec = Prepared { args: &args, process: &process, spec };
     if args.detach {
         exec.spawn(console, Stdio::Inherit, &record, host)?;
         return Ok(0);
@@ -100,12 +101,16 @@ fn read_process(path: &Path) -> Result<Process> {
 }
 
 /// The bundle's own process, changed by the flags.
-fn process_of_bundle(args: &Exec, record: &Record) -> Result<Process> {
+fn process_of_bundle(args: &Exec, record: &Record, own: &Spec) -> Result<Process> {
     if args.args.is_empty() {
         bail!("process args cannot be empty");
     }
-    let raw = bundle::read_config(&record.bundle().join(bundle::CONFIG))?;
-    let process = bundle::parse_config(&raw)?.process;
+    let process = if record.config_elsewhere {
+        own.process.clone()
+    } else {
+        let raw = bundle::read_config(&record.bundle().join(bundle::CONFIG))?;
+        bundle::parse_config(&raw)?.process
+    };
     merge(process.context("process property must not be empty")?, args)
 }
 

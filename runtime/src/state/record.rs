@@ -33,6 +33,9 @@ pub(crate) struct Record {
     /// The groups of resctrl that are the container's own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) resctrl_groups: Vec<PathBuf>,
+    /// What is in the bundle is not the container's configuration: it has the copy here only.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) config_elsewhere: bool,
 }
 
 /// The part of the configuration that is wanted without reading all of config.json.
@@ -91,6 +94,7 @@ impl Record {
             external_descriptors: Vec::new(),
             intel_rdt_path: String::new(),
             resctrl_groups: Vec::new(),
+            config_elsewhere: !bundle.own_config,
         }
     }
 
