@@ -59,7 +59,8 @@ fn memory(memory: &Memory) -> Vec<Step> {
     }
     // Not `kernel`: Linux refuses that limit since 5.16, and runc has stopped to set it.
     if let Some(limit) = memory.kernel_tcp.filter(|bytes| *bytes != 0) {
-        let setting = Setting::new("memory", "memory.kmem.tcp.limit_in_bytes", limit);
+        let file = "memory.kmem.tcp.limit_in_bytes";
+        let setting = Setting::new("memory.kernelTCP", "memory", file, limit);
         steps.push(setting.skip_if_missing().into());
     }
     if memory.disable_oom_killer == Some(true) {
