@@ -18,7 +18,9 @@ pub(crate) mod registry;
 pub(crate) mod requires;
 pub(crate) mod scene;
 pub(crate) mod tarball;
+pub(crate) mod token;
 pub(crate) mod unified;
+pub(crate) mod web;
 pub(crate) mod witness;
 
 pub(crate) use bundle::Bundle;

@@ -9,10 +9,13 @@ mod bad_input;
 mod bundles;
 mod commit;
 mod config;
+mod copy;
 mod equality;
 mod interop;
 mod killed;
+mod login;
 mod names;
+mod push;
 
 /// Loads `image` as `name`.
 pub(crate) fn load(scene: &Scene, image: &Image, name: &str) -> PathBuf {

@@ -8,7 +8,7 @@ use crate::harness::image::Image;
 use crate::harness::{Scene, scene};
 
 const NAME: &str = "e2e.test/outputs:latest";
-const COMMANDS: [&str; 22] = [
+const COMMANDS: [&str; 26] = [
     "runtime --help",
     "runtime list",
     "runtime features",
@@ -22,6 +22,10 @@ const COMMANDS: [&str; 22] = [
     "imgtool save e2e.test/outputs",
     "imgtool info",
     "imgtool bundles",
+    "imgtool copy e2e.test/outputs oci-archive:-",
+    "imgtool push e2e.test/none",
+    "imgtool login --get-login e2e.test",
+    "imgtool logout e2e.test",
     "imgtool no-such-verb",
     "netsetup --help",
     "netsetup status",

@@ -46,7 +46,8 @@ fn run(scene: &Scene, command: &str) {
     let bin = binary("runtime").parent().unwrap().display().to_string();
     let path = format!("{bin}:{}", std::env::var("PATH").unwrap());
     let cmd = Cmd::new("sh").args(["-c", command]).dir(&scene.path("here"));
-    let cmd = cmd.env("PATH", path).env("IMGTOOL_ROOT", scene.store());
+    let cmd =
+        cmd.env("PATH", path).env("IMGTOOL_ROOT", scene.store()).env("HOME", scene.path("here"));
     let interactive = command.contains(" -t ");
     let outcome = if interactive { cmd.stdin("exit\n").on_terminal().run() } else { cmd.run() };
     outcome.success();
@@ -59,6 +60,7 @@ fn every_row_of_the_readme_runs() {
         fs::create_dir(&here).unwrap();
         let forward = fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap();
         hello().docker_archive(&here.join("hello.tar"), "hello:latest");
+        fs::write(here.join("secret"), "any\n").unwrap();
         let registry = Registry::start_at(scene, 5000);
         let layout = hello().layout(&scene.path("layout"), "latest", Compression::Gzip);
         registry.push(&layout, "latest", "hello:latest");

@@ -38,15 +38,22 @@ enum Command {
     Bundle(Box<commands::bundle::Args>),
     Bundles(commands::bundles::Args),
     Commit(commands::commit::Args),
+    Copy(Box<commands::copy::Args>),
+    Delete(Box<commands::delete::Args>),
     Images(commands::images::Args),
     Info(commands::info::Args),
     Inspect(commands::inspect::Args),
+    ListTags(Box<commands::list_tags::Args>),
     Load(commands::load::Args),
+    Login(commands::login::Args),
+    Logout(commands::logout::Args),
     Mount(commands::mount::Args),
-    Pull(commands::pull::Args),
+    Pull(Box<commands::pull::Args>),
+    Push(Box<commands::push::Args>),
     Rm(commands::rm::Args),
     Rmi(commands::rmi::Args),
     Save(commands::save::Args),
+    Search(Box<commands::search::Args>),
     Tag(commands::tag::Args),
     Umount(commands::umount::Args),
 }
@@ -60,15 +67,22 @@ impl Cli {
             Command::Bundle(args) => commands::bundle::run(&store, *args),
             Command::Bundles(args) => commands::bundles::run(&store, &args),
             Command::Commit(args) => commands::commit::run(&store, &args),
+            Command::Copy(args) => commands::copy::run(&store, &args),
+            Command::Delete(args) => commands::delete::run(&store, &args),
             Command::Images(args) => commands::images::run(&store, &args),
             Command::Info(args) => commands::info::run(&store, &args),
             Command::Inspect(args) => commands::inspect::run(&store, &args),
+            Command::ListTags(args) => commands::list_tags::run(&store, &args),
             Command::Load(args) => commands::load::run(&store, &args),
+            Command::Login(args) => commands::login::run(&store, &args),
+            Command::Logout(args) => commands::logout::run(&store, &args),
             Command::Mount(args) => commands::mount::run(&store, &args),
             Command::Rm(args) => commands::rm::run(&store, &args),
             Command::Pull(args) => commands::pull::run(&store, &args),
+            Command::Push(args) => commands::push::run(&store, &args),
             Command::Rmi(args) => commands::rmi::run(&store, &args),
             Command::Save(args) => commands::save::run(&store, &args),
+            Command::Search(args) => commands::search::run(&store, &args),
             Command::Tag(args) => commands::tag::run(&store, &args),
             Command::Umount(args) => commands::umount::run(&store, &args),
         }
@@ -101,5 +115,15 @@ pub(crate) fn report(error: &clap::Error) -> ExitCode {
             crate::output::say(&format!("{} (see imgtool --help)", summary.join(" ")));
             ExitCode::from(USAGE)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
     }
 }

@@ -1,17 +1,25 @@
 //! One file per verb, each with its arguments and one `run`.
 
+pub(crate) mod access;
 pub(crate) mod bundle;
 pub(crate) mod bundles;
 pub(crate) mod commit;
+pub(crate) mod copy;
+pub(crate) mod delete;
 pub(crate) mod images;
 pub(crate) mod info;
 pub(crate) mod inspect;
+pub(crate) mod list_tags;
 pub(crate) mod load;
+pub(crate) mod login;
+pub(crate) mod logout;
 pub(crate) mod mount;
 pub(crate) mod pull;
+pub(crate) mod push;
 pub(crate) mod rm;
 pub(crate) mod rmi;
 pub(crate) mod save;
+pub(crate) mod search;
 pub(crate) mod tag;
 pub(crate) mod umount;
 

@@ -1,13 +1,14 @@
-//! Moves an image from a source into the store: only blobs that are missing,
-//! children before what points at them.
+//! Moves an image from a source to a destination: only blobs that are missing
+//! there, by way of the store, children before what points at them.
 
 use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::manifest::{Descriptor, Document, Index, Manifest, Platform};
+use crate::manifest::{Descriptor, Document, Index, MAX_MANIFEST_SIZE, Manifest, Platform};
+use crate::progress::Progress;
 use crate::store::{Store, platforms};
-use crate::transport::Source;
+use crate::transport::{Destination, Source};
 
 const MAX_INDEX_DEPTH: usize = 4;
 
@@ -16,88 +17,165 @@ const MAX_INDEX_DEPTH: usize = 4;
 pub(crate) enum Wanted {
     /// All that the source has.
     Present,
+    /// All, and it is a failure if the source lacks any that the destination lacks, too.
+    All,
     /// The one that fits this platform.
     Platform(Platform),
 }
 
-/// Copies the image at `entry`, or the wanted parts of an index. False if the
+/// Copies the image at `entry`, or the wanted parts of an index, into the store. False if the
 /// source has nothing of it. The caller holds the store's lock.
 pub(crate) fn copy(
     source: &mut dyn Source,
     store: &Store,
     entry: &Descriptor,
     wanted: &Wanted,
+    progress: &Progress,
 ) -> Result<bool> {
-    copy_document(source, store, entry, wanted, 0)
+    transfer(source, store, &mut IntoStore { store, progress }, entry, wanted)
 }
 
-fn copy_document(
+/// The same to any destination.
+pub(crate) fn transfer(
     source: &mut dyn Source,
     store: &Store,
-    descriptor: &Descriptor,
+    destination: &mut dyn Destination,
+    entry: &Descriptor,
     wanted: &Wanted,
-    depth: usize,
 ) -> Result<bool> {
-    ensure!(depth < MAX_INDEX_DEPTH, "indexes are nested too deeply");
-    let Some(bytes) = source.document(descriptor)? else {
-        return Ok(false);
-    };
-    let document = Document::parse(&bytes, &descriptor.media_type)
-        .with_context(|| format!("read manifest {}", descriptor.digest))?;
-    let copied = match &document {
-        Document::Manifest(manifest) => copy_manifest(source, store, manifest)?,
-        Document::Index(index) => copy_children(source, store, index, wanted, depth)?,
-    };
-    if copied && !store.has_blob(&descriptor.digest) {
-        let mut writer = store.blob_writer_for(descriptor.digest.algorithm())?;
-        std::io::Write::write_all(&mut writer, &bytes).context("write manifest")?;
-        writer.commit_with_digest(&descriptor.digest)?;
-    }
-    Ok(copied)
+    Transfer { source, store, destination, wanted }.document(entry, 0)
 }
 
-fn copy_children(
-    source: &mut dyn Source,
-    store: &Store,
-    index: &Index,
-    wanted: &Wanted,
-    depth: usize,
-) -> Result<bool> {
-    if let Wanted::Platform(platform) = wanted {
-        let Some(child) = platform.choose(&index.manifests) else {
-            bail!(
-                "no matching manifest for {platform} in the manifest list entries; there are: {}",
-                platforms(&index.manifests)
-            );
-        };
-        return copy_document(source, store, child, wanted, depth + 1);
-    }
-    let mut any = false;
-    for child in &index.manifests {
-        any |= copy_document(source, store, child, wanted, depth + 1)?;
-    }
-    Ok(any)
+/// The store as a destination.
+pub(crate) struct IntoStore<'a> {
+    pub(crate) store: &'a Store,
+    pub(crate) progress: &'a Progress,
 }
 
-/// False if the source has the manifest but not all that it names: archives of
-/// one platform carry the others' manifests sometimes.
-fn copy_manifest(source: &mut dyn Source, store: &Store, manifest: &Manifest) -> Result<bool> {
-    for layer in &manifest.layers {
-        if store.has_blob(&layer.digest) {
-            source.already_here(layer)?;
+impl Destination for IntoStore<'_> {
+    fn lacks(&mut self, blobs: &[Descriptor]) -> Result<Vec<Descriptor>> {
+        let mut lacking = Vec::new();
+        for blob in blobs {
+            if !self.store.has_blob(&blob.digest) {
+                lacking.push(blob.clone());
+            } else if blob.is_layer() {
+                self.progress.skipped(blob, "Already exists")?;
+            }
+        }
+        Ok(lacking)
+    }
+
+    fn put_blobs(&mut self, _store: &Store, _blobs: &[Descriptor]) -> Result<()> {
+        Ok(())
+    }
+
+    fn has_document(&mut self, descriptor: &Descriptor) -> Result<bool> {
+        Ok(self.store.has_blob(&descriptor.digest))
+    }
+
+    fn put_document(&mut self, descriptor: &Descriptor, bytes: &[u8], _is_top: bool) -> Result<()> {
+        if self.store.has_blob(&descriptor.digest) {
+            return Ok(());
+        }
+        let mut writer = self.store.blob_writer_for(descriptor.digest.algorithm())?;
+        std::io::Write::write_all(&mut writer, bytes).context("write manifest")?;
+        writer.commit_with_digest(&descriptor.digest).map(drop)
+    }
+}
+
+/// The store as a source.
+pub(crate) struct FromStore<'a>(pub(crate) &'a Store);
+
+impl Source for FromStore<'_> {
+    fn document(&mut self, descriptor: &Descriptor) -> Result<Option<Vec<u8>>> {
+        if !self.0.has_blob(&descriptor.digest) {
+            return Ok(None);
+        }
+        self.0.read_blob(descriptor, MAX_MANIFEST_SIZE).map(Some)
+    }
+
+    fn has_blob(&self, descriptor: &Descriptor) -> bool {
+        self.0.has_blob(&descriptor.digest)
+    }
+
+    fn fetch_blobs(&mut self, _store: &Store, blobs: &[Descriptor]) -> Result<()> {
+        match blobs.first() {
+            Some(blob) => bail!("blob {} is not in the store", blob.digest),
+            None => Ok(()),
         }
     }
-    let mut seen = BTreeSet::new();
-    let missing: Vec<Descriptor> = std::iter::once(&manifest.config)
-        .chain(&manifest.layers)
-        .filter(|blob| seen.insert(&blob.digest) && !store.has_blob(&blob.digest))
-        .cloned()
-        .collect();
-    if !missing.iter().all(|blob| source.has_blob(blob)) {
-        return Ok(false);
+}
+
+struct Transfer<'a> {
+    source: &'a mut dyn Source,
+    store: &'a Store,
+    destination: &'a mut dyn Destination,
+    wanted: &'a Wanted,
+}
+
+impl Transfer<'_> {
+    fn document(&mut self, descriptor: &Descriptor, depth: usize) -> Result<bool> {
+        ensure!(depth < MAX_INDEX_DEPTH, "indexes are nested too deeply");
+        let Some(bytes) = self.source.document(descriptor)? else {
+            return Ok(false);
+        };
+        let document = Document::parse(&bytes, &descriptor.media_type)
+            .with_context(|| format!("read manifest {}", descriptor.digest))?;
+        let copied = match &document {
+            Document::Manifest(manifest) => self.manifest(manifest)?,
+            Document::Index(index) => self.index(index, depth)?,
+        };
+        if copied {
+            let mut typed = descriptor.clone();
+            if typed.media_type.is_empty() {
+                typed.media_type = document.media_type();
+            }
+            self.destination.put_document(&typed, &bytes, depth == 0)?;
+        }
+        Ok(copied)
     }
-    if !missing.is_empty() {
-        source.fetch_blobs(store, &missing)?;
+
+    fn index(&mut self, index: &Index, depth: usize) -> Result<bool> {
+        if let Wanted::Platform(platform) = self.wanted {
+            let Some(child) = platform.choose(&index.manifests) else {
+                bail!(
+                    "no matching manifest for {platform} in the manifest list entries; there are: {}",
+                    platforms(&index.manifests)
+                );
+            };
+            return self.document(child, depth + 1);
+        }
+        let mut any = index.manifests.is_empty();
+        for child in &index.manifests {
+            let copied = self.document(child, depth + 1)?;
+            if !copied && matches!(self.wanted, Wanted::All) {
+                let there = self.destination.has_document(child)?;
+                ensure!(there, "{} of the index is missing", child.digest);
+            }
+            any |= copied || matches!(self.wanted, Wanted::All);
+        }
+        Ok(any)
     }
-    Ok(true)
+
+    /// False if the source has the manifest but not all that it names: archives of one platform
+    /// carry the others' manifests sometimes.
+    fn manifest(&mut self, manifest: &Manifest) -> Result<bool> {
+        let mut seen = BTreeSet::new();
+        let blobs: Vec<Descriptor> = std::iter::once(&manifest.config)
+            .chain(&manifest.layers)
+            .filter(|blob| seen.insert(&blob.digest))
+            .cloned()
+            .collect();
+        let lacking = self.destination.lacks(&blobs)?;
+        let missing: Vec<Descriptor> =
+            lacking.iter().filter(|blob| !self.store.has_blob(&blob.digest)).cloned().collect();
+        if !missing.iter().all(|blob| self.source.has_blob(blob)) {
+            return Ok(false);
+        }
+        if !missing.is_empty() {
+            self.source.fetch_blobs(self.store, &missing)?;
+        }
+        self.destination.put_blobs(self.store, &lacking)?;
+        Ok(true)
+    }
 }

@@ -18,6 +18,7 @@ mod store;
 #[allow(unsafe_code)]
 mod sys;
 mod table;
+mod template;
 mod transport;
 
 use std::process::ExitCode;

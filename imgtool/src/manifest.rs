@@ -88,6 +88,11 @@ impl Descriptor {
         }
     }
 
+    /// Whether it is worth a line to the user: configs come with the layers but are small.
+    pub(crate) fn is_layer(&self) -> bool {
+        !matches!(self.media_type.as_str(), media_type::OCI_CONFIG | media_type::DOCKER_CONFIG)
+    }
+
     /// BuildKit's provenance records stand in indexes beside the images.
     pub(crate) fn is_attestation(&self) -> bool {
         self.annotations
@@ -223,6 +228,15 @@ impl Document {
             return Ok(Self::Manifest(serde_json::from_slice(bytes).context("parse manifest")?));
         }
         bail!("not an image manifest: media type {kind:?}")
+    }
+
+    /// Its own media type; OCI's where the document names none.
+    pub(crate) fn media_type(&self) -> String {
+        let (own, default) = match self {
+            Self::Index(index) => (&index.media_type, media_type::OCI_INDEX),
+            Self::Manifest(manifest) => (&manifest.media_type, media_type::OCI_MANIFEST),
+        };
+        own.clone().unwrap_or_else(|| default.to_owned())
     }
 }
 

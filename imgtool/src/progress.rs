@@ -17,12 +17,43 @@ pub(crate) enum Progress {
     Bars(MultiProgress),
 }
 
+/// Which way a blob goes, for the words that docker has for it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Direction {
+    Pull,
+    Push,
+}
+
+impl Direction {
+    fn begun(self) -> &'static str {
+        match self {
+            Self::Pull => "Pulling fs layer",
+            Self::Push => "Preparing",
+        }
+    }
+
+    fn moving(self) -> &'static str {
+        match self {
+            Self::Pull => "Downloading",
+            Self::Push => "Pushing",
+        }
+    }
+
+    fn done(self) -> &'static str {
+        match self {
+            Self::Pull => "Pull complete",
+            Self::Push => "Pushed",
+        }
+    }
+}
+
 /// One blob of a transfer.
 #[derive(Debug)]
 pub(crate) struct Item {
     name: String,
     bar: Option<ProgressBar>,
     lines: bool,
+    direction: Direction,
 }
 
 impl Progress {
@@ -45,34 +76,39 @@ impl Progress {
         }
     }
 
-    /// A blob that is not fetched because it is here.
-    pub(crate) fn exists(&self, blob: &Descriptor) -> Result<()> {
-        self.say(&format!("{}: Already exists", blob.digest.short()))
+    /// A blob that is not moved, and why.
+    pub(crate) fn skipped(&self, blob: &Descriptor, why: &str) -> Result<()> {
+        self.say(&format!("{}: {why}", blob.digest.short()))
     }
 
     /// A blob whose transfer begins; not every one is shown.
-    pub(crate) fn begin(&self, blob: &Descriptor, shown: bool) -> Result<Item> {
+    pub(crate) fn begin(
+        &self,
+        blob: &Descriptor,
+        shown: bool,
+        direction: Direction,
+    ) -> Result<Item> {
         let name = blob.digest.short().to_owned();
         let bar = match self {
             Self::Bars(bars) if shown => {
                 let style = ProgressStyle::with_template(
-                    "{prefix}: {msg} [{bar:40}] {bytes}/{total_bytes}",
+                    "{prefix}: {msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} {eta}",
                 )?
                 .progress_chars("=> ");
                 Some(
                     bars.add(ProgressBar::new(blob.size))
                         .with_style(style)
                         .with_prefix(name.clone())
-                        .with_message("Downloading"),
+                        .with_message(direction.moving()),
                 )
             }
             _ => None,
         };
         let lines = shown && matches!(self, Self::Lines);
         if lines {
-            line(&format!("{name}: Pulling fs layer"))?;
+            line(&format!("{name}: {}", direction.begun()))?;
         }
-        Ok(Item { name, bar, lines })
+        Ok(Item { name, bar, lines, direction })
     }
 }
 
@@ -87,10 +123,10 @@ impl Item {
     /// The blob is in the store.
     pub(crate) fn finish(self) -> Result<()> {
         if let Some(bar) = &self.bar {
-            bar.finish_with_message("Pull complete");
+            bar.finish_with_message(self.direction.done());
         }
         if self.lines {
-            line(&format!("{}: Pull complete", self.name))?;
+            line(&format!("{}: {}", self.name, self.direction.done()))?;
         }
         Ok(())
     }

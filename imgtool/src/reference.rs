@@ -60,6 +60,13 @@ impl Reference {
         Ok(Self { host: host.to_owned(), path, tag: tag.map(str::to_owned), digest })
     }
 
+    /// A name that stands for a registry as a whole.
+    pub(crate) fn on_host(host: &str) -> Result<Self> {
+        ensure!(valid_host(host) && !host.is_empty(), "invalid name of a registry: {host:?}");
+        let path = String::new();
+        Ok(Self { host: host.to_owned(), path, tag: None, digest: None })
+    }
+
     /// The same name with the default tag where it has neither tag nor digest.
     pub(crate) fn with_default_tag(mut self) -> Self {
         if self.tag.is_none() && self.digest.is_none() {

@@ -3,9 +3,16 @@
 
 pub(crate) mod archive;
 mod auth;
+pub(crate) mod credentials;
+pub(crate) mod dir;
+mod directory;
 pub(crate) mod docker_archive;
-mod http;
+mod endpoints;
+pub(crate) mod http;
 pub(crate) mod layout;
+mod parallel;
+pub(crate) mod place;
+pub(crate) mod policy;
 pub(crate) mod registry;
 pub(crate) mod writer;
 
@@ -26,9 +33,20 @@ pub(crate) trait Source {
     /// Brings blobs into the store, each verified against its descriptor.
     /// None of them is there yet.
     fn fetch_blobs(&mut self, store: &Store, blobs: &[Descriptor]) -> Result<()>;
+}
 
-    /// Told of each layer that is not fetched since the store has it.
-    fn already_here(&self, _layer: &Descriptor) -> Result<()> {
-        Ok(())
-    }
+/// A place that images are written to.
+pub(crate) trait Destination {
+    /// Those of the blobs that it does not have and can't get by itself.
+    fn lacks(&mut self, blobs: &[Descriptor]) -> Result<Vec<Descriptor>>;
+
+    /// Takes blobs out of the store, all of which are there.
+    fn put_blobs(&mut self, store: &Store, blobs: &[Descriptor]) -> Result<()>;
+
+    /// Whether it has a manifest or index with all that belongs to it.
+    fn has_document(&mut self, descriptor: &Descriptor) -> Result<bool>;
+
+    /// Takes a manifest or an index, after all that it names. The one that the whole transfer is
+    /// about comes last and is at the top.
+    fn put_document(&mut self, descriptor: &Descriptor, bytes: &[u8], is_top: bool) -> Result<()>;
 }

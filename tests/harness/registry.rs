@@ -2,36 +2,86 @@
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use super::command::Cmd;
 use super::{Scene, requires};
+
+/// Whom [`Guard::Password`] lets in.
+pub(crate) const USER: &str = "tester";
+pub(crate) const PASSWORD: &str = "s3:cret";
+/// bcrypt of that password.
+const HTPASSWD: &str = "tester:$2b$04$C93BEafmozLYcYbW6AgaU.CbA6eku3CBT.nPYLKc1NsACSk67YGzS\n";
+
+/// Who may do what in a registry.
+pub(crate) enum Guard<'a> {
+    Nobody,
+    /// TLS, and one user with a password.
+    Password,
+    /// Whoever brings a token of the server at this URL.
+    Token {
+        realm: &'a str,
+        certificate: &'a Path,
+    },
+}
 
 /// Serves until it is dropped.
 pub(crate) struct Registry {
     child: Child,
     /// `127.0.0.1:PORT`.
     pub(crate) host: String,
+    /// A directory with the certificate of its authority, if it speaks TLS.
+    pub(crate) certificates: PathBuf,
 }
 
 impl Registry {
     pub(crate) fn start(scene: &Scene) -> Self {
-        // Free when asked; nothing else on this machine takes ports of loopback at random.
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        Self::start_at(scene, port)
+        Self::guarded(scene, &Guard::Nobody)
     }
 
     pub(crate) fn start_at(scene: &Scene, port: u16) -> Self {
+        Self::serve(scene, port, &Guard::Nobody)
+    }
+
+    pub(crate) fn guarded(scene: &Scene, guard: &Guard<'_>) -> Self {
+        Self::serve(scene, free_port(), guard)
+    }
+
+    fn serve(scene: &Scene, port: u16, guard: &Guard<'_>) -> Self {
         requires::program("docker-registry", "docker-registry");
         let host = format!("127.0.0.1:{port}");
-        let config = scene.path("registry.yml");
-        let storage = scene.path("registry");
+        let dir = scene.path(&format!("registry-{port}"));
+        fs::create_dir_all(&dir).unwrap();
+        let certificates = dir.join("certs.d");
+        let auth = match guard {
+            Guard::Nobody => String::new(),
+            Guard::Password => {
+                fs::write(dir.join("htpasswd"), HTPASSWD).unwrap();
+                format!("auth: {{htpasswd: {{realm: tests, path: {}/htpasswd}}}}\n", dir.display())
+            }
+            Guard::Token { realm, certificate } => format!(
+                "auth: {{token: {{realm: '{realm}', service: tests, issuer: tests, \
+                 rootcertbundle: {}}}}}\n",
+                certificate.display()
+            ),
+        };
+        let tls = match guard {
+            Guard::Password => {
+                make_certificates(&dir, &certificates);
+                format!(
+                    ", tls: {{certificate: {0}/server.crt, key: {0}/server.key}}",
+                    dir.display()
+                )
+            }
+            Guard::Nobody | Guard::Token { .. } => String::new(),
+        };
         let text = format!(
-            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\n\
-             http: {{addr: '{host}'}}\n",
-            storage.display()
+            "version: 0.1\nlog: {{level: error}}\nstorage: {{delete: {{enabled: true}}, \
+             filesystem: {{rootdirectory: {}}}}}\n{auth}http: {{addr: '{host}'{tls}}}\n",
+            dir.join("storage").display()
         );
+        let config = dir.join("config.yml");
         fs::write(&config, text).unwrap();
         let child = Command::new("docker-registry")
             .arg("serve")
@@ -41,14 +91,14 @@ impl Registry {
             .stderr(Stdio::null())
             .spawn()
             .expect("start docker-registry");
-        let registry = Self { child, host };
+        let registry = Self { child, host, certificates };
         registry.wait_until_it_listens();
         registry
     }
 
     fn wait_until_it_listens(&self) {
-        let ask =
-            "for i in $(seq 300); do curl -sf http://$0/v2/ && exit 0; sleep 0.1; done; exit 1";
+        let ask = "for i in $(seq 300); do curl -sk -o /dev/null http://$0/v2/ && exit 0; \
+                   sleep 0.1; done; exit 1";
         let outcome = Cmd::new("sh").args(["-c", ask, &self.host]).run();
         assert_eq!(outcome.code, 0, "the registry does not answer: {}", outcome.stderr);
         assert!(TcpStream::connect(&self.host).is_ok());
@@ -61,6 +111,13 @@ impl Registry {
         let copy = copy.arg("--insecure-policy").arg(source);
         copy.arg(format!("docker://{}/{name}", self.host)).run().success();
     }
+
+    /// The digest of what a name stands for there, as skopeo sees it.
+    pub(crate) fn digest(&self, name: &str) -> String {
+        let inspect = Cmd::line("skopeo inspect --tls-verify=false --format {{.Digest}}");
+        let inspect = inspect.args(["--creds", &format!("{USER}:{PASSWORD}"), "--no-tags"]);
+        inspect.arg(format!("docker://{}/{name}", self.host)).run().success().word().to_owned()
+    }
 }
 
 impl Drop for Registry {
@@ -69,4 +126,24 @@ impl Drop for Registry {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Free when asked; nothing else on this machine takes ports of loopback at random.
+pub(crate) fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// An authority of the test's own in `certificates`, and what it says of 127.0.0.1 in `dir`.
+fn make_certificates(dir: &Path, certificates: &Path) {
+    requires::program("openssl", "openssl");
+    fs::create_dir_all(certificates).unwrap();
+    let script = "set -e
+        new='req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes'
+        openssl $new -x509 -days 2 -subj /CN=tests -keyout ca.key -out \"$0/ca.crt\"
+        openssl $new -subj /CN=127.0.0.1 -keyout server.key -out server.csr
+        printf 'subjectAltName=IP:127.0.0.1,DNS:localhost' > san
+        openssl x509 -req -days 2 -in server.csr -CA \"$0/ca.crt\" -CAkey ca.key \
+            -CAcreateserial -extfile san -out server.crt";
+    let made = Cmd::new("sh").args(["-c", script]).arg(certificates).dir(dir).run();
+    made.success();
 }

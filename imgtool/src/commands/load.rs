@@ -11,6 +11,7 @@ use crate::copy::{self, Wanted};
 use crate::error::printable;
 use crate::manifest::{CONTAINERD_NAME, Descriptor, Document, MAX_MANIFEST_SIZE};
 use crate::output;
+use crate::progress::Progress;
 use crate::reference::Reference;
 use crate::store::{Store, entry_name};
 use crate::transport::archive::Members;
@@ -35,9 +36,9 @@ pub(crate) struct Args {
 }
 
 /// An image that is in the store but not in its index yet.
-struct Loaded {
-    entry: Descriptor,
-    names: Vec<Reference>,
+pub(super) struct Loaded {
+    pub(super) entry: Descriptor,
+    pub(super) names: Vec<Reference>,
 }
 
 pub(crate) fn run(store: &Store, args: &Args) -> Result<()> {
@@ -71,7 +72,9 @@ pub(crate) fn run(store: &Store, args: &Args) -> Result<()> {
     Ok(())
 }
 
-fn read(store: &Store, path: Option<&Path>) -> Result<Vec<Loaded>> {
+/// Brings what an archive or a layout has into the store, but not into its index. The caller
+/// holds the store's lock.
+pub(super) fn read(store: &Store, path: Option<&Path>) -> Result<Vec<Loaded>> {
     let input: Box<dyn Read + Send> = match path {
         Some(path) if path.is_dir() => {
             return load_layout(&mut Layout::directory(store, path)?, store, &[], &[]);
@@ -132,7 +135,7 @@ fn load_layout(
         if entry.is_attestation() {
             continue;
         }
-        if !copy::copy(layout, store, entry, &Wanted::Present)? {
+        if !copy::copy(layout, store, entry, &Wanted::Present, &Progress::Silent)? {
             absent = Some(entry);
             continue;
         }

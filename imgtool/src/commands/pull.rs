@@ -1,17 +1,20 @@
 //! `imgtool pull`: an image from a registry.
 
 use std::io::Write;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 
+use super::access;
 use crate::copy::{self, Wanted};
 use crate::error::printable;
-use crate::manifest::{Descriptor, Platform};
+use crate::manifest::{Descriptor, Document, Platform};
 use crate::output;
 use crate::progress::Progress;
 use crate::reference::{DEFAULT_TAG, Reference};
 use crate::store::{Store, entry_name};
-use crate::transport::registry::Registry;
+use crate::transport::policy::Policy;
+use crate::transport::registry::{Access, Registry};
 
 /// Pull an image from a registry
 #[derive(Debug, clap::Args)]
@@ -19,85 +22,142 @@ pub(crate) struct Args {
     /// Name of the image
     #[arg(value_name = "NAME[:TAG|@DIGEST]")]
     image: String,
-    /// The image of an index to take [default: this host's]
-    #[arg(long, value_name = "OS/ARCH", value_parser = Platform::parse)]
-    platform: Option<Platform>,
+    /// Pull all tags of the repository
+    #[arg(short, long)]
+    all_tags: bool,
+    /// The image of an index to take, or "all" [default: this host's]
+    #[arg(long, value_name = "OS/ARCH")]
+    platform: Option<String>,
     /// Print the full name only
     #[arg(short, long)]
     quiet: bool,
+    /// Another file than policy.json
+    #[arg(long, value_name = "FILE")]
+    signature_policy: Option<PathBuf>,
+    #[command(flatten)]
+    access: access::Flags,
+}
+
+/// What a pull is about, beside the name.
+struct Pull<'a> {
+    store: &'a Store,
+    access: &'a Access,
+    progress: &'a Progress,
+    wanted: Wanted,
+    /// Whether the platform was named, and not only this host's.
+    chosen: bool,
 }
 
 pub(crate) fn run(store: &Store, args: &Args) -> Result<()> {
     let typed = Reference::parse(&args.image)?;
     let defaulted = typed.tag().is_none() && typed.digest().is_none();
-    let name = typed.with_default_tag().digest_over_tag();
-    let say = |text: String| -> Result<()> {
-        if !args.quiet {
-            writeln!(output::stdout(), "{text}")?;
-        }
-        Ok(())
-    };
-    if defaulted {
-        say(format!("Using default tag: {DEFAULT_TAG}"))?;
+    ensure!(!args.all_tags || defaulted, "a tag or digest can't be used with --all-tags");
+    if let Some(policy) = Policy::read(args.signature_policy.as_deref())? {
+        policy.check_registry(&typed.clone().with_default_tag())?;
     }
+    let (wanted, chosen) = wanted(args.platform.as_deref())?;
+    let access = args.access.access()?;
     let progress = Progress::new(args.quiet);
-    let lock = store.lock_shared()?;
-    let mut registry = Registry::open(store, &name, &progress)
-        .with_context(|| format!("pull {}", name.familiar()))?;
-    let pulled = pull(store, &name, args.platform.as_ref(), &mut registry);
-    drop(lock);
-    let (entry, newer) = match pulled {
-        Ok(pulled) => pulled,
-        Err(error) => {
-            if !registry.is_interrupted() {
-                store.discard_orphans()?;
-            }
-            return Err(error.context(format!("pull {}", name.familiar())));
+    let pull = Pull { store, access: &access, progress: &progress, wanted, chosen };
+    let context = || format!("pull {}", typed.familiar());
+    if args.all_tags {
+        let all = Registry::open(store, &typed, &access, &progress)
+            .and_then(|registry| registry.repository().tags())
+            .with_context(context)?;
+        for tag in all {
+            let name = format!("{typed}:{tag}");
+            pull.pull(&Reference::parse(&name).with_context(context)?)?;
         }
-    };
-    say(format!("Digest: {}", entry.digest))?;
-    let familiar = printable(&name.familiar());
-    say(if newer {
-        format!("Status: Downloaded newer image for {familiar}")
-    } else {
-        format!("Status: Image is up to date for {familiar}")
-    })?;
+        writeln!(output::stdout(), "{typed}")?;
+        return Ok(());
+    }
+    if defaulted {
+        progress.say(&format!("Using default tag: {DEFAULT_TAG}"))?;
+    }
+    let name = typed.clone().with_default_tag().digest_over_tag();
+    pull.pull(&name)?;
     writeln!(output::stdout(), "{name}")?;
     Ok(())
 }
 
-/// Brings the image into the store; also says whether anything was new.
-fn pull(
-    store: &Store,
-    name: &Reference,
-    platform: Option<&Platform>,
-    registry: &mut Registry<'_>,
-) -> Result<(Descriptor, bool)> {
-    let from_environment = std::env::var("DOCKER_DEFAULT_PLATFORM")
-        .ok()
-        .filter(|text| !text.is_empty())
-        .map(|text| Platform::parse(&text))
-        .transpose()
-        .context("read DOCKER_DEFAULT_PLATFORM")?;
-    let chosen = platform.or(from_environment.as_ref());
-    let host = Platform::host();
-    let wanted = chosen.unwrap_or(&host);
-    let entry = registry.resolve()?;
-    registry.announce()?;
-    let had = store
-        .index()?
-        .manifests
-        .iter()
-        .any(|e| e.digest == entry.digest && entry_name(e).as_ref() == Some(name))
-        && store.image_for(&entry, Some(wanted)).is_ok();
-    copy::copy(registry, store, &entry, &Wanted::Platform(wanted.clone()))?;
-    let image = store.image_for(&entry, Some(wanted))?;
-    let actual = image.config.platform();
-    if chosen.is_some() {
-        ensure!(wanted.runs(&actual), "image is for {actual}, not for {wanted}");
-    } else if !wanted.runs(&actual) {
-        output::say(&format!("warning: image is for {actual}, this host is {wanted}"));
+/// Which images of an index are wanted, and whether the user named them.
+fn wanted(platform: Option<&str>) -> Result<(Wanted, bool)> {
+    if platform == Some("all") {
+        return Ok((Wanted::All, true));
     }
-    store.tag(name, &entry)?;
-    Ok((entry, !had))
+    let from_environment =
+        std::env::var("DOCKER_DEFAULT_PLATFORM").ok().filter(|text| !text.is_empty());
+    Ok(match (platform, from_environment) {
+        (Some(text), _) => (Wanted::Platform(Platform::parse(text)?), true),
+        (None, Some(text)) => {
+            let platform = Platform::parse(&text).context("read DOCKER_DEFAULT_PLATFORM")?;
+            (Wanted::Platform(platform), true)
+        }
+        (None, None) => (Wanted::Platform(Platform::host()), false),
+    })
+}
+
+impl Pull<'_> {
+    /// Brings one image into the store under its name.
+    fn pull(&self, name: &Reference) -> Result<()> {
+        let context = || format!("pull {}", name.familiar());
+        let lock = self.store.lock_shared()?;
+        let mut registry =
+            Registry::open(self.store, name, self.access, self.progress).with_context(context)?;
+        let pulled = self.fetch(name, &mut registry);
+        drop(lock);
+        let (entry, newer) = match pulled {
+            Ok(pulled) => pulled,
+            Err(error) => {
+                if !registry.is_interrupted() {
+                    self.store.discard_orphans()?;
+                }
+                return Err(error).with_context(context);
+            }
+        };
+        self.progress.say(&format!("Digest: {}", entry.digest))?;
+        let familiar = printable(&name.familiar());
+        self.progress.say(&if newer {
+            format!("Status: Downloaded newer image for {familiar}")
+        } else {
+            format!("Status: Image is up to date for {familiar}")
+        })
+    }
+
+    /// Also says whether anything was new.
+    fn fetch(&self, name: &Reference, registry: &mut Registry<'_>) -> Result<(Descriptor, bool)> {
+        let store = self.store;
+        let entry = registry.resolve()?;
+        registry.announce()?;
+        let named =
+            |e: &Descriptor| e.digest == entry.digest && entry_name(e).as_ref() == Some(name);
+        let had = store.index()?.manifests.iter().any(named);
+        let Wanted::Platform(wanted) = &self.wanted else {
+            let had = had && self.is_whole(&entry);
+            copy::copy(registry, store, &entry, &self.wanted, self.progress)?;
+            store.tag(name, &entry)?;
+            return Ok((entry, !had));
+        };
+        let had = had && store.image_for(&entry, Some(wanted)).is_ok();
+        copy::copy(registry, store, &entry, &self.wanted, self.progress)?;
+        let image = store.image_for(&entry, Some(wanted))?;
+        let actual = image.config.platform();
+        if self.chosen {
+            ensure!(wanted.runs(&actual), "image is for {actual}, not for {wanted}");
+        } else if !wanted.runs(&actual) {
+            output::say(&format!("warning: image is for {actual}, this host is {wanted}"));
+        }
+        store.tag(name, &entry)?;
+        Ok((entry, !had))
+    }
+
+    fn is_whole(&self, entry: &Descriptor) -> bool {
+        match self.store.document(entry) {
+            Ok(Document::Index(index)) => {
+                index.manifests.iter().all(|child| self.store.has_blob(&child.digest))
+            }
+            Ok(Document::Manifest(_)) => true,
+            Err(_) => false,
+        }
+    }
 }

@@ -91,7 +91,10 @@ fn select(store: &Store, word: &str) -> Result<Vec<Selection>> {
 }
 
 /// Beside the target first, then renamed: a failure leaves what was there.
-fn write_file(path: &Path, write: impl FnOnce(&mut BufWriter<&File>) -> Result<()>) -> Result<()> {
+pub(super) fn write_file(
+    path: &Path,
+    write: impl FnOnce(&mut BufWriter<&File>) -> Result<()>,
+) -> Result<()> {
     // A device or a pipe can't be renamed over.
     if path.exists() && !path.is_file() {
         let file = File::options().write(true).open(path).context("open")?;

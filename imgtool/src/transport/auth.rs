@@ -1,12 +1,17 @@
 //! The token flow of registries: what a 401 asks for, and where it may be
 //! asked of whom.
 
-use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
-use super::http::Url;
+use super::http::{Url, is_private};
+
+/// The shortest time that a token is taken to be good for, as the specification has it.
+const MIN_TOKEN_TIME: Duration = Duration::from_secs(60);
+/// A token is renewed this long before its end, so that it doesn't end on its way.
+const TOKEN_MARGIN: Duration = Duration::from_secs(10);
 
 /// One challenge of a `WWW-Authenticate` header.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,23 +71,12 @@ fn take_value(text: &str) -> (String, &str) {
     (value, "")
 }
 
-/// The URL that gives out a token for this challenge.
-pub(crate) fn token_url(challenge: &Challenge, registry: &Url, scope: &str) -> Result<Url> {
+/// The server that gives out tokens for this challenge.
+pub(crate) fn realm(challenge: &Challenge, registry: &Url) -> Result<Url> {
     let realm =
         challenge.parameter("realm").context("registry asks for a token but names no realm")?;
-    let mut url = Url::parse(realm).context("registry names a bad realm")?;
+    let url = Url::parse(realm).context("registry names a bad realm")?;
     check_realm(registry, &url)?;
-    let mut separator = if url.path.contains('?') { '&' } else { '?' };
-    let service = challenge.parameter("service");
-    for (name, value) in [("service", service), ("scope", Some(scope))] {
-        if let Some(value) = value {
-            url.path.push(separator);
-            url.path.push_str(name);
-            url.path.push('=');
-            url.path.push_str(&encode(value));
-            separator = '&';
-        }
-    }
     Ok(url)
 }
 
@@ -100,59 +94,51 @@ fn check_realm(registry: &Url, realm: &Url) -> Result<()> {
     Ok(())
 }
 
-/// Whether a host is this one.
-pub(crate) fn is_loopback(host: &str) -> bool {
-    host == "localhost"
-        || host.ends_with(".localhost")
-        || address(host).is_some_and(|address| address.is_loopback())
+/// What a token server gave.
+#[derive(Clone, Debug)]
+pub(crate) struct Token {
+    /// The value of an `Authorization` header.
+    pub(crate) header: String,
+    /// What stands for the password from now on, if the server gives such a thing.
+    pub(crate) identity: Option<String>,
+    ends: Instant,
 }
 
-fn is_private(host: &str) -> bool {
-    is_loopback(host)
-        || address(host).is_some_and(|address| match address {
-            IpAddr::V4(v4) => v4.is_private() || v4.is_link_local() || v4.is_unspecified(),
-            IpAddr::V6(v6) => {
-                v6.is_unspecified()
-                    || v6.is_unique_local()
-                    || v6.is_unicast_link_local()
-                    || v6
-                        .to_ipv4_mapped()
-                        .is_some_and(|v4| v4.is_private() || v4.is_link_local() || v4.is_loopback())
-            }
-        })
-}
-
-fn address(host: &str) -> Option<IpAddr> {
-    host.trim_start_matches('[').trim_end_matches(']').parse().ok()
-}
-
-fn encode(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~:/,".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            encoded.push_str(&format!("%{byte:02X}"));
+impl Token {
+    /// Reads a token server's answer.
+    pub(crate) fn parse(body: &[u8]) -> Result<Self> {
+        #[derive(Deserialize)]
+        struct Answer {
+            token: Option<String>,
+            access_token: Option<String>,
+            refresh_token: Option<String>,
+            expires_in: Option<f64>,
         }
+        let answer: Answer = serde_json::from_slice(body).context("parse token")?;
+        let token = answer
+            .token
+            .filter(|token| !token.is_empty())
+            .or(answer.access_token)
+            .filter(|token| !token.is_empty())
+            .context("token server gave no token")?;
+        ensure!(is_plain(&token), "token server gave a malformed token");
+        let seconds = answer.expires_in.unwrap_or(0.0).clamp(0.0, 86_400.0);
+        let time = Duration::from_secs_f64(seconds).max(MIN_TOKEN_TIME);
+        Ok(Self {
+            header: format!("Bearer {token}"),
+            identity: answer.refresh_token.filter(|token| !token.is_empty() && is_plain(token)),
+            ends: Instant::now() + time - TOKEN_MARGIN,
+        })
     }
-    encoded
+
+    pub(crate) fn is_fresh(&self) -> bool {
+        Instant::now() < self.ends
+    }
 }
 
-/// The token in a token server's answer.
-pub(crate) fn parse_token(body: &[u8]) -> Result<String> {
-    #[derive(Deserialize)]
-    struct Answer {
-        token: Option<String>,
-        access_token: Option<String>,
-    }
-    let answer: Answer = serde_json::from_slice(body).context("parse token")?;
-    let token = answer
-        .token
-        .or(answer.access_token)
-        .filter(|token| !token.is_empty())
-        .context("token server gave no token")?;
-    ensure!(token.bytes().all(|b| b.is_ascii_graphic()), "token server gave a malformed token");
-    Ok(token)
+/// Whether a secret can stand in a header and in a form as it is.
+fn is_plain(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 #[cfg(test)]
@@ -180,11 +166,11 @@ mod tests {
         let ask = |registry: &str, realm: &str| {
             let challenge =
                 &parse_challenges(&format!("Bearer realm=\"{realm}\",service=\"s t\""))[0];
-            token_url(challenge, &Url::parse(registry).unwrap(), "repository:a/b:pull")
+            super::realm(challenge, &Url::parse(registry).unwrap())
         };
         assert_eq!(
             ask("https://reg.example", "https://auth.example/t").unwrap().to_string(),
-            "https://auth.example/t?service=s%20t&scope=repository:a/b:pull"
+            "https://auth.example/t"
         );
         assert!(ask("http://127.0.0.1:5000", "http://127.0.0.1:5001/t").is_ok());
         for realm in [
@@ -197,6 +183,18 @@ mod tests {
             "file:///etc/passwd",
         ] {
             assert!(ask("https://reg.example", realm).is_err(), "{realm}");
+        }
+    }
+
+    #[test]
+    fn tokens_of_both_spellings_are_read() {
+        for body in [r#"{"token":"a","expires_in":300}"#, r#"{"access_token":"a","token":""}"#] {
+            let token = Token::parse(body.as_bytes()).unwrap();
+            assert_eq!(token.header, "Bearer a");
+            assert!(token.is_fresh());
+        }
+        for body in ["{}", "[]", r#"{"token":"a\nb"}"#, r#"{"token":7}"#] {
+            assert!(Token::parse(body.as_bytes()).is_err(), "{body}");
         }
     }
 }

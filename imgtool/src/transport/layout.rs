@@ -1,21 +1,24 @@
 //! OCI image layouts: a directory, or the same inside an archive.
 
+mod writer;
+
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
-use rustix::fs::{Mode, OFlags, ResolveFlags};
 
 use super::Source;
 use super::archive::Members;
+use super::directory::Directory;
 use crate::digest::Digest;
 use crate::manifest::{Descriptor, Index, MAX_MANIFEST_SIZE};
 use crate::store::Store;
 
 const MAX_INDEX_SIZE: u64 = MAX_MANIFEST_SIZE;
 const BUFFER: usize = 256 << 10;
+
+pub(crate) use writer::LayoutWriter;
 
 /// A layout that images are read from.
 pub(crate) struct Layout<'a> {
@@ -24,17 +27,14 @@ pub(crate) struct Layout<'a> {
 }
 
 enum Place<'a> {
-    Directory(OwnedFd),
+    Directory(Directory),
     Archive(&'a mut Members),
 }
 
 impl<'a> Layout<'a> {
     /// Opens a layout directory.
     pub(crate) fn directory(store: &'a Store, path: &Path) -> Result<Self> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let directory = rustix::fs::open(path, flags, Mode::empty())
-            .with_context(|| format!("open {}", path.display()))?;
-        Ok(Self { store, place: Place::Directory(directory) })
+        Ok(Self { store, place: Place::Directory(Directory::open_at(path)?) })
     }
 
     /// Takes the members of an archive for a layout.
@@ -75,17 +75,10 @@ impl<'a> Layout<'a> {
     }
 
     fn file(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>> {
-        let directory = match &self.place {
-            Place::Directory(directory) => directory,
-            Place::Archive(members) => return members.document(self.store, name, limit),
-        };
-        let Some(file) = open_beneath(directory, name)? else {
-            return Ok(None);
-        };
-        let mut bytes = Vec::new();
-        file.take(limit + 1).read_to_end(&mut bytes).with_context(|| format!("read {name}"))?;
-        ensure!(bytes.len() as u64 <= limit, "{name} is larger than the limit of {limit} bytes");
-        Ok(Some(bytes))
+        match &self.place {
+            Place::Directory(directory) => directory.read(name, limit),
+            Place::Archive(members) => members.document(self.store, name, limit),
+        }
     }
 
     fn fetch(&mut self, store: &Store, blob: &Descriptor) -> Result<()> {
@@ -96,7 +89,7 @@ impl<'a> Layout<'a> {
                 None => bail!("archive has no {name}"),
             },
             Place::Directory(directory) => {
-                let Some(file) = open_beneath(directory, &name)? else {
+                let Some(file) = directory.open(&name)? else {
                     bail!("layout has no {name}");
                 };
                 return copy_file(store, file, blob).with_context(|| format!("copy {name}"));
@@ -126,7 +119,7 @@ impl Source for Layout<'_> {
         let name = blob_name(&descriptor.digest);
         match &self.place {
             Place::Archive(members) => members.contains(&name),
-            Place::Directory(directory) => matches!(open_beneath(directory, &name), Ok(Some(_))),
+            Place::Directory(directory) => matches!(directory.open(&name), Ok(Some(_))),
         }
     }
 
@@ -170,25 +163,4 @@ fn copy_file(store: &Store, file: File, blob: &Descriptor) -> Result<()> {
     ensure!(staged.size() <= blob.size, "blob {} is larger than its descriptor says", blob.digest);
     check(blob, staged.digest(), staged.size())?;
     staged.commit().map(drop)
-}
-
-/// A regular file of the layout. Links inside it are followed, but not out of it.
-fn open_beneath(directory: &OwnedFd, name: &str) -> Result<Option<File>> {
-    let opened = rustix::fs::openat2(
-        directory,
-        name,
-        OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK,
-        Mode::empty(),
-        ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS,
-    );
-    match opened {
-        Ok(fd) => {
-            let file = File::from(fd);
-            let metadata = file.metadata().with_context(|| format!("stat {name}"))?;
-            ensure!(metadata.is_file(), "{name} is not a regular file");
-            Ok(Some(file))
-        }
-        Err(rustix::io::Errno::NOENT) => Ok(None),
-        Err(error) => Err(error).with_context(|| format!("open {name} in the layout")),
-    }
 }

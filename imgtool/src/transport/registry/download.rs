@@ -1,57 +1,30 @@
 //! Blobs of a registry: several at a time, and on from where a connection broke.
 
 use std::io::Read;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, anyhow};
 use ureq::Body;
-use ureq::http::Response;
+use ureq::http::{Method, Response};
 
-use super::super::http::Failure;
+use super::super::http::{Call, Failure};
+use super::super::parallel::for_each;
 use super::Registry;
-use crate::manifest::{Descriptor, media_type};
-use crate::progress::Item;
+use crate::manifest::Descriptor;
+use crate::progress::{Direction, Item};
 use crate::store::{Partial, Store};
 
 /// A transfer that got this far between two failures is making headway.
 const HEADWAY: u64 = 64 << 10;
-const PARALLEL: usize = 4;
 const BUFFER: usize = 256 << 10;
 
 impl Registry<'_> {
     /// Brings all of them into the store; the first failure stops the others.
     pub(super) fn fetch_all(&self, store: &Store, blobs: &[Descriptor]) -> Result<()> {
-        let next = AtomicUsize::new(0);
-        let first_error: Mutex<Option<anyhow::Error>> = Mutex::new(None);
-        let work = || {
-            while !self.cancel.is_cancelled() {
-                let Some(blob) = blobs.get(next.fetch_add(1, Ordering::Relaxed)) else {
-                    return;
-                };
-                let fetch = || {
-                    let item = self.progress.begin(blob, is_layer(blob))?;
-                    self.download(store, blob, &item)
-                        .with_context(|| format!("fetch {}", blob.digest))?;
-                    item.finish()
-                };
-                if let Err(error) = fetch() {
-                    self.cancel.cancel();
-                    first_error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-                }
-            }
-        };
-        std::thread::scope(|scope| {
-            for _ in 1..PARALLEL.min(blobs.len()) {
-                // Where no more threads may be started fewer blobs come at a time.
-                let _ = std::thread::Builder::new().spawn_scoped(scope, work);
-            }
-            work();
-        });
-        match first_error.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            Some(error) => Err(error),
-            None => Ok(()),
-        }
+        for_each(blobs, &self.cancel, |blob| {
+            let item = self.progress.begin(blob, blob.is_layer(), Direction::Pull)?;
+            self.download(store, blob, &item).with_context(|| format!("fetch {}", blob.digest))?;
+            item.finish()
+        })
     }
 
     fn download(&self, store: &Store, blob: &Descriptor, item: &Item) -> Result<()> {
@@ -93,11 +66,12 @@ impl Registry<'_> {
     }
 
     fn stream(&self, partial: &mut Partial, blob: &Descriptor, item: &Item) -> Result<(), Failure> {
-        let url = self.url("blobs", &blob.digest.to_string());
-        let range = format!("bytes={}-", partial.length());
-        let headers = [("Range", range.as_str())];
-        let headers = if partial.length() > 0 { &headers[..] } else { &[] };
-        let mut response = self.request(&url, headers)?;
+        let url = self.repository.url("blobs", &blob.digest.to_string());
+        let mut call = Call::new(Method::GET, url.clone());
+        if partial.length() > 0 {
+            call = call.header("Range", format!("bytes={}-", partial.length()));
+        }
+        let mut response = self.repository.request(&call)?.response;
         if !resumes_at(&response, partial.length()) {
             partial.restart()?;
         }
@@ -132,11 +106,6 @@ impl Registry<'_> {
         }
         Ok(())
     }
-}
-
-/// Configs come with the layers but are not worth a line.
-fn is_layer(blob: &Descriptor) -> bool {
-    !matches!(blob.media_type.as_str(), media_type::OCI_CONFIG | media_type::DOCKER_CONFIG)
 }
 
 /// Whether the body begins at `offset`; otherwise it begins at 0.

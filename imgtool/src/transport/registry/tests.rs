@@ -2,11 +2,14 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use super::super::credentials::Lookup;
+use super::super::http::Patience;
 use super::*;
 use crate::copy::{self, Wanted};
-use crate::manifest::Platform;
+use crate::manifest::{Platform, media_type};
 
 /// One request: path and headers, names in lower case.
 struct Request {
@@ -97,6 +100,10 @@ impl Fixture {
     }
 }
 
+fn anonymous() -> Access {
+    Access { lookup: Lookup::Anonymous, ..Access::default() }
+}
+
 /// Pulls from the server; also says how many files are left in staging.
 fn pull(address: &str) -> (Result<()>, usize) {
     let dir = tempfile::tempdir().unwrap();
@@ -104,10 +111,12 @@ fn pull(address: &str) -> (Result<()>, usize) {
     let name = Reference::parse(&format!("{address}/lib/app:1")).unwrap();
     let progress = Progress::Silent;
     let run = || {
-        let mut registry = Registry::open(&store, &name, &progress)?;
+        let access =
+            Access { patience: Patience { attempts: 4, delay: Duration::ZERO }, ..anonymous() };
+        let mut registry = Registry::open(&store, &name, &access, &progress)?;
         let entry = registry.resolve()?;
         let wanted = Wanted::Platform(Platform::host());
-        copy::copy(&mut registry, &store, &entry, &wanted)?;
+        copy::copy(&mut registry, &store, &entry, &wanted, &progress)?;
         store.tag(&name, &entry)?;
         store.image(&entry).map(drop)
     };

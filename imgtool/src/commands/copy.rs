@@ -1,0 +1,179 @@
+//! `imgtool copy`: an image from any place to any place, every digest kept.
+
+mod destination;
+mod origin;
+mod referrers;
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+
+use super::access;
+use crate::copy::{self, Wanted};
+use crate::manifest::{Descriptor, Platform};
+use crate::output;
+use crate::progress::Progress;
+use crate::store::Store;
+use crate::transport::place::Place;
+use crate::transport::policy::Policy;
+use crate::transport::registry::Access;
+
+use self::destination::Target;
+use self::origin::Origin;
+
+/// Copy an image: docker://NAME, docker-archive:FILE[:NAME], oci-archive:FILE[:NAME],
+/// oci:DIR[:NAME], dir:DIR, "-", or a name in the store
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[arg(value_name = "SOURCE")]
+    source: String,
+    #[arg(value_name = "DESTINATION")]
+    destination: String,
+    /// Copy all images of an index, and the index
+    #[arg(short, long, conflicts_with = "platform")]
+    all: bool,
+    /// Copy only these; several give an index of just them [default: this host's]
+    #[arg(long, value_name = "OS/ARCH", value_delimiter = ',', value_parser = Platform::parse)]
+    platform: Vec<Platform>,
+    /// Copy what refers to the image, too: signatures, attestations, bills of materials
+    #[arg(long)]
+    referrers: bool,
+    /// More names for the image in a docker-archive
+    #[arg(long, value_name = "NAME:TAG")]
+    additional_tag: Vec<String>,
+    /// Refuse whatever would change a digest
+    #[arg(long)]
+    preserve_digests: bool,
+    /// Write the digest of what was copied to this file
+    #[arg(long, value_name = "FILE")]
+    digestfile: Option<PathBuf>,
+    /// Send layers in chunks of so many bytes, for proxies that take no large requests
+    #[arg(long, value_name = "BYTES")]
+    chunk_size: Option<u64>,
+    /// Print nothing but errors
+    #[arg(short, long)]
+    quiet: bool,
+    /// Another file than policy.json
+    #[arg(long, value_name = "FILE")]
+    signature_policy: Option<PathBuf>,
+    /// Heed no policy.json
+    #[arg(long)]
+    insecure_policy: bool,
+    #[command(flatten)]
+    access: access::Flags,
+    #[command(flatten)]
+    sides: access::Sides,
+}
+
+pub(crate) fn run(store: &Store, args: &Args) -> Result<()> {
+    let (source, destination) = (Place::parse(&args.source)?, Place::parse(&args.destination)?);
+    let request = Request {
+        source,
+        destination,
+        wanted: match (args.all, &args.platform[..]) {
+            (true, _) => Selection::All,
+            (false, []) => Selection::One(Platform::host()),
+            (false, [one]) => Selection::One(one.clone()),
+            (false, several) => Selection::Several(several.to_vec()),
+        },
+        referrers: args.referrers,
+        additional_tags: args.additional_tag.clone(),
+        preserve_digests: args.preserve_digests,
+        chunk: args.chunk_size,
+        from: args.sides.source(&args.access)?,
+        to: args.sides.destination(&args.access)?,
+    };
+    if !args.insecure_policy
+        && let Some(policy) = Policy::read(args.signature_policy.as_deref())?
+    {
+        request.check_policy(&policy)?;
+    }
+    // What goes to standard output must be alone there.
+    let to_stdout =
+        matches!(request.destination, Place::DockerArchive(None, _) | Place::OciArchive(None, _));
+    let progress = Progress::new(args.quiet || to_stdout);
+    let copied = copy(store, &request, &progress)
+        .with_context(|| format!("copy {} to {}", args.source, args.destination))?;
+    if !args.quiet && !to_stdout {
+        writeln!(output::stdout(), "Digest: {}", copied.digest)?;
+    }
+    if let Some(path) = &args.digestfile {
+        std::fs::write(path, copied.digest.to_string())
+            .with_context(|| format!("write {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// Which images of an index go along.
+#[derive(Clone, Debug)]
+pub(super) enum Selection {
+    All,
+    One(Platform),
+    Several(Vec<Platform>),
+}
+
+/// One copy, settled.
+pub(super) struct Request {
+    pub(super) source: Place,
+    pub(super) destination: Place,
+    pub(super) wanted: Selection,
+    pub(super) referrers: bool,
+    pub(super) additional_tags: Vec<String>,
+    pub(super) preserve_digests: bool,
+    pub(super) chunk: Option<u64>,
+    pub(super) from: Access,
+    pub(super) to: Access,
+}
+
+impl Request {
+    pub(super) fn check_policy(&self, policy: &Policy) -> Result<()> {
+        match &self.source {
+            Place::Registry(name) => policy.check_registry(&name.clone().with_default_tag()),
+            Place::Dir(path) => policy.check_path("dir", path),
+            Place::Layout(path, _) => policy.check_path("oci", path),
+            Place::OciArchive(Some(path), _) => policy.check_path("oci-archive", path),
+            Place::DockerArchive(Some(path), _) => policy.check_path("docker-archive", path),
+            Place::OciArchive(None, _) | Place::DockerArchive(None, _) | Place::Store(_) => Ok(()),
+        }
+    }
+}
+
+/// Does it, and gives what is now at the destination.
+pub(super) fn copy(store: &Store, request: &Request, progress: &Progress) -> Result<Descriptor> {
+    let lock = store.lock_shared()?;
+    let copied = copy_locked(store, request, progress);
+    drop(lock);
+    // Blobs came by way of the store; those that nothing in it needs go.
+    let cleared = store.discard_orphans();
+    let copied = copied?;
+    cleared?;
+    Ok(copied)
+}
+
+fn copy_locked(store: &Store, request: &Request, progress: &Progress) -> Result<Descriptor> {
+    let mut origin = Origin::open(store, request, progress)?;
+    let mut target = Target::open(store, request, progress, origin.name())?;
+    let (entry, wanted) = match &request.wanted {
+        Selection::All => (origin.entry().clone(), Wanted::All),
+        Selection::One(platform) => (origin.for_platform(platform)?, Wanted::All),
+        Selection::Several(platforms) => {
+            ensure!(
+                !request.preserve_digests,
+                "an index of some platforms only has another digest: --preserve-digests forbids that"
+            );
+            let old = origin.entry().digest.clone();
+            let entry = origin.narrow(platforms)?;
+            progress.say(&format!("Index: {old} is now {}", entry.digest))?;
+            (entry, Wanted::All)
+        }
+    };
+    let mut destination = target.destination();
+    copy::transfer(&mut origin, store, &mut *destination, &entry, &wanted)?;
+    drop(destination);
+    if request.referrers {
+        referrers::copy(store, &mut origin, &mut target, &entry, progress)?;
+    }
+    target.finish(&entry)?;
+    Ok(entry)
+}

@@ -1,0 +1,161 @@
+//! `imgtool push`: an image to a registry.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::access;
+use crate::copy::{self, FromStore, Wanted};
+use crate::error::printable;
+use crate::manifest::{Descriptor, Document, Platform};
+use crate::output;
+use crate::progress::Progress;
+use crate::reference::{DEFAULT_HOST, DEFAULT_TAG, Reference};
+use crate::store::{Store, entry_name};
+use crate::transport::registry::{Push, Upload};
+
+/// Push an image to a registry
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Name of the image, which is also where it goes
+    #[arg(value_name = "NAME[:TAG]")]
+    image: String,
+    /// Push under this name instead
+    #[arg(value_name = "DESTINATION", conflicts_with = "all_tags")]
+    destination: Option<String>,
+    /// Push all tags of the repository
+    #[arg(short, long)]
+    all_tags: bool,
+    /// Push only the image for this platform
+    #[arg(long, value_name = "OS/ARCH", value_parser = Platform::parse)]
+    platform: Option<Platform>,
+    /// Send layers in chunks of so many bytes, for proxies that take no large requests
+    #[arg(long, value_name = "BYTES")]
+    chunk_size: Option<u64>,
+    /// Write the digest of what was pushed to this file
+    #[arg(long, value_name = "FILE")]
+    digestfile: Option<PathBuf>,
+    /// Print the name only
+    #[arg(short, long)]
+    quiet: bool,
+    #[command(flatten)]
+    access: access::Flags,
+}
+
+pub(crate) fn run(store: &Store, args: &Args) -> Result<()> {
+    let typed = Reference::parse(args.destination.as_deref().unwrap_or(&args.image))?;
+    ensure!(typed.digest().is_none(), "can't push to a digest: give {} a tag", typed.familiar());
+    refuse_official(&typed)?;
+    let _lock = store.lock_reading()?;
+    let mut pushes = Vec::new();
+    if args.all_tags {
+        ensure!(typed.tag().is_none(), "a tag can't be used with --all-tags");
+        let index = store.index()?;
+        for entry in index.manifests {
+            if let Some(name) = entry_name(&entry)
+                && name.familiar_repository() == typed.familiar_repository()
+            {
+                pushes.push((name.without_digest(), entry));
+            }
+        }
+        ensure!(
+            !pushes.is_empty(),
+            "an image does not exist locally with the name: {}",
+            typed.familiar()
+        );
+    } else {
+        let entry = store.select(&args.image)?.entry;
+        if typed.tag().is_none() && !args.quiet {
+            writeln!(output::stdout(), "Using default tag: {DEFAULT_TAG}")?;
+        }
+        pushes.push((typed.clone().with_default_tag(), entry));
+    }
+    let access = args.access.access()?;
+    let progress = Progress::new(args.quiet);
+    progress.say(&format!("The push refers to repository [{}/{}]", typed.host(), typed.path()))?;
+    for (name, entry) in pushes {
+        let how = Upload { chunk: args.chunk_size };
+        let mut push = Push::open(&name, &access, &progress, how)
+            .and_then(|push| tell_where_blobs_are(store, push))
+            .with_context(|| format!("push {}", name.familiar()))?;
+        let pushed = push_one(store, &mut push, &entry, args.platform.as_ref())
+            .with_context(|| format!("push {}", name.familiar()))?;
+        progress.say(&format!(
+            "{}: digest: {} size: {}",
+            printable(name.tag().unwrap_or_default()),
+            pushed.digest,
+            pushed.size
+        ))?;
+        if args.quiet {
+            writeln!(output::stdout(), "{name}")?;
+        }
+        if let Some(path) = &args.digestfile {
+            std::fs::write(path, pushed.digest.to_string())
+                .with_context(|| format!("write {}", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Names without a user are those of Docker Hub's official images.
+fn refuse_official(name: &Reference) -> Result<()> {
+    if name.host() == DEFAULT_HOST && name.path().starts_with("library/") {
+        let short = name.familiar_repository();
+        bail!(
+            "requested access to the resource is denied: {short} has no user in its name, so it is an official image of Docker Hub; give it a name of your own: imgtool tag {short} USER/{short}, or HOST/{short} for another registry"
+        );
+    }
+    Ok(())
+}
+
+/// Blobs that other names of the store share may be in the registry under those names.
+fn tell_where_blobs_are<'a>(store: &Store, mut push: Push<'a>) -> Result<Push<'a>> {
+    for entry in &store.index()?.manifests {
+        let Some(name) = entry_name(entry) else { continue };
+        // What can't be read is not known to be anywhere.
+        let Ok(image) = store.image(entry) else { continue };
+        for blob in image.layers.iter().chain([&image.config_descriptor]) {
+            push.known_at(&blob.digest, &name);
+        }
+    }
+    Ok(push)
+}
+
+/// Pushes an image, and of an index what is here of it.
+fn push_one(
+    store: &Store,
+    push: &mut Push<'_>,
+    entry: &Descriptor,
+    platform: Option<&Platform>,
+) -> Result<Descriptor> {
+    let mut source = FromStore(store);
+    if let Some(platform) = platform {
+        let manifest = store.image_for(entry, Some(platform))?.manifest;
+        copy::transfer(&mut source, store, push, &manifest, &Wanted::All)?;
+        return Ok(manifest);
+    }
+    if let Document::Index(index) = store.document(entry)? {
+        let here = |child: &&Descriptor| store.has_blob(&child.digest);
+        let present: Vec<&Descriptor> = index.manifests.iter().filter(here).collect();
+        let mut complete = true;
+        for child in index.manifests.iter().filter(|child| !here(child)) {
+            complete &= push.has_there(child)?;
+        }
+        if !complete {
+            let images: Vec<&&Descriptor> =
+                present.iter().filter(|child| !child.is_attestation()).collect();
+            let [only] = images[..] else {
+                bail!("only some images of the index are here: choose one by --platform");
+            };
+            let platform = only.platform.as_ref().map(ToString::to_string).unwrap_or_default();
+            output::say(&format!(
+                "note: not all of the index is here; only its image for {platform} is pushed"
+            ));
+            copy::transfer(&mut source, store, push, only, &Wanted::All)?;
+            return Ok((**only).clone());
+        }
+    }
+    copy::transfer(&mut source, store, push, entry, &Wanted::All)?;
+    Ok(entry.clone())
+}
