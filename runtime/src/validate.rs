@@ -219,6 +219,9 @@ fn masks_need_a_mount_namespace(subject: &Subject) -> Result<()> {
     Ok(())
 }
 
+/// `UID_GID_MAP_MAX_EXTENTS`, since Linux 4.15.
+const MAPPINGS_MAX: usize = 340;
+
 fn user_namespace(subject: &Subject) -> Result<()> {
     let linux = subject.linux;
     let mapped = !linux.uid_mappings.is_empty() || !linux.gid_mappings.is_empty();
@@ -234,6 +237,14 @@ fn user_namespace(subject: &Subject) -> Result<()> {
         }
         if linux.gid_mappings.is_empty() {
             bail!("linux.gidMappings: user namespaces enabled, but no gid mappings found");
+        }
+    }
+    for (field, mappings) in
+        [("uidMappings", &linux.uid_mappings), ("gidMappings", &linux.gid_mappings)]
+    {
+        if mappings.len() > MAPPINGS_MAX {
+            let many = mappings.len();
+            bail!("linux.{field}: {many} ranges are more than the {MAPPINGS_MAX} that Linux takes");
         }
     }
     Ok(())
