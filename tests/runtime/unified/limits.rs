@@ -106,7 +106,7 @@ fn numbers_of_v1_are_converted() {
         let resources = json!({
             "memory": { "limit": 67_108_864, "reservation": 33_554_432, "swap": 134_217_728 },
             "cpu": {
-                "shares": 512, "quota": 25_000, "period": 50_000, "burst": 30_000, "cpus": "0",
+                "shares": 512, "quota": 25_000, "period": 50_000, "burst": 20_000, "cpus": "0",
                 "mems": "0"
             },
             "pids": { "limit": 0 },
@@ -118,7 +118,7 @@ fn numbers_of_v1_are_converted() {
             ("memory.swap.max", "67108864"),
             ("cpu.weight", "59"),
             ("cpu.max", "25000 50000"),
-            ("cpu.max.burst", "30000"),
+            ("cpu.max.burst", "20000"),
             ("cpuset.cpus", "0"),
             ("cpuset.mems", "0"),
             ("pids.max", "1"),

@@ -142,7 +142,7 @@ fn cpu(cpu: &Cpu) -> Vec<Step> {
     let max = (quota != 0 || period != 0).then(|| {
         let quota = if quota > 0 { quota.to_string() } else { "max".to_owned() };
         let period = if period == 0 { DEFAULT_PERIOD_US } else { period };
-        let field = if cpu.quota.is_some() { "cpu.quota" } else { "cpu.period" };
+        let field = if quota == "max" { "cpu.period" } else { "cpu.quota" };
         Setting::new(field, "cpu", "cpu.max", format!("{quota} {period}"))
     });
     if quota == 0 {
