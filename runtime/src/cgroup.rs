@@ -14,6 +14,7 @@ mod oom;
 mod processes;
 mod remove;
 pub(crate) mod stats;
+pub(crate) mod systemd;
 mod topology;
 mod tree;
 
@@ -41,6 +42,8 @@ pub(crate) struct Cgroup {
     hierarchies: Vec<Hierarchy>,
     /// Ancestors that [`Cgroup::create`] made on the way, outermost first.
     made_parents: Vec<PathBuf>,
+    /// It is that of a unit of systemd.
+    unit: Option<systemd::Managed>,
 }
 
 /// Without privilege: where being denied the cgroup is an error.
@@ -100,7 +103,7 @@ impl Cgroup {
             bail!("mountpoint for devices not found");
         }
         let insistence = if given.is_some() { Insistence::Everywhere } else { Insistence::Unified };
-        Ok(Self { mode, privilege, insistence, hierarchies, made_parents: Vec::new() })
+        Ok(Self { mode, privilege, insistence, hierarchies, made_parents: Vec::new(), unit: None })
     }
 
     /// The cgroup that an earlier [`Cgroup::record`] tells of.
@@ -124,7 +127,7 @@ impl Cgroup {
             (false, _) => Mode::V1,
         };
         let insistence = Insistence::Everywhere;
-        Self { mode, privilege, insistence, hierarchies, made_parents: Vec::new() }
+        Self { mode, privilege, insistence, hierarchies, made_parents: Vec::new(), unit: None }
     }
 
     /// What the state record keeps.
@@ -164,6 +167,9 @@ impl Cgroup {
     /// v2: the directory for `CLONE_INTO_CGROUP`. Otherwise processes have to be put in by
     /// [`Cgroup::enter`].
     pub(crate) fn dir_fd(&self) -> Result<Option<OwnedFd>> {
+        if self.needs_process() {
+            return Ok(None);
+        }
         match (self.mode, self.hierarchies.first()) {
             (Mode::V2, Some(hierarchy)) => Ok(Some(Dir::open(&hierarchy.path)?.into_fd())),
             _ => Ok(None),
@@ -285,6 +291,7 @@ mod tests {
                 insistence: Insistence::Everywhere,
                 hierarchies: hierarchies.clone(),
                 made_parents: Vec::new(),
+                unit: None,
             };
             let again = Cgroup::from_record(&cgroup.record(), Privilege::Root);
             assert_eq!((again.mode, again.hierarchies), (mode, hierarchies));

@@ -18,6 +18,7 @@ pub(crate) mod process;
 pub(crate) mod resctrl;
 pub(crate) mod scheduling;
 pub(crate) mod seccomp;
+pub(crate) mod systemd;
 
 use devices::Node;
 use mounts::MountPlan;

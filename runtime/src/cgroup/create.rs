@@ -20,7 +20,9 @@ impl Cgroup {
     /// limits, a hierarchy that we may not write to is given up: the container then stays in
     /// our own cgroup there, and [`Cgroup::record`] no longer names it.
     pub(crate) fn create(&mut self, plan: &CgroupPlan) -> Result<()> {
-        self.check_unused()?;
+        if !self.is_started() {
+            self.check_unused()?;
+        }
         let mut made = Vec::new();
         let mut usable = Vec::new();
         for hierarchy in &self.hierarchies {
@@ -62,6 +64,9 @@ impl Cgroup {
 
     /// Moves a process into the cgroup, in every hierarchy.
     pub(crate) fn enter(&mut self, pid: i32) -> Result<()> {
+        if self.enter_unit(pid)? {
+            return Ok(());
+        }
         let mut usable = Vec::new();
         for hierarchy in &self.hierarchies {
             match enter(&hierarchy.path, pid) {

@@ -8,6 +8,7 @@ use rustix::io::Errno;
 
 use super::controllers::THREADED;
 use super::files::Dir;
+use super::systemd::Managed;
 use super::{Cgroup, Insistence, Mode, topology};
 
 /// Where the kernel lists the files that belong to a delegated cgroup (4.15).
@@ -25,6 +26,7 @@ impl Cgroup {
             insistence: Insistence::Nowhere,
             hierarchies: self.hierarchies.clone(),
             made_parents: Vec::new(),
+            unit: self.unit.as_ref().map(Managed::recorded),
         };
         if let Some(path) = wanted.get("") {
             for hierarchy in &mut target.hierarchies {

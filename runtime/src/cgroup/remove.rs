@@ -18,6 +18,9 @@ impl Cgroup {
     /// What is gone already is no error; what can't be removed does not keep the rest.
     pub(crate) fn remove(&self) -> Result<()> {
         let mut failures = Vec::new();
+        if let Err(error) = self.stop_unit() {
+            failures.push(format!("{error:#}"));
+        }
         for hierarchy in &self.hierarchies {
             if let Err(error) = remove(&hierarchy.path) {
                 failures.push(format!("{error:#}"));

@@ -82,12 +82,6 @@ impl Prepared {
                 no_new_keyring: self.no_new_keyring,
             },
         };
-        if host.systemd_cgroup {
-            bail!(
-                "systemd cgroup flag passed, but systemd support for managing cgroups is not \
-                 available"
-            );
-        }
         let spawned = spawn::create(&request)?;
         for warning in &spawned.warnings {
             log::warn(warning);

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::apply;
 use crate::args::SPEC_VERSION;
+use crate::plan::systemd::annotations;
 use crate::plan::{mounts, seccomp};
 
 pub(super) fn run() -> Result<u8> {
@@ -48,7 +49,7 @@ fn features() -> Result<Features> {
         mount_options: mounts::option_words().collect(),
         linux: linux()?,
         annotations: json!({}),
-        potentially_unsafe_config_annotations: &["bundle"],
+        potentially_unsafe_config_annotations: &["bundle", annotations::PREFIX],
     })
 }
 
@@ -83,7 +84,7 @@ fn linux() -> Result<Linux> {
     Ok(Linux {
         namespaces: &["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
         capabilities: capabilities.iter().map(ToString::to_string).collect(),
-        cgroup: json!({"v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": true}),
+        cgroup: json!({"v1": true, "v2": true, "systemd": true, "systemdUser": true, "rdma": true}),
         seccomp: Seccomp {
             enabled: true,
             actions: &seccomp::ACTIONS,

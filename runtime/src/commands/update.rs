@@ -10,7 +10,8 @@ use crate::args::Update;
 use crate::cgroup::{Journal, Mode};
 use crate::error::Sentinel;
 use crate::log;
-use crate::plan::cgroup::{plan_update, update};
+use crate::plan::cgroup::{CgroupPlan, plan_update, update};
+use crate::plan::systemd::limits;
 use crate::resctrl::{self, Class};
 use crate::spec::IntelRdt;
 use crate::spec::resources::{BlockIo, Cpu, Memory, Pids, Resources};
@@ -47,21 +48,34 @@ pub(super) fn run(args: &Update, store: &StateStore) -> Result<u8> {
     };
     let current = linux.resources.unwrap_or_default();
     let write = update::complete(&change, &current);
-    let plan = plan_update(&write, Mode::probe()?)?;
+    let cgroup = record.cgroup();
+    let merged = update::merge(current.clone(), write.clone());
+    let managed = cgroup.unit().is_some();
+    let plan = plan_update(&if managed { limits::rounded(write) } else { write }, Mode::probe()?)?;
     for warning in &plan.warnings {
         log::warn(warning);
     }
 
     let mut journal = Journal::keeping();
-    let result = record.cgroup().change(&plan, &mut journal).and_then(|()| {
-        let resources = update::merge(current, write);
-        let save = |asked| store.save_limits(&args.id, &resources, asked);
+    let mut told = false;
+    let result = cgroup.change(&plan, &mut journal).and_then(|()| {
+        let warnings = cgroup.update_unit(&merged, &plan)?;
+        told = managed;
+        warnings.iter().for_each(log::warn);
+        let save = |asked| store.save_limits(&args.id, &merged, asked);
         match &class {
             Some((class, asked)) => change_class(class, || save(Some(asked))),
             None => save(None),
         }
     });
-    result.map(|()| 0).map_err(|error| journal.undo(error))
+    let Err(error) = result else { return Ok(0) };
+    let restored =
+        if told { cgroup.update_unit(&current, &CgroupPlan::default()) } else { Ok(vec![]) };
+    let error = journal.undo(error);
+    Err(match restored {
+        Ok(_) => error,
+        Err(also) => error.context(format!("restore the old limits: {also:#}")),
+    })
 }
 
 /// Changes the class for good if `save` succeeds.

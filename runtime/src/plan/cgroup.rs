@@ -9,6 +9,7 @@ mod v2;
 use anyhow::{Result, bail};
 
 pub(crate) use self::devices::DevicePlan;
+pub(crate) use self::v2::{io_weight, swap_max, weight_from_shares};
 use crate::spec::resources::{BlockIo, Memory, Resources, ThrottleDevice};
 
 /// How the host mounts cgroups.
@@ -125,6 +126,13 @@ fn limits(resources: &Resources, devices: Option<DevicePlan>, mode: Mode) -> Res
 }
 
 impl CgroupPlan {
+    /// For the second time: what had to hold before the first need not hold any more.
+    pub(crate) fn unconditional(&self) -> Self {
+        let mut plan = self.clone();
+        plan.steps.retain(|step| !matches!(step, Step::CheckMemory { .. }));
+        plan
+    }
+
     /// The controllers whose files the plan needs, in the plan's order.
     pub(crate) fn controllers(&self) -> impl Iterator<Item = &str> {
         self.steps.iter().filter_map(|step| match step {

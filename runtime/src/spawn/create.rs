@@ -16,6 +16,7 @@ use super::{
 };
 use crate::apply::limits::{self, Setter};
 use crate::bundle::Bundle;
+use crate::cgroup::systemd::UnitWish;
 use crate::cgroup::{Cgroup, Mode, Privilege};
 use crate::channel::{Channel, Message};
 use crate::error::Sentinel;
@@ -83,9 +84,23 @@ impl Prepared {
         let filter = compile_filter(linux, &mut plan.warnings)?;
         let mode = Mode::probe()?;
         let path = linux.and_then(|linux| linux.cgroups_path.as_deref());
-        let cgroup = Cgroup::locate(path, request.id, mode, privilege(request.host))?;
-        let resources = linux.and_then(|linux| linux.resources.as_ref());
-        let limits = plan::cgroup::plan(resources, mode)?;
+        let resources = linux.and_then(|linux| linux.resources.clone()).unwrap_or_default();
+        let privilege = privilege(request.host);
+        let (cgroup, resources) = if request.host.systemd_cgroup {
+            let wish = UnitWish {
+                cgroups_path: path,
+                id: request.id,
+                annotations: &spec.annotations,
+                resources: &resources,
+                host: request.host,
+            };
+            let (cgroup, warnings) = Cgroup::locate_unit(&wish, mode, privilege)?;
+            plan.warnings.extend(warnings);
+            (cgroup, plan::systemd::limits::rounded(resources))
+        } else {
+            (Cgroup::locate(path, request.id, mode, privilege)?, resources)
+        };
+        let limits = plan::cgroup::plan(Some(&resources), mode)?;
         plan.warnings.extend(limits.warnings.iter().cloned());
         let intel_rdt = linux.and_then(|linux| linux.intel_rdt.as_ref());
         let class = intel_rdt.map(|asked| Class::locate(asked, request.id)).transpose()?;
@@ -111,6 +126,7 @@ impl<'a> Work<'a> {
         let keyring = options.no_new_keyring;
         let mut record =
             Record::intent(request.id, request.bundle, cgroup.record(), host.rootless, keyring);
+        record.systemd = cgroup.unit().cloned();
         if let Some(class) = self.class {
             record.intel_rdt_path = class.path().display().to_string();
             record.resctrl_groups = class.to_be_made();
@@ -120,13 +136,11 @@ impl<'a> Work<'a> {
         // What can fail on the host comes before the process, while there is little to undo.
         let console = files::connect_console(&options.console, plan.process.terminal)?;
         let pidfd_socket = options.pidfd_socket.as_deref().map(files::connect).transpose()?;
-        cgroup.create(self.limits).context("unable to apply cgroup configuration")?;
-        // Not before: what has been refused may be another container's.
-        made.cgroup = true;
-        if manages_own_cgroup(plan)
-            && let Some(uid) = idmap::process_user(&request.bundle.spec)
-        {
-            cgroup.delegate(uid).context("unable to apply cgroup configuration")?;
+        let late = cgroup.needs_process();
+        if late {
+            cgroup.check_unused().context("unable to apply cgroup configuration")?;
+        } else {
+            self.make_cgroup(cgroup, &mut made.cgroup)?;
         }
         let (child, placed) = self.clone(&record, cgroup, &claim, setter)?;
         let child = made.child.insert(child);
@@ -139,6 +153,11 @@ impl<'a> Work<'a> {
         if plan.namespaces.is_new(Kind::User) {
             idmap::write(child.pid, &plan.namespaces, host)?;
             child.tell(&Message::Mapped)?;
+        }
+        if late {
+            let pid = child.pid;
+            cgroup.start(pid).context("unable to apply cgroup configuration")?;
+            self.make_cgroup(cgroup, &mut made.cgroup)?;
         }
         // Before anything enters: a v1 cpuset takes no process until it has CPUs and memory nodes.
         cgroup.apply(self.limits).context("unable to apply cgroup configuration")?;
@@ -176,6 +195,22 @@ impl<'a> Work<'a> {
             files::send_descriptor(socket.as_fd(), child.as_fd(), b"standard")?;
         }
         Ok(outcome.spawned(made.keep()?))
+    }
+
+    /// Makes the cgroup, or what systemd has left of it to us; `owned` tells whether it is ours to
+    /// clear.
+    fn make_cgroup(&self, cgroup: &mut Cgroup, owned: &mut bool) -> Result<()> {
+        // systemd has checked that what it has started is nobody else's.
+        *owned = cgroup.is_started();
+        cgroup.create(self.limits).context("unable to apply cgroup configuration")?;
+        // Not before: what has been refused may be another container's.
+        *owned = true;
+        if manages_own_cgroup(self.plan)
+            && let Some(uid) = idmap::process_user(&self.request.bundle.spec)
+        {
+            cgroup.delegate(uid).context("unable to apply cgroup configuration")?;
+        }
+        Ok(())
     }
 
     /// The child, and whether it is in its cgroup already.
@@ -220,6 +255,9 @@ impl<'a> Work<'a> {
         if let Ok(Forked { cloned: Cloned::Child, placed }) = forked {
             // The lock is the parent's: held here too it would outlive it.
             sys::close_inherited(claim.as_fd());
+            if let Some(connection) = cgroup.connection() {
+                sys::close_inherited(connection);
+            }
             drop(ours);
             start.placed = placed;
             init::create(&start, theirs)

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Status;
 use crate::bundle::Bundle;
+use crate::cgroup::systemd::UnitRecord;
 use crate::cgroup::{self, Cgroup, Privilege};
 use crate::clock;
 
@@ -27,6 +28,9 @@ pub(crate) struct Record {
     pub(crate) config: Config,
     pub(crate) rootless: bool,
     pub(crate) cgroup_paths: cgroup::Record,
+    /// The unit that the cgroup is of, if systemd manages it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) systemd: Option<UnitRecord>,
     pub(crate) namespace_paths: BTreeMap<String, String>,
     pub(crate) external_descriptors: Vec<String>,
     pub(crate) intel_rdt_path: String,
@@ -90,6 +94,7 @@ impl Record {
             },
             rootless,
             cgroup_paths,
+            systemd: None,
             namespace_paths: BTreeMap::new(),
             external_descriptors: Vec::new(),
             intel_rdt_path: String::new(),
@@ -130,7 +135,7 @@ impl Record {
     /// The container's cgroup.
     pub(crate) fn cgroup(&self) -> Cgroup {
         let privilege = if self.rootless { Privilege::Rootless } else { Privilege::Root };
-        Cgroup::from_record(&self.cgroup_paths, privilege)
+        Cgroup::from_record(&self.cgroup_paths, privilege).managed_by(self.systemd.clone())
     }
 
     /// A handle of the init process, if it is alive.

@@ -114,7 +114,7 @@ fn memory(memory: &Memory) -> Result<Vec<Step>> {
 }
 
 /// Memory and swap counted together -> swap alone; `None` leaves it as it is.
-fn swap_max(limit: i64, memory_and_swap: i64) -> Result<Option<String>> {
+pub(crate) fn swap_max(limit: i64, memory_and_swap: i64) -> Result<Option<String>> {
     Ok(match (limit, memory_and_swap) {
         // v1 lifts both when memory is unlimited and swap is not spoken of.
         (-1, 0) | (_, -1) => Some("max".to_owned()),
@@ -164,7 +164,7 @@ const DEFAULT_PERIOD_US: u64 = 100_000;
     clippy::cast_sign_loss,
     reason = "the curve stays within 1..10000"
 )]
-fn weight_from_shares(shares: u64) -> Option<u64> {
+pub(crate) fn weight_from_shares(shares: u64) -> Option<u64> {
     match shares {
         0 => None,
         1..=2 => Some(1),
@@ -207,7 +207,7 @@ fn block_io(block_io: &BlockIo) -> impl Iterator<Item = Setting> {
 }
 
 /// 10..1000 -> 1..10000, linear.
-fn io_weight(weight: u16) -> u64 {
+pub(crate) fn io_weight(weight: u16) -> u64 {
     1 + u64::from(weight).saturating_sub(10) * 9999 / 990
 }
 
