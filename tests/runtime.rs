@@ -18,6 +18,7 @@ mod limits;
 mod mounts;
 mod netdevices;
 mod seccomp;
+mod systemd;
 mod terminal;
 mod unified;
 mod update;

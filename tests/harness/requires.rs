@@ -9,3 +9,22 @@ pub(crate) fn program(program: &str, package: &str) {
     let found = path.split(':').any(|dir| Path::new(dir).join(program).exists());
     assert!(found, "{program} is missing: apt-get install {package}, or use tests/run");
 }
+
+/// Tells why and returns false unless systemd runs this host.
+pub(crate) fn systemd() -> bool {
+    let there = Path::new("/run/systemd/system").exists();
+    if !there {
+        println!("SKIP: this host is not run by systemd");
+    }
+    there
+}
+
+/// Tells why and returns false unless a program that not every host has is installed.
+pub(crate) fn optional(program: &str) -> bool {
+    let path = std::env::var("PATH").unwrap_or_default();
+    let found = path.split(':').any(|dir| Path::new(dir).join(program).exists());
+    if !found {
+        println!("SKIP: {program} is not installed");
+    }
+    found
+}

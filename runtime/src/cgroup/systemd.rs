@@ -90,15 +90,16 @@ impl Cgroup {
         }
         let program = wish.host.program.name();
         let unit = Unit::plan(wish.cgroups_path, wish.id, program, user)?;
-        let asked = annotations::properties(wish.annotations)?;
+        let mut properties = annotations::properties(wish.annotations)?;
         let mut manager = Manager::connect(user)?;
-        let mut limits = limits::at_start(wish.resources, mode, manager.version)?;
-        limits.properties.extend(asked);
+        let limits = limits::at_start(wish.resources, mode, manager.version)?;
+        // Of two values the last holds: an annotation does not loosen a limit.
+        properties.extend(limits.properties);
         let mut path = if user { manager.control_group()? } else { String::new() };
         path.push_str(&unit.path);
         let mut cgroup = Self::locate(Some(&path), wish.id, mode, privilege)?;
         let record = UnitRecord { unit: unit.name.clone(), user };
-        let start = Start { manager, unit, properties: limits.properties };
+        let start = Start { manager, unit, properties };
         cgroup.manage(record, Stage::Planned(Box::new(start)));
         Ok((cgroup, limits.warnings))
     }

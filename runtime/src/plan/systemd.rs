@@ -94,13 +94,14 @@ impl Unit {
         let description = format!("libcontainer container {}", self.container);
         let mut properties = vec![Property::new("Description", Value::String(description))];
         if self.is_slice() {
+            // Its process is moved in afterwards: systemd takes none for a slice.
             properties.push(Property::new("Wants", Value::strings([self.slice.clone()])));
         } else {
+            let pids = Value::Array("u".to_owned(), vec![Value::Uint32(pid)]);
             properties.push(Property::new("Slice", Value::string(self.slice.clone())));
             properties.push(Property::new("Delegate", Value::Bool(true)));
+            properties.push(Property::new("PIDs", pids));
         }
-        let pids = Value::Array("u".to_owned(), vec![Value::Uint32(pid)]);
-        properties.push(Property::new("PIDs", pids));
         let io = if mode == Mode::V2 { "IOAccounting" } else { "BlockIOAccounting" };
         for accounting in ["MemoryAccounting", "CPUAccounting", io, "TasksAccounting"] {
             properties.push(Property::new(accounting, Value::Bool(true)));
@@ -221,7 +222,7 @@ mod tests {
             ]
         );
         let slice = names(&unit(Some("a.slice:p:a-b.slice"), false).unwrap(), Mode::V1);
-        assert!(slice.contains(&"Wants".to_owned()) && !slice.contains(&"Delegate".to_owned()));
+        assert!(slice.contains(&"Wants".to_owned()) && !slice.contains(&"PIDs".to_owned()));
         assert!(slice.contains(&"BlockIOAccounting".to_owned()));
     }
 }

@@ -1,0 +1,82 @@
+//! Ordinary users with a systemd of their own.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use crate::harness::bundle::rootfs;
+use crate::harness::command::binary;
+use crate::harness::{Cmd, Outcome, Scene, requires, scene};
+
+/// A line of shell as an ordinary user of the machine of `tests/vm`, in a directory of its own.
+fn as_user(scene: &Scene, script: &str) -> Outcome {
+    let dir = scene.path("user");
+    if !dir.exists() {
+        let open = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(dir.parent().expect("it has one"), open).expect("chmod the scene");
+        rootfs(&dir.join("rootfs"));
+        Cmd::new("chown").args(["-R", "rootless"]).arg(&dir).run().success();
+    }
+    let script = format!("set -e; cd {}; {script}", dir.display());
+    Cmd::new("as").args(["rootless", "sh", "-c", &script]).run()
+}
+
+#[test]
+fn a_users_container_is_a_scope_of_the_users_systemd() {
+    if !(requires::systemd() && requires::optional("as")) {
+        return;
+    }
+    scene(|scene| {
+        let runtime = binary("runtime").display().to_string();
+        let id = scene.id("user");
+        let edit = r#".process.args = ["/probe", "pause"] | .process.terminal = false
+            | .linux.resources = { pids: { limit: 30 }, memory: { limit: 50000000 } }"#;
+        as_user(
+            scene,
+            &format!(
+                "{runtime} spec --rootless; jq '{edit}' config.json > new; mv new config.json; \
+                 {runtime} --systemd-cgroup run --detach {id} > log 2>&1 < /dev/null"
+            ),
+        )
+        .success();
+        let unit = format!("runtime-{id}.scope");
+        let show = |name: &str| {
+            let shown = as_user(scene, &format!("systemctl --user show --value -p {name} {unit}"));
+            shown.success().stdout.trim().to_owned()
+        };
+        let path = show("ControlGroup");
+        assert!(path.ends_with(&format!("/user@1000.service/user.slice/{unit}")), "{path}");
+        let file = |name: &str| {
+            let text = fs::read_to_string(format!("/sys/fs/cgroup{path}/{name}"));
+            text.expect("read a file of the cgroup").trim().to_owned()
+        };
+        assert_eq!((show("TasksMax"), file("pids.max")), ("30".into(), "30".into()));
+        assert_eq!(file("memory.max"), "49999872");
+        as_user(scene, &format!("{runtime} update --pids-limit 20 {id}")).success();
+        assert_eq!((show("TasksMax"), file("pids.max")), ("20".into(), "20".into()));
+        as_user(scene, &format!("{runtime} pause {id}; {runtime} resume {id}")).success();
+        // The process comes from another part of the tree, where only systemd may take it from.
+        as_user(
+            scene,
+            &format!("{runtime} exec --detach {id} /probe pause > log 2>&1 < /dev/null"),
+        )
+        .success();
+        assert_eq!(file("cgroup.procs").lines().count(), 2);
+        as_user(scene, &format!("{runtime} delete --force {id}")).success();
+        assert_eq!(show("LoadState"), "not-found");
+    });
+}
+
+#[test]
+fn without_a_bus_of_the_users_the_remedy_is_named() {
+    if !(requires::systemd() && requires::optional("as")) {
+        return;
+    }
+    scene(|scene| {
+        let runtime = binary("runtime").display().to_string();
+        let script = format!(
+            "unset DBUS_SESSION_BUS_ADDRESS; {runtime} spec --rootless; \
+             env XDG_RUNTIME_DIR=/nowhere {runtime} --root root --systemd-cgroup run x"
+        );
+        as_user(scene, &script).refused(&["/nowhere/bus: no such file", "loginctl"]);
+    });
+}
