@@ -11,6 +11,7 @@ pub(crate) mod cri;
 pub(crate) mod daemon;
 pub(crate) mod docker;
 pub(crate) mod host;
+pub(crate) mod hostile;
 pub(crate) mod image;
 pub(crate) mod netns;
 pub(crate) mod podman;

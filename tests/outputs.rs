@@ -8,7 +8,7 @@ use crate::harness::image::Image;
 use crate::harness::{Scene, scene};
 
 const NAME: &str = "e2e.test/outputs:latest";
-const COMMANDS: [&str; 26] = [
+const COMMANDS: [&str; 32] = [
     "runtime --help",
     "runtime list",
     "runtime features",
@@ -22,6 +22,12 @@ const COMMANDS: [&str; 26] = [
     "imgtool save e2e.test/outputs",
     "imgtool info",
     "imgtool bundles",
+    "imgtool export e2e.test/outputs",
+    "imgtool history e2e.test/outputs",
+    "imgtool images --format {{.ID}}",
+    "imgtool inspect --raw e2e.test/outputs",
+    "imgtool prune --dry-run",
+    "imgtool verify",
     "imgtool copy e2e.test/outputs oci-archive:-",
     "imgtool push e2e.test/none",
     "imgtool login --get-login e2e.test",

@@ -9,6 +9,7 @@ use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
 use crate::commands;
+use crate::layer::compress;
 use crate::rooted;
 use crate::store::Store;
 
@@ -31,6 +32,10 @@ pub(crate) struct Global {
     /// The image store [default: $IMGTOOL_ROOT or /var/lib/imgtool]
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) root: Option<PathBuf>,
+    /// How many bytes one byte of a compressed layer or archive may give, once more than
+    /// 256 MiB came
+    #[arg(long, global = true, value_name = "N", default_value_t = 200)]
+    max_expansion: u64,
 }
 
 #[derive(Debug, Subcommand)]
@@ -40,28 +45,38 @@ enum Command {
     Commit(commands::commit::Args),
     Copy(Box<commands::copy::Args>),
     Delete(Box<commands::delete::Args>),
+    Export(commands::export::Args),
+    History(commands::history::Args),
     Images(commands::images::Args),
+    Import(commands::import::Args),
     Info(commands::info::Args),
-    Inspect(commands::inspect::Args),
+    Inspect(Box<commands::inspect::Args>),
     ListTags(Box<commands::list_tags::Args>),
     Load(commands::load::Args),
     Login(commands::login::Args),
     Logout(commands::logout::Args),
+    Manifest(commands::manifest::Args),
     Mount(commands::mount::Args),
+    Mutate(Box<commands::mutate::Args>),
+    Prune(commands::prune::Args),
     Pull(Box<commands::pull::Args>),
     Push(Box<commands::push::Args>),
+    Rebase(commands::rebase::Args),
     Rm(commands::rm::Args),
     Rmi(commands::rmi::Args),
     Save(commands::save::Args),
     Search(Box<commands::search::Args>),
     Tag(commands::tag::Args),
     Umount(commands::umount::Args),
+    Untag(commands::untag::Args),
+    Verify(commands::verify::Args),
 }
 
 impl Cli {
     /// Runs the verb.
     pub(crate) fn run(self) -> Result<()> {
         rooted::allow_many_descriptors().context("raise the limit of open files")?;
+        compress::set_expansion(self.global.max_expansion);
         let store = Store::open(self.global.root.as_deref())?;
         match self.command {
             Command::Bundle(args) => commands::bundle::run(&store, *args),
@@ -70,6 +85,15 @@ impl Cli {
             Command::Copy(args) => commands::copy::run(&store, &args),
             Command::Delete(args) => commands::delete::run(&store, &args),
             Command::Images(args) => commands::images::run(&store, &args),
+            Command::Export(args) => commands::export::run(&store, &args),
+            Command::History(args) => commands::history::run(&store, &args),
+            Command::Import(args) => commands::import::run(&store, &args),
+            Command::Manifest(args) => commands::manifest::run(&store, &args),
+            Command::Mutate(args) => commands::mutate::run(&store, &args),
+            Command::Prune(args) => commands::prune::run(&store, &args),
+            Command::Rebase(args) => commands::rebase::run(&store, &args),
+            Command::Untag(args) => commands::untag::run(&store, &args),
+            Command::Verify(args) => commands::verify::run(&store, &args),
             Command::Info(args) => commands::info::run(&store, &args),
             Command::Inspect(args) => commands::inspect::run(&store, &args),
             Command::ListTags(args) => commands::list_tags::run(&store, &args),

@@ -31,6 +31,7 @@ pub(crate) use create::{Created, Request, create};
 pub(crate) use overlay::{ROOTFS, UPPER};
 pub(crate) use record::{Mode, Record, TREE};
 pub(crate) use remove::{collect, remove};
+pub(crate) use usage::containers;
 
 use crate::digest::Digest;
 use crate::layer;

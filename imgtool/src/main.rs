@@ -13,6 +13,7 @@ mod manifest;
 mod output;
 mod progress;
 mod reference;
+mod rewrite;
 mod rooted;
 mod store;
 #[allow(unsafe_code)]

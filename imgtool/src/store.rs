@@ -10,6 +10,7 @@ mod index;
 mod lock;
 mod partial;
 mod resolve;
+mod verify;
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};

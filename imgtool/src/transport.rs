@@ -14,6 +14,7 @@ mod parallel;
 pub(crate) mod place;
 pub(crate) mod policy;
 pub(crate) mod registry;
+pub(crate) mod web;
 pub(crate) mod writer;
 
 use anyhow::Result;

@@ -93,6 +93,13 @@ impl Cmd {
         self
     }
 
+    /// The same command run by another program.
+    pub(crate) fn prefix(mut self, words: &[&str]) -> Self {
+        let words = words.iter().map(OsString::from);
+        self.words = words.chain(self.words).collect();
+        self
+    }
+
     /// Runs it on a terminal of its own, as `script` gives one.
     pub(crate) fn on_terminal(mut self) -> Self {
         let quote =

@@ -38,6 +38,9 @@ pub(crate) struct Flags {
     /// Seconds before the first new attempt; they double with each [default: 0.2]
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     retry_delay: Option<Duration>,
+    /// Seconds that a server may send nothing, or next to nothing [default: 60]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    timeout: Option<Duration>,
 }
 
 impl Flags {
@@ -65,6 +68,9 @@ impl Flags {
         };
         if let Some(retry) = self.retry {
             access.patience.attempts = retry.saturating_add(1);
+        }
+        if let Some(silence) = self.timeout {
+            access.patience.silence = silence;
         }
         if let Some(delay) = self.retry_delay {
             access.patience.delay = delay;

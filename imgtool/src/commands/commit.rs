@@ -2,13 +2,13 @@
 
 use std::io::Write;
 
-use anyhow::{Context, Result, ensure};
-use jiff::Timestamp;
+use anyhow::{Result, ensure};
 
 use crate::commit::change::Change;
 use crate::commit::{Request, commit};
 use crate::output;
 use crate::reference::Reference;
+use crate::rewrite;
 use crate::store::Store;
 
 /// Make an image from a container's changes and print its ID
@@ -43,28 +43,9 @@ pub(crate) fn run(store: &Store, args: &Args) -> Result<()> {
         changes: args.changes.iter().map(|text| Change::parse(text)).collect::<Result<_>>()?,
         author: args.author.clone(),
         message: args.message.clone(),
-        created: created(std::env::var("SOURCE_DATE_EPOCH").ok().as_deref())?,
+        created: rewrite::now()?,
     };
     let id = commit(store, &request)?;
     writeln!(output::stdout(), "{id}")?;
     Ok(())
-}
-
-/// The time of `SOURCE_DATE_EPOCH`, for images that come out the same each time, or now.
-fn created(epoch: Option<&str>) -> Result<Timestamp> {
-    let Some(epoch) = epoch.filter(|epoch| !epoch.is_empty()) else { return Ok(Timestamp::now()) };
-    let invalid = || format!("SOURCE_DATE_EPOCH {epoch:?} is not a time in seconds");
-    Timestamp::from_second(epoch.parse().with_context(invalid)?).with_context(invalid)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_epoch_sets_the_time() {
-        assert_eq!(created(Some("1700000000")).unwrap().to_string(), "2023-11-14T22:13:20Z");
-        assert!(created(Some("yesterday")).is_err());
-        assert!(created(Some("")).is_ok());
-    }
 }

@@ -1,7 +1,7 @@
 //! `imgtool copy`: an image from any place to any place, every digest kept.
 
 mod destination;
-mod origin;
+pub(crate) mod origin;
 mod referrers;
 
 use std::io::Write;
@@ -152,7 +152,7 @@ pub(super) fn copy(store: &Store, request: &Request, progress: &Progress) -> Res
 }
 
 fn copy_locked(store: &Store, request: &Request, progress: &Progress) -> Result<Descriptor> {
-    let mut origin = Origin::open(store, request, progress)?;
+    let mut origin = Origin::open(store, &request.source, &request.from, progress)?;
     let mut target = Target::open(store, request, progress, origin.name())?;
     let (entry, wanted) = match &request.wanted {
         Selection::All => (origin.entry().clone(), Wanted::All),

@@ -1,18 +1,24 @@
 //! `imgtool images`: what is in the store.
 
+mod filter;
+
+pub(super) use filter::time;
+
+use std::collections::BTreeMap;
 use std::io::Write;
 
 use anyhow::Result;
-use clap::ValueEnum;
 use jiff::Timestamp;
-use serde::Serialize;
+use serde_json::{Value, json};
 
+use self::filter::Filters;
 use crate::digest::Digest;
 use crate::error::printable;
 use crate::output;
 use crate::reference::Reference;
 use crate::store::{Store, entry_name};
 use crate::table::{self, NONE};
+use crate::template::Format;
 
 /// List the images of the store
 #[derive(Debug, clap::Args)]
@@ -32,17 +38,14 @@ pub(crate) struct Args {
     /// Print the digests of manifests, too
     #[arg(long)]
     digests: bool,
-    /// How to print
-    #[arg(long, value_enum, default_value = "table")]
-    format: Format,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Format {
-    /// Columns
-    Table,
-    /// One JSON object per line
-    Json,
+    /// Only such: dangling=BOOL, label=KEY[=VALUE], before=IMAGE, since=IMAGE, until=TIME,
+    /// reference=PATTERN, id=PREFIX
+    #[arg(short, long = "filter", value_name = "FILTER")]
+    filters: Vec<String>,
+    /// "table", "json", or a Go template of .ID .Repository .Tag .Digest .CreatedSince .CreatedAt
+    /// .Size; "table TEMPLATE" with headings
+    #[arg(long, value_name = "FORMAT", default_value = "table")]
+    format: String,
 }
 
 struct Row {
@@ -51,10 +54,14 @@ struct Row {
     id: Digest,
     created: Option<Timestamp>,
     size: u64,
+    labels: BTreeMap<String, String>,
 }
 
 pub(crate) fn run(store: &Store, args: &Args) -> Result<()> {
+    let format = Format::parse(&args.format)?;
+    let filters = Filters::parse(store, &args.filters)?;
     let mut rows = rows(store)?;
+    rows.retain(|row| filters.keep(row));
     if let Some(pattern) = &args.pattern {
         rows.retain(|row| row.name.as_ref().is_some_and(|name| matches_name(pattern, name)));
     }
@@ -70,13 +77,8 @@ pub(crate) fn run(store: &Store, args: &Args) -> Result<()> {
         return Ok(());
     }
     let now = Timestamp::now();
-    if args.format == Format::Json {
-        for row in &rows {
-            serde_json::to_writer(&mut out, &json(row, id(row), now))
-                .map_err(std::io::Error::from)?;
-            writeln!(out)?;
-        }
-        return Ok(());
+    if !matches!(format, Format::Table) {
+        return format.write(&mut out, rows.iter().map(|row| json(row, &id(row), now)));
     }
     let mut header = vec!["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"];
     if args.digests {
@@ -111,6 +113,7 @@ fn rows(store: &Store) -> Result<Vec<Row>> {
             id: entry.digest.clone(),
             created: None,
             size: 0,
+            labels: BTreeMap::new(),
         };
         // What is no image of layers (an artifact) or can't be read still has
         // a line, so that it can be seen and removed.
@@ -118,6 +121,7 @@ fn rows(store: &Store) -> Result<Vec<Row>> {
             row.id = image.id().clone();
             row.created = image.created();
             row.size = image.size();
+            row.labels = image.config.config.labels;
         }
         row
     });
@@ -133,39 +137,26 @@ fn tag(row: &Row) -> String {
     tag.map_or_else(|| NONE.to_owned(), printable)
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "PascalCase")]
-struct Json {
-    containers: &'static str,
-    created_at: String,
-    created_since: String,
-    digest: String,
-    #[serde(rename = "ID")]
-    id: String,
-    repository: String,
-    shared_size: &'static str,
-    size: String,
-    tag: String,
-    unique_size: &'static str,
-}
-
-fn json(row: &Row, id: String, now: Timestamp) -> Json {
+fn json(row: &Row, id: &str, now: Timestamp) -> Value {
     let created_at = row.created.map_or_else(
         || "N/A".to_owned(),
         |time| time.strftime("%Y-%m-%d %H:%M:%S +0000 UTC").to_string(),
     );
-    Json {
-        containers: "N/A",
-        created_at,
-        created_since: table::age(row.created, now),
-        digest: row.digest.to_string(),
-        id,
-        repository: repository(row),
-        shared_size: "N/A",
-        size: table::size(row.size),
-        tag: tag(row),
-        unique_size: "N/A",
-    }
+    let labels: Vec<String> =
+        row.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    json!({
+        "Containers": "N/A",
+        "CreatedAt": created_at,
+        "CreatedSince": table::age(row.created, now),
+        "Digest": row.digest,
+        "ID": id,
+        "Labels": printable(&labels.join(",")),
+        "Repository": repository(row),
+        "SharedSize": "N/A",
+        "Size": table::size(row.size),
+        "Tag": tag(row),
+        "UniqueSize": "N/A",
+    })
 }
 
 /// Tries the pattern against the short and the full name, with and without tag.

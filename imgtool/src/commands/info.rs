@@ -5,6 +5,7 @@ use std::io::Write;
 
 use anyhow::Result;
 
+use crate::bundle;
 use crate::manifest::Platform;
 use crate::output;
 use crate::store::Store;
@@ -19,6 +20,11 @@ pub(crate) fn run(store: &Store, _args: &Args) -> Result<()> {
     let images: BTreeSet<_> = index.manifests.iter().map(|entry| &entry.digest).collect();
     let (blobs, bytes) = store.blob_usage()?;
     let mut out = output::stdout();
+    let containers = bundle::containers();
+    let running = containers.iter().filter(|container| container.running).count();
+    writeln!(out, "Containers: {}", containers.len())?;
+    writeln!(out, " Running: {running}")?;
+    writeln!(out, " Stopped: {}", containers.len() - running)?;
     writeln!(out, "Version: {}", env!("CARGO_PKG_VERSION"))?;
     writeln!(out, "Store: {}", store.root().display())?;
     writeln!(out, "Platform: {}", Platform::host())?;

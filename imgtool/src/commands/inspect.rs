@@ -1,36 +1,125 @@
-//! `imgtool inspect`: all about images, in docker's shape.
+//! `imgtool inspect`: all about images: of the store in docker's shape, of
+//! other places in skopeo's.
+
+mod elsewhere;
 
 use std::io::Write;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
+use super::access;
+use crate::manifest::{MAX_MANIFEST_SIZE, Platform};
 use crate::output;
 use crate::store::{Image, Store, entry_name};
+use crate::template::Template;
+use crate::transport::place::Place;
 
-/// Print all about images, as a JSON array in docker's shape
+/// Print all about images: of the store a JSON array as docker does; of docker://NAME, oci:DIR,
+/// docker-archive:FILE and the like an object as skopeo does
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Names or IDs
+    /// Names or IDs, or places as copy has them
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<String>,
+    /// "json", or a Go template of the description
+    #[arg(short, long, value_name = "FORMAT")]
+    format: Option<String>,
+    /// Print the manifest or index byte for byte; with --config, the config
+    #[arg(long)]
+    raw: bool,
+    /// Print the config
+    #[arg(long)]
+    config: bool,
+    /// List the tags of a registry's repository, too
+    #[arg(long)]
+    tags: bool,
+    /// For skopeo's sake: tags are not listed unless asked for
+    #[arg(short, long, conflicts_with = "tags")]
+    no_tags: bool,
+    /// The image of an index to take [default: this host's]
+    #[arg(long, value_name = "OS/ARCH", value_parser = Platform::parse)]
+    platform: Option<Platform>,
+    #[command(flatten)]
+    access: access::Flags,
 }
 
 pub(crate) fn run(store: &Store, args: &Args) -> Result<()> {
     let mut found = Vec::new();
     let mut failed = super::Failures::default();
-    for name in &args.images {
-        failed.collect(
-            store
-                .resolve(name)
-                .and_then(|image| describe(store, &image))
-                .map(|value| found.push(value)),
-        );
+    let mut all_here = true;
+    for word in &args.images {
+        let mut inspect = || -> Result<Option<Value>> {
+            match Place::parse(word)? {
+                Place::Store(name) => inspect_stored(store, &name, args),
+                place => {
+                    all_here = false;
+                    elsewhere::inspect(store, &place, args)
+                        .with_context(|| format!("inspect {word}"))
+                }
+            }
+        };
+        match inspect() {
+            Ok(value) => found.extend(value),
+            Err(error) => failed.collect(Err(error)),
+        }
     }
-    let mut text = serde_json::to_string_pretty(&found).context("write the description")?;
-    text.push('\n');
-    failed.collect(output::stdout().write_all(text.as_bytes()).map_err(Into::into));
+    if !args.raw && !args.config {
+        failed.collect(print(&found, args, all_here));
+    }
     failed.into_result()
+}
+
+fn print(found: &[Value], args: &Args, as_array: bool) -> Result<()> {
+    let mut out = output::stdout();
+    match args.format.as_deref() {
+        Some("json") => {
+            for value in found {
+                writeln!(out, "{}", serde_json::to_string(value)?)?;
+            }
+        }
+        Some(format) => {
+            let template = Template::parse(format)?;
+            for value in found {
+                writeln!(out, "{}", template.render(value)?)?;
+            }
+        }
+        None if as_array => {
+            writeln!(out, "{}", serde_json::to_string_pretty(found)?)?;
+        }
+        None => {
+            for value in found {
+                writeln!(out, "{}", serde_json::to_string_pretty(value)?)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// `None` if what was asked for is printed already.
+fn inspect_stored(store: &Store, name: &str, args: &Args) -> Result<Option<Value>> {
+    ensure!(!args.tags, "--tags is for registries");
+    if args.raw && !args.config {
+        let entry = store.select(name)?.entry;
+        output::stdout().write_all(&store.read_blob(&entry, MAX_MANIFEST_SIZE)?)?;
+        return Ok(None);
+    }
+    let image = store.resolve_for(name, args.platform.as_ref())?;
+    if args.config {
+        print_config(&image.config_bytes, args.raw)?;
+        return Ok(None);
+    }
+    describe(store, &image).map(Some)
+}
+
+fn print_config(bytes: &[u8], raw: bool) -> Result<()> {
+    let mut out = output::stdout();
+    if raw {
+        return Ok(out.write_all(bytes)?);
+    }
+    let value: Value = serde_json::from_slice(bytes).context("parse image config")?;
+    writeln!(out, "{}", serde_json::to_string_pretty(&value)?)?;
+    Ok(())
 }
 
 fn describe(store: &Store, image: &Image) -> Result<Value> {

@@ -43,6 +43,27 @@ pub(crate) struct Args {
     access: access::Flags,
 }
 
+impl Args {
+    /// A push of all that a name stands for.
+    pub(super) fn whole(
+        name: &str,
+        destination: Option<&str>,
+        quiet: bool,
+        access: &access::Flags,
+    ) -> Self {
+        Self {
+            image: name.to_owned(),
+            destination: destination.map(str::to_owned),
+            all_tags: false,
+            platform: None,
+            chunk_size: None,
+            digestfile: None,
+            quiet,
+            access: access.clone(),
+        }
+    }
+}
+
 pub(crate) fn run(store: &Store, args: &Args) -> Result<()> {
     let typed = Reference::parse(args.destination.as_deref().unwrap_or(&args.image))?;
     ensure!(typed.digest().is_none(), "can't push to a digest: give {} a tag", typed.familiar());

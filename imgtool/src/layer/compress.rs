@@ -1,11 +1,23 @@
 //! Compression of layers: whatever form a blob has is recognised by its first bytes.
 
 use std::io::{self, BufRead, BufReader, Read};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use flate2::bufread::GzDecoder;
 
 /// Bytes read from a blob at a time; inflating gains a fifth over the default of 8 KiB.
 pub(crate) const BUFFER: usize = 256 << 10;
+
+/// Bytes that anything may give, whatever its compressed size.
+const FREE_BYTES: u64 = 256 << 20;
+/// Above that, how many bytes one compressed byte may give.
+static EXPANSION: AtomicU64 = AtomicU64::new(200);
+
+/// Sets how many bytes one compressed byte may give, once more than 256 MiB came.
+pub(crate) fn set_expansion(limit: u64) {
+    EXPANSION.store(limit, Ordering::Relaxed);
+}
 
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
@@ -14,16 +26,59 @@ const ZSTD_SKIPPABLE: [u8; 3] = [0x2a, 0x4d, 0x18];
 
 /// The bytes of `input` without their compression: gzip of one or more members, zstd, or none.
 pub(crate) fn reader<'a>(input: impl Read + Send + 'a) -> io::Result<Box<dyn Read + Send + 'a>> {
+    let read = Arc::new(AtomicU64::new(0));
+    let input = Counted { input, count: Arc::clone(&read) };
     let mut input = BufReader::with_capacity(BUFFER, Prefixed::new(input)?);
     let start = input.fill_buf()?;
     let skippable = start.len() >= 4 && start[0] & 0xf0 == 0x50 && start[1..4] == ZSTD_SKIPPABLE;
+    let bounded = |plain| Bounded { plain, read, given: 0 };
     Ok(if start.starts_with(&GZIP) {
-        Box::new(Gzip { member: Some(GzDecoder::new(input)) })
+        Box::new(bounded(Box::new(Gzip { member: Some(GzDecoder::new(input)) })))
     } else if start.starts_with(&ZSTD) || skippable {
-        Box::new(zstd::stream::read::Decoder::with_buffer(input)?)
+        Box::new(bounded(Box::new(zstd::stream::read::Decoder::with_buffer(input)?)))
     } else {
         Box::new(input)
     })
+}
+
+/// Counts what is read through it.
+struct Counted<R> {
+    input: R,
+    count: Arc<AtomicU64>,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.input.read(buffer)?;
+        self.count.fetch_add(n as u64, Ordering::Relaxed);
+        Ok(n)
+    }
+}
+
+/// Ends what gives more than its compressed size can stand for: a few kilobytes must not fill a
+/// disk.
+struct Bounded<'a> {
+    plain: Box<dyn Read + Send + 'a>,
+    read: Arc<AtomicU64>,
+    given: u64,
+}
+
+impl Read for Bounded<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.plain.read(buffer)?;
+        self.given += n as u64;
+        if self.given > FREE_BYTES {
+            let limit = EXPANSION.load(Ordering::Relaxed);
+            let compressed = self.read.load(Ordering::Relaxed);
+            if self.given - FREE_BYTES > compressed.saturating_mul(limit) {
+                let text = format!(
+                    "decompression gives more than {limit} bytes for each: it looks like a bomb (--max-expansion raises the limit)"
+                );
+                return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+            }
+        }
+        Ok(n)
+    }
 }
 
 /// Gives at least four bytes at the first read if the input has them, however small its pieces.

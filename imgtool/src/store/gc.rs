@@ -120,7 +120,7 @@ pub(crate) fn chain_ids(diff_ids: &[Digest]) -> Vec<Digest> {
     chain
 }
 
-fn digests_in(directory: &Path, algorithm: Algorithm) -> Result<Vec<Digest>> {
+pub(super) fn digests_in(directory: &Path, algorithm: Algorithm) -> Result<Vec<Digest>> {
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),

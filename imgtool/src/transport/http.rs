@@ -21,8 +21,6 @@ pub(crate) use url::{Url, encode, is_loopback, is_private};
 const MAX_REDIRECTS: usize = 5;
 const MAX_HEADER_BYTES: usize = 64 << 10;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
-/// A server that sends nothing for this long is taken for dead.
-const READ_TIMEOUT: Duration = Duration::from_secs(60);
 /// Servers hash and move gigabytes before they answer that an upload is whole.
 const UPLOAD_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
@@ -81,7 +79,7 @@ pub(crate) struct Client {
 impl Client {
     /// A client of the registry at `base`. Proxies of the environment are used
     /// unless the registry is on this host.
-    pub(crate) fn new(base: &Url, trust: &Trust) -> Result<Self> {
+    pub(crate) fn new(base: &Url, trust: &Trust, silence: Duration) -> Result<Self> {
         crate::sys::resolve_hosts_without_modules().context("set up name resolution")?;
         let agent = |tls| {
             let mut config = Agent::config_builder()
@@ -89,10 +87,10 @@ impl Client {
                 .max_redirects(0)
                 .max_redirects_will_error(false)
                 .max_response_header_size(MAX_HEADER_BYTES)
-                .timeout_connect(Some(CONNECT_TIMEOUT))
-                .timeout_recv_response(Some(READ_TIMEOUT))
-                .timeout_per_read(Some(READ_TIMEOUT))
-                .timeout_per_write(Some(READ_TIMEOUT))
+                .timeout_connect(Some(CONNECT_TIMEOUT.min(silence)))
+                .timeout_recv_response(Some(silence))
+                .timeout_per_read(Some(silence))
+                .timeout_per_write(Some(silence))
                 .user_agent(concat!("imgtool/", env!("CARGO_PKG_VERSION")))
                 .tls_config(tls);
             if is_loopback(base.host()) {

@@ -4,7 +4,6 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-use super::Request;
 use crate::commands::load::{self, Loaded};
 use crate::copy::FromStore;
 use crate::digest::Digest;
@@ -16,12 +15,12 @@ use crate::transport::Source;
 use crate::transport::dir::Dir;
 use crate::transport::layout::Layout;
 use crate::transport::place::{Choice, Place};
-use crate::transport::registry::{Registry, Repository};
+use crate::transport::registry::{Access, Registry, Repository};
 
 const MAX_INDEX_DEPTH: usize = 4;
 
 /// An image at its source.
-pub(super) struct Origin<'a> {
+pub(crate) struct Origin<'a> {
     kind: Kind<'a>,
     entry: Descriptor,
     name: Option<Reference>,
@@ -37,15 +36,16 @@ enum Kind<'a> {
 }
 
 impl<'a> Origin<'a> {
-    pub(super) fn open(
+    pub(crate) fn open(
         store: &'a Store,
-        request: &'a Request,
+        place: &Place,
+        access: &'a Access,
         progress: &'a Progress,
     ) -> Result<Self> {
-        let (kind, entry, name) = match &request.source {
+        let (kind, entry, name) = match place {
             Place::Registry(name) => {
                 let name = name.clone().with_default_tag();
-                let mut registry = Registry::open(store, &name, &request.from, progress)?;
+                let mut registry = Registry::open(store, &name, access, progress)?;
                 let entry = registry.resolve()?;
                 (Kind::Registry(Box::new(registry)), entry, Some(name))
             }
@@ -76,17 +76,17 @@ impl<'a> Origin<'a> {
         Ok(Self { kind, entry, name, narrowed: None })
     }
 
-    pub(super) fn entry(&self) -> &Descriptor {
+    pub(crate) fn entry(&self) -> &Descriptor {
         &self.entry
     }
 
     /// What it is called at its source.
-    pub(super) fn name(&self) -> Option<&Reference> {
+    pub(crate) fn name(&self) -> Option<&Reference> {
         self.name.as_ref()
     }
 
     /// The repository, if it is in a registry.
-    pub(super) fn repository(&self) -> Option<&Repository> {
+    pub(crate) fn repository(&self) -> Option<&Repository> {
         match &self.kind {
             Kind::Registry(registry) => Some(registry.repository()),
             Kind::Layout(_) | Kind::Dir(_) | Kind::Store(_) => None,
@@ -94,7 +94,7 @@ impl<'a> Origin<'a> {
     }
 
     /// The manifest for one platform; a manifest that is none of an index is taken as it is.
-    pub(super) fn for_platform(&mut self, platform: &Platform) -> Result<Descriptor> {
+    pub(crate) fn for_platform(&mut self, platform: &Platform) -> Result<Descriptor> {
         let mut at = self.entry.clone();
         for _ in 0..MAX_INDEX_DEPTH {
             let Document::Index(index) = self.read(&at)? else {

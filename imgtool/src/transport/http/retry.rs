@@ -46,6 +46,8 @@ pub(crate) struct Patience {
     pub(crate) attempts: u32,
     /// The time before the second attempt; it doubles with each.
     pub(crate) delay: Duration,
+    /// A server that sends nothing for this long is taken for dead.
+    pub(crate) silence: Duration,
 }
 
 impl Patience {
@@ -150,7 +152,11 @@ mod tests {
 
     #[test]
     fn waits_double_and_end() {
-        let patience = Patience { attempts: 3, delay: Duration::from_millis(100) };
+        let patience = Patience {
+            attempts: 3,
+            delay: Duration::from_millis(100),
+            silence: Duration::from_secs(60),
+        };
         assert!(patience.wait(1, None) < patience.wait(2, None));
         assert!(patience.wait(60, None) <= LONGEST_WAIT + Duration::from_millis(200));
         assert!(patience.wait(1, Some(Duration::from_secs(9))) >= Duration::from_secs(9));

@@ -25,7 +25,11 @@ impl Default for Access {
             verify: None,
             certificates: None,
             registries: None,
-            patience: Patience { attempts: 5, delay: Duration::from_millis(200) },
+            patience: Patience {
+                attempts: 5,
+                delay: Duration::from_millis(200),
+                silence: Duration::from_secs(60),
+            },
         }
     }
 }

@@ -1,12 +1,13 @@
 //! Blobs of a registry: several at a time, and on from where a connection broke.
 
 use std::io::Read;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use ureq::Body;
 use ureq::http::{Method, Response};
 
-use super::super::http::{Call, Failure};
+use super::super::http::{Call, Failure, Url};
 use super::super::parallel::for_each;
 use super::Registry;
 use crate::manifest::Descriptor;
@@ -16,6 +17,8 @@ use crate::store::{Partial, Store};
 /// A transfer that got this far between two failures is making headway.
 const HEADWAY: u64 = 64 << 10;
 const BUFFER: usize = 256 << 10;
+/// As many bytes have to come in the time that a server may be silent.
+const SLOWEST: usize = 1024;
 
 impl Registry<'_> {
     /// Brings all of them into the store; the first failure stops the others.
@@ -65,18 +68,40 @@ impl Registry<'_> {
         Ok(())
     }
 
+    /// The registry's answer, or that of another server where the registry has only its address.
+    fn open_blob(&self, call: &Call<'_>, blob: &Descriptor) -> Result<Response<Body>, Failure> {
+        let answer = self.repository.ask(call)?;
+        if answer.response.status().is_success() {
+            return Ok(answer.response);
+        }
+        let urls = blob.other.get("urls").and_then(|urls| urls.as_array());
+        let urls = urls.into_iter().flatten().filter_map(|url| url.as_str());
+        if answer.response.status() == 404 {
+            for url in urls {
+                let elsewhere = Call { url: Url::parse(url)?, ..call.clone() };
+                // Such an address is not the registry's: nothing of ours is shown to it.
+                let found = self.repository.ask_anonymously(&elsewhere)?;
+                if found.response.status().is_success() {
+                    return Ok(found.response);
+                }
+            }
+        }
+        Err(self.repository.refused(answer))
+    }
+
     fn stream(&self, partial: &mut Partial, blob: &Descriptor, item: &Item) -> Result<(), Failure> {
         let url = self.repository.url("blobs", &blob.digest.to_string());
         let mut call = Call::new(Method::GET, url.clone());
         if partial.length() > 0 {
             call = call.header("Range", format!("bytes={}-", partial.length()));
         }
-        let mut response = self.repository.request(&call)?.response;
+        let mut response = self.open_blob(&call, blob)?;
         if !resumes_at(&response, partial.length()) {
             partial.restart()?;
         }
         let mut reader = response.body_mut().as_reader();
         let mut buffer = vec![0; BUFFER];
+        let mut pace = Pace::new(self.repository.session.patience.silence);
         loop {
             if self.cancel.is_cancelled() {
                 return Err(Failure::Final(anyhow!("cancelled")));
@@ -90,6 +115,10 @@ impl Registry<'_> {
             };
             if n == 0 {
                 break;
+            }
+            if !pace.keeps_up(n) {
+                let error = anyhow!("GET {url}: next to nothing comes");
+                return Err(Failure::Again(error, None));
             }
             partial.write(&buffer[..n])?;
             item.set(partial.length());
@@ -105,6 +134,28 @@ impl Registry<'_> {
             ));
         }
         Ok(())
+    }
+}
+
+/// Whether a server sends enough to be waited for: one that sends a byte now and then would keep
+/// us for ever.
+struct Pace {
+    window: Duration,
+    since: Instant,
+    bytes: usize,
+}
+
+impl Pace {
+    fn new(window: Duration) -> Self {
+        Self { window, since: Instant::now(), bytes: 0 }
+    }
+
+    fn keeps_up(&mut self, bytes: usize) -> bool {
+        self.bytes += bytes;
+        if self.bytes >= SLOWEST {
+            *self = Self::new(self.window);
+        }
+        self.since.elapsed() <= self.window
     }
 }
 

@@ -44,7 +44,9 @@ pub(crate) fn search_hub(
     let path = format!("{}/v1/search", base.path.trim_end_matches('/'));
     let at = base.with_path(path).with_query("q", term).with_query("n", &limit.to_string());
     let call = Call::new(Method::GET, at.clone()).header("Accept", "application/json");
-    let mut answer = Client::new(&base, &trust)?.send(&call, None).map_err(Failure::into_error)?;
+    let mut answer = Client::new(&base, &trust, access.patience.silence)?
+        .send(&call, None)
+        .map_err(Failure::into_error)?;
     let status = answer.response.status();
     if !status.is_success() {
         bail!("{} answered {status}", base.authority);

@@ -79,6 +79,11 @@ impl Repository {
         self.session.send(call, &self.scopes)
     }
 
+    /// The same without any credentials.
+    pub(super) fn ask_anonymously(&self, call: &Call<'_>) -> Result<Answer, Failure> {
+        self.session.send_anonymously(call)
+    }
+
     /// The same with a scope on another repository beside our own.
     pub(super) fn ask_also(&self, call: &Call<'_>, other: &str) -> Result<Answer, Failure> {
         let mut scopes = self.scopes.clone();

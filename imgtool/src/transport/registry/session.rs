@@ -53,10 +53,10 @@ impl Session {
         let loopback = is_loopback(base.host());
         let insecure = access.verify.map_or(endpoint.insecure, |verify| !verify);
         let trust = Trust::read(&endpoint.host, access.certificates.as_deref(), !insecure)?;
-        let mut client = Client::new(&base, &trust)?;
+        let mut client = Client::new(&base, &trust, access.patience.silence)?;
         if insecure || loopback {
             base = find_scheme(&client, &base, insecure)?;
-            client = Client::new(&base, &trust)?;
+            client = Client::new(&base, &trust, access.patience.silence)?;
         }
         let credentials = access.lookup.find(&endpoint.host, &endpoint.path)?;
         Ok(Self {
@@ -86,11 +86,7 @@ impl Session {
         // An upload may go on at another server: like one that a redirect leads to, it is not shown
         // what is the registry's, and has no say in where our credentials go.
         if !call.url.same_origin(&self.base) {
-            if self.base.https && !call.url.https {
-                let error = anyhow!("{} leads from https to {}", self.host, call.url);
-                return Err(Failure::Final(error));
-            }
-            return self.client.send(call, None);
+            return self.send_anonymously(call);
         }
         let authorization = self.authorization(scopes)?;
         let answer = self.client.send(call, authorization.as_deref())?;
@@ -109,6 +105,15 @@ impl Session {
             Some(authorization) => self.client.send(call, Some(&authorization)),
             None => Ok(answer),
         }
+    }
+
+    /// Makes a request that shows nothing, wherever it goes. Not from https to http.
+    pub(crate) fn send_anonymously(&self, call: &Call<'_>) -> Result<Answer, Failure> {
+        if self.base.https && !call.url.https {
+            let error = anyhow!("{} leads from https to {}", self.host, call.url);
+            return Err(Failure::Final(error));
+        }
+        self.client.send(call, None)
     }
 
     /// What to show at once, knowing what the registry wanted before.

@@ -111,8 +111,14 @@ fn pull(address: &str) -> (Result<()>, usize) {
     let name = Reference::parse(&format!("{address}/lib/app:1")).unwrap();
     let progress = Progress::Silent;
     let run = || {
-        let access =
-            Access { patience: Patience { attempts: 4, delay: Duration::ZERO }, ..anonymous() };
+        let access = Access {
+            patience: Patience {
+                attempts: 4,
+                delay: Duration::ZERO,
+                silence: Duration::from_secs(60),
+            },
+            ..anonymous()
+        };
         let mut registry = Registry::open(&store, &name, &access, &progress)?;
         let entry = registry.resolve()?;
         let wanted = Wanted::Platform(Platform::host());

@@ -1,0 +1,227 @@
+//! `imgtool manifest`: indexes of images for several platforms.
+
+use std::io::Write;
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Subcommand;
+
+use super::{access, push};
+use crate::digest::Digest;
+use crate::manifest::{Descriptor, Document, Index, Platform, media_type};
+use crate::output;
+use crate::reference::Reference;
+use crate::store::Store;
+
+/// Make and change indexes of images for several platforms
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make an index of images of the store
+    Create {
+        /// Name of the index
+        name: String,
+        /// Names or IDs of images; of an index all that is here
+        images: Vec<String>,
+        /// Replace an index that has the name
+        #[arg(short, long)]
+        amend: bool,
+    },
+    /// Add images to an index
+    Add {
+        /// Name of the index
+        name: String,
+        #[arg(required = true)]
+        images: Vec<String>,
+    },
+    /// Say more of an image of an index
+    Annotate(Box<Annotate>),
+    /// Take an image out of an index
+    Remove {
+        /// Name of the index
+        name: String,
+        /// The image: its digest, or its platform
+        image: String,
+    },
+    /// Print an index
+    Inspect {
+        /// Name of the index
+        name: String,
+    },
+    /// Push an index with all its images
+    Push {
+        /// Name of the index
+        name: String,
+        /// Push under this name instead
+        destination: Option<String>,
+        /// Remove the index from the store afterwards
+        #[arg(short, long)]
+        purge: bool,
+        #[arg(short, long)]
+        quiet: bool,
+        #[command(flatten)]
+        access: Box<access::Flags>,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct Annotate {
+    /// Name of the index
+    name: String,
+    /// The image: its name, its digest, or its platform
+    image: String,
+    #[arg(long)]
+    os: Option<String>,
+    #[arg(long)]
+    arch: Option<String>,
+    #[arg(long)]
+    variant: Option<String>,
+    #[arg(long, value_name = "VERSION")]
+    os_version: Option<String>,
+    /// Set an annotation of the entry
+    #[arg(long, value_name = "KEY=VALUE")]
+    annotation: Vec<String>,
+}
+
+pub(crate) fn run(store: &Store, args: &Args) -> Result<()> {
+    match &args.command {
+        Command::Create { name, images, amend } => {
+            let name = parse(name)?;
+            let taken = store.select(&name.to_string()).is_ok();
+            ensure!(*amend || !taken, "{} exists already: --amend replaces it", name.familiar());
+            let mut index = Index::empty();
+            add(store, &mut index, images)?;
+            save(store, &name, &index)
+        }
+        Command::Add { name, images } => {
+            let name = parse(name)?;
+            let mut index = read(store, &name)?;
+            add(store, &mut index, images)?;
+            save(store, &name, &index)
+        }
+        Command::Annotate(annotate) => annotate.run(store),
+        Command::Remove { name, image } => {
+            let name = parse(name)?;
+            let mut index = read(store, &name)?;
+            let position = find(store, &index, image)?;
+            index.manifests.remove(position);
+            save(store, &name, &index)
+        }
+        Command::Inspect { name } => {
+            let index = read(store, &parse(name)?)?;
+            let mut text = serde_json::to_string_pretty(&index).context("write the index")?;
+            text.push('\n');
+            Ok(output::stdout().write_all(text.as_bytes())?)
+        }
+        Command::Push { name, destination, purge, quiet, access } => {
+            let index = parse(name)?;
+            read(store, &index)?;
+            push::run(store, &push::Args::whole(name, destination.as_deref(), *quiet, access))?;
+            if *purge {
+                let _lock = store.lock_shared()?;
+                store.untag(&index)?;
+            }
+            Ok(())
+        }
+    }
+}
+
+impl Annotate {
+    fn run(&self, store: &Store) -> Result<()> {
+        let name = parse(&self.name)?;
+        let mut index = read(store, &name)?;
+        let position = find(store, &index, &self.image)?;
+        let entry = &mut index.manifests[position];
+        let old = entry.platform.clone().unwrap_or_else(Platform::host);
+        let mut platform = Platform::new(
+            self.os.as_deref().unwrap_or(&old.os),
+            self.arch.as_deref().unwrap_or(&old.architecture),
+            self.variant.as_deref().or(old.variant.as_deref()),
+        );
+        platform.other = old.other;
+        if let Some(version) = &self.os_version {
+            platform.other.insert("os.version".to_owned(), version.clone().into());
+        }
+        entry.platform = Some(platform);
+        for pair in &self.annotation {
+            let (key, value) =
+                pair.split_once('=').with_context(|| format!("{pair:?} has no ="))?;
+            entry.annotations.insert(key.to_owned(), value.to_owned());
+        }
+        save(store, &name, &index)
+    }
+}
+
+fn parse(name: &str) -> Result<Reference> {
+    let name = Reference::parse(name)?.with_default_tag();
+    ensure!(name.digest().is_none(), "{name}: a digest can't be given");
+    Ok(name)
+}
+
+fn read(store: &Store, name: &Reference) -> Result<Index> {
+    match store.document(&store.select(&name.to_string())?.entry)? {
+        Document::Index(index) => Ok(index),
+        Document::Manifest(_) => bail!("{} is one image and no index", name.familiar()),
+    }
+}
+
+fn save(store: &Store, name: &Reference, index: &Index) -> Result<()> {
+    let _lock = store.lock_shared()?;
+    let bytes = serde_json::to_vec(index).context("write index")?;
+    let entry = store.write_blob(media_type::OCI_INDEX, &bytes)?;
+    store.tag(name, &entry)?;
+    writeln!(output::stdout(), "{}", entry.digest)?;
+    Ok(())
+}
+
+/// Adds images, each with its platform; what is there already is replaced.
+fn add(store: &Store, index: &mut Index, images: &[String]) -> Result<()> {
+    for word in images {
+        let selected = store.select(word)?.entry;
+        let entries = match store.document(&selected)? {
+            Document::Index(inner) => {
+                let here = |entry: &Descriptor| store.has_blob(&entry.digest);
+                inner.manifests.into_iter().filter(here).collect()
+            }
+            Document::Manifest(_) => {
+                let image = store.image(&selected)?;
+                let mut entry = image.manifest.clone();
+                entry.annotations.clear();
+                let config = &image.config;
+                let mut platform = config.platform();
+                if let Some(version) = &config.os_version {
+                    platform.other.insert("os.version".to_owned(), version.clone().into());
+                }
+                entry.platform = Some(platform);
+                vec![entry]
+            }
+        };
+        for entry in entries {
+            index.manifests.retain(|other| other.digest != entry.digest);
+            index.manifests.push(entry);
+        }
+    }
+    Ok(())
+}
+
+/// The entry that a word means: by digest, by platform, or by the name of an image.
+fn find(store: &Store, index: &Index, word: &str) -> Result<usize> {
+    let by = |wanted: &dyn Fn(&Descriptor) -> bool| index.manifests.iter().position(wanted);
+    let found = match word.parse::<Digest>() {
+        Ok(digest) => by(&|entry| entry.digest == digest),
+        Err(_) => by(&|entry| {
+            entry.platform.as_ref().is_some_and(|platform| platform.to_string() == word)
+        })
+        .or_else(|| {
+            let image = store.resolve(word).ok()?;
+            by(&|entry| entry.digest == image.manifest.digest)
+        }),
+    };
+    found.with_context(|| {
+        format!("the index has no {word}; it has {}", crate::store::platforms(&index.manifests))
+    })
+}
