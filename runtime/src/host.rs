@@ -62,7 +62,8 @@ impl Host {
 
     /// Where state records lie when `--root` does not say.
     pub(crate) fn default_root(&self) -> PathBuf {
-        let user_is_root = std::env::var_os("USER").is_none_or(|user| user == "root");
+        // Engines start us without a USER in the user namespace of whoever started them.
+        let user_is_root = std::env::var_os("USER").is_some_and(|user| user == "root");
         let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR").filter(|path| !path.is_empty());
         match runtime_dir {
             Some(path) if self.euid != 0 || (self.in_userns && !user_is_root) => {

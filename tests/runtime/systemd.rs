@@ -1,12 +1,14 @@
 //! Cgroups by systemd: units, properties, and what systemd does with them later. What has systemd
 //! as the first process runs in the machine of `tests/vm`; what has a bus that fails, elsewhere.
+//! Debian's runc is no control there: it writes a quota as it was given, leaves `NeedDaemonReload` at
+//! yes, and takes `nsdelegate` from the host's own mount.
 
 use std::fs;
 use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::{Subject, under_both, under_ours};
+use super::{Subject, under_ours};
 use crate::harness::{Bundle, Cmd, requires};
 
 mod bus;
@@ -92,7 +94,6 @@ fn limits() -> Value {
     })
 }
 
-/// Debian's runc writes the quota as it was given, and leaves `NeedDaemonReload` at yes.
 #[test]
 fn a_container_is_a_scope_with_its_limits() {
     if !requires::systemd() {
@@ -195,7 +196,7 @@ fn annotations_become_properties() {
     if !requires::systemd() {
         return;
     }
-    under_both(|it| {
+    under_ours(|it| {
         let annotations = json!({
             "org.systemd.property.TimeoutStopSec": "7",
             "org.systemd.property.CollectMode": "'inactive-or-failed'",
@@ -286,7 +287,7 @@ fn a_failed_unit_is_forgotten_with_its_container() {
     if !requires::systemd() {
         return;
     }
-    under_both(|it| {
+    under_ours(|it| {
         let scope = Contained::start(it, |mut bundle| {
             bundle.config["annotations"] = json!({
                 "org.systemd.property.RuntimeMaxSec": "1",
