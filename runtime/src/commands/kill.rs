@@ -55,15 +55,18 @@ fn kill(id: &str, signal: i32, all: bool, store: &StateStore) -> Result<()> {
     if all {
         return record.cgroup().kill(signal);
     }
+    if signal == libc::SIGKILL
+        && !record.private_pid_namespace()
+        && !record.cgroup().pids()?.is_empty()
+    {
+        // No init's death ends the others, who may outlive it.
+        return kill_all(&record);
+    }
     let status = state::status(store, &record)?;
     let pidfd = match record.pidfd()? {
         Some(pidfd) if status != Status::Stopped => pidfd,
         _ => return Err(Sentinel::NotRunning.into()),
     };
-    if signal == libc::SIGKILL && !record.private_pid_namespace() {
-        // No init whose death ends the others.
-        return kill_all(&record);
-    }
     send(&pidfd, signal)?;
     if signal == libc::SIGKILL && status == Status::Paused {
         // A frozen process of cgroup v1 dies when it is thawed.

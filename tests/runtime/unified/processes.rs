@@ -73,8 +73,13 @@ fn all_are_killed_where_no_pid_namespace_does_it() {
         let pids: Vec<i32> =
             host.read("cgroup.procs").lines().map(|line| line.parse().expect("a pid")).collect();
         assert_eq!(pids.len(), 4);
+        // Those whose init has gone before them, too.
+        let init = host.pid();
+        host.runtime(["kill", &host.id, "TERM"]).run().success();
+        Host::wait(init);
         host.runtime(["kill", &host.id, "KILL"]).run().success();
         pids.into_iter().for_each(Host::wait);
+        host.runtime(["kill", &host.id, "KILL"]).run().refused(&["container not running"]);
         host.delete();
     });
 }
