@@ -312,3 +312,50 @@ fn copies_that_can_not_be_leave_nothing() {
         assert_eq!(fs::read_dir(scene.store().join("blobs/sha256")).unwrap().count(), 0);
     });
 }
+
+#[test]
+fn whole_lists_are_copied() {
+    scene(|scene| {
+        let registry = Registry::start(scene);
+        let host = &registry.host;
+        let layout = Image::probe(&[]).layout(&scene.path("layout"), "v1", Compression::Gzip);
+        for name in
+            ["a:1.0", "a:1.1", "lib/b:v1.2.3", "lib/b:v2.0.0", "lib/b:latest", "c:x1", "c:y"]
+        {
+            registry.push(&layout, "v1", name);
+        }
+        let list = scene.path("list.yaml");
+        let text = format!(
+            "\"{host}\":\n  tls-verify: false\n  images:\n    a: [\"1.0\"]\n  \
+             images-by-tag-regex:\n    c: ^x\n  images-by-semver:\n    lib/b: \"< 2\"\n"
+        );
+        fs::write(&list, text).unwrap();
+        let run = |words: &[&str]| {
+            scene.imgtool().args(["copy", "-q", "--list"]).arg(&list).args(words).run()
+        };
+        let dry = run(&["--dry-run", "store:"]).success();
+        assert_eq!(dry.stdout.lines().count(), 3, "{}", dry.stdout);
+        let to = format!("docker://{host}/mirror");
+        run(&[&to]).success();
+        run(&["--scoped", &to]).success();
+        let found = scene.imgtool().args(["search", &format!("{host}/mirror")]).run().success();
+        let scoped = format!("mirror/{}/lib/b", host.replace(':', "-"));
+        for name in ["mirror/a ", "mirror/b ", "mirror/c ", &scoped] {
+            assert!(found.stdout.contains(name), "{name} in {}", found.stdout);
+        }
+        let tags = scene.imgtool().args(["list-tags", &format!("{host}/mirror/b")]).run();
+        assert_eq!(tags.success().stdout, "v1.2.3\n");
+        let dir = format!("dir:{}", scene.path("out").display());
+        fs::create_dir(scene.path("out")).unwrap();
+        run(&[&dir]).success();
+        assert!(scene.path("out/a:1.0/manifest.json").exists());
+        fs::write(&list, format!("\"{host}\":\n  images:\n    none: [x]\n    a: []\n")).unwrap();
+        run(&["store:"]).refused(&["none:x"]);
+        run(&["--keep-going", "store:"]).refused(&["none:x"]);
+        let images = scene.imgtool().args(["images", "-q"]).run().stdout;
+        assert_eq!(images.lines().count(), 2, "{images}");
+        fs::write(&list, "- no\n- mapping\n").unwrap();
+        run(&["store:"]).refused(&["list.yaml", "no mapping"]);
+        scene.imgtool().args(["copy", "x"]).run().code(125);
+    });
+}

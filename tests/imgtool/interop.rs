@@ -41,7 +41,7 @@ fn layouts_of_every_compression_are_loaded() {
 
 #[test]
 fn archives_are_loaded_plain_and_compressed_from_files_and_stdin() {
-    for program in ["cat", "gzip --fast", "zstd --fast"] {
+    for program in ["cat", "gzip --fast", "zstd --fast", "xz -0", "bzip2 --fast"] {
         println!("{program}");
         scene(|scene| {
             let image = Image::probe(&[]);
@@ -223,5 +223,78 @@ fn an_open_registry_is_pulled_from_and_every_digest_is_kept() {
         let missing =
             scene.imgtool().args(["pull", &format!("{}/lib/none:1", registry.host)]).run();
         missing.refused(&["lib/none"]);
+    });
+}
+
+/// What every tool writes, we load; what we then save, every tool loads: the same image throughout.
+#[test]
+fn the_configuration_is_the_same_through_every_tool_s_hands() {
+    scene(|scene| {
+        let image = Image::probe(&["report"]).with("Env", vec!["KEY=value"]);
+        let made = image.docker_archive(&scene.path("made.tar"), NAME);
+        let path = |name: &str| scene.path(name).display().to_string();
+        let docker = Engine::overlay();
+        docker.docker(["load", "--quiet", "--input"]).arg(&made).run().success();
+        docker.docker(["save", NAME, "--output"]).arg(path("docker save")).run().success();
+        docker.docker(["rmi", NAME]).run().success();
+        podman(scene).args(["load", "--quiet", "--input"]).arg(&made).run().success();
+        for format in ["docker-archive", "oci-archive"] {
+            let save = podman(scene).args(["save", "--quiet", "--format", format, "--output"]);
+            save.arg(path(&format!("podman {format}"))).arg(NAME).run().success();
+        }
+        let source = format!("docker-archive:{}", made.display());
+        for kind in ["docker-archive", "oci-archive", "oci", "dir"] {
+            let to = format!("{kind}:{}", path(&format!("skopeo {kind}")));
+            let to = if kind == "dir" { to } else { format!("{to}:{NAME}") };
+            let copy = Cmd::line("skopeo copy --quiet --insecure-policy");
+            copy.args([&source, &to]).run().success();
+        }
+        let registry = Registry::start(scene);
+        let pushed = format!("{}/lib/pushed:1", registry.host);
+        let buildah = |words: &[&str]| {
+            let own = ["--root", &path("buildah"), "--runroot", &path("buildah-run")];
+            let own = Cmd::new("buildah").args(own).args(["--storage-driver", "vfs"]);
+            own.args(words).run().success()
+        };
+        let pulled = buildah(&["pull", "--quiet", &source]);
+        let to = format!("docker://{pushed}");
+        buildah(&["push", "--quiet", "--tls-verify=false", pulled.word(), &to]);
+        scene
+            .imgtool()
+            .args(["copy", "-q", &to, &format!("oci-archive:{}", path("buildah push"))])
+            .run()
+            .success();
+
+        let mut writers: Vec<String> = ["docker-archive", "oci-archive", "oci", "dir"]
+            .map(|kind| format!("skopeo {kind}"))
+            .into();
+        writers.extend(
+            ["docker save", "podman docker-archive", "podman oci-archive", "buildah push"]
+                .map(str::to_owned),
+        );
+        for writer in writers {
+            println!("{writer}");
+            let load = scene.imgtool().args(["load", "--tag", NAME, "-i"]).arg(path(&writer));
+            load.run().success();
+            let seen = scene.imgtool().args(["inspect", "-f", "{{.Id}}", NAME]).run().success();
+            let id = seen.word().to_owned();
+            // Those that make an OCI image of a docker one write the configuration anew.
+            if !writer.contains("oci") && !writer.contains("buildah") {
+                assert_eq!(id, image.id(), "{writer}");
+            }
+            let saved = path("ours.tar");
+            scene.imgtool().args(["save", NAME, "-o", &saved]).run().success();
+            for kind in ["docker-archive", "oci-archive"] {
+                assert_eq!(config_digest(scene, &format!("{kind}:{saved}")), id, "{writer}");
+            }
+            docker.docker(["load", "--quiet", "--input", &saved]).run().success();
+            let theirs = docker.docker(["inspect", "--format", "{{.Id}}", NAME]).run().success();
+            assert_eq!(theirs.word(), id, "{writer}");
+            docker.docker(["rmi", NAME]).run().success();
+            podman(scene).args(["load", "--quiet", "--input", &saved]).run().success();
+            let theirs = podman(scene).args(["inspect", "--format", "{{.Id}}", NAME]).run();
+            assert_eq!(format!("sha256:{}", theirs.success().word()), id, "{writer}");
+            scene.imgtool().args(["rmi", NAME]).run().success();
+        }
     });
 }

@@ -1,13 +1,14 @@
 //! `imgtool copy`: an image from any place to any place, every digest kept.
 
 mod destination;
+mod list;
 pub(crate) mod origin;
 mod referrers;
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use super::access;
 use crate::copy::{self, Wanted};
@@ -26,10 +27,22 @@ use self::origin::Origin;
 /// oci:DIR[:NAME], dir:DIR, "-", or a name in the store
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    #[arg(value_name = "SOURCE")]
-    source: String,
-    #[arg(value_name = "DESTINATION")]
-    destination: String,
+    #[arg(value_name = "SOURCE", required_unless_present = "list")]
+    source: Option<String>,
+    #[arg(value_name = "DESTINATION", required_unless_present = "list")]
+    destination: Option<String>,
+    /// Copy all images of a list in YAML, as skopeo's sync has it
+    #[arg(long, value_name = "FILE", conflicts_with = "destination")]
+    list: Option<PathBuf>,
+    /// With --list: name images by all of their names, not only by the last part
+    #[arg(long, requires = "list")]
+    scoped: bool,
+    /// With --list: go on after a failure
+    #[arg(long, requires = "list")]
+    keep_going: bool,
+    /// With --list: print what would be copied
+    #[arg(long, requires = "list")]
+    dry_run: bool,
     /// Copy all images of an index, and the index
     #[arg(short, long, conflicts_with = "platform")]
     all: bool,
@@ -67,8 +80,51 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(store: &Store, args: &Args) -> Result<()> {
-    let (source, destination) = (Place::parse(&args.source)?, Place::parse(&args.destination)?);
-    let request = Request {
+    match (&args.source, &args.destination, &args.list) {
+        // With a list, the only place is where it all goes.
+        (Some(to), None, Some(list)) => run_list(store, args, list, to),
+        (Some(from), Some(to), None) => {
+            let request = request(args, Place::parse(from)?, Place::parse(to)?)?;
+            run_one(store, args, &request).with_context(|| format!("copy {from} to {to}"))
+        }
+        _ => bail!("copy from where to where? Two places, or --list FILE and one"),
+    }
+}
+
+fn run_list(store: &Store, args: &Args, list: &Path, to: &str) -> Result<()> {
+    let context = || format!("copy the list {}", list.display());
+    let sources = list::read(list, &args.sides.source(&args.access)?).with_context(context)?;
+    let mut failed = super::Failures::default();
+    for source in sources {
+        let images = source.images().with_context(|| format!("copy {}", source.name()));
+        let images = match images {
+            Err(error) if args.keep_going => {
+                failed.collect(Err(error));
+                continue;
+            }
+            images => images?,
+        };
+        for image in images {
+            let place = list::target(to, &image.name, args.scoped)?;
+            let mut request = request(args, Place::Registry(image.name.clone()), place)?;
+            request.from = image.access;
+            if args.dry_run {
+                writeln!(output::stdout(), "Would copy {}", image.name)?;
+                continue;
+            }
+            let copied =
+                run_one(store, args, &request).with_context(|| format!("copy {}", image.name));
+            match copied {
+                Err(error) if args.keep_going => failed.collect(Err(error)),
+                copied => copied?,
+            }
+        }
+    }
+    failed.into_result()
+}
+
+fn request(args: &Args, source: Place, destination: Place) -> Result<Request> {
+    Ok(Request {
         source,
         destination,
         wanted: match (args.all, &args.platform[..]) {
@@ -83,7 +139,10 @@ pub(crate) fn run(store: &Store, args: &Args) -> Result<()> {
         chunk: args.chunk_size,
         from: args.sides.source(&args.access)?,
         to: args.sides.destination(&args.access)?,
-    };
+    })
+}
+
+fn run_one(store: &Store, args: &Args, request: &Request) -> Result<()> {
     if !args.insecure_policy
         && let Some(policy) = Policy::read(args.signature_policy.as_deref())?
     {
@@ -93,8 +152,7 @@ pub(crate) fn run(store: &Store, args: &Args) -> Result<()> {
     let to_stdout =
         matches!(request.destination, Place::DockerArchive(None, _) | Place::OciArchive(None, _));
     let progress = Progress::new(args.quiet || to_stdout);
-    let copied = copy(store, &request, &progress)
-        .with_context(|| format!("copy {} to {}", args.source, args.destination))?;
+    let copied = copy(store, request, &progress)?;
     if !args.quiet && !to_stdout {
         writeln!(output::stdout(), "Digest: {}", copied.digest)?;
     }

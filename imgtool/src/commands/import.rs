@@ -71,7 +71,7 @@ pub(crate) fn run(store: &Store, args: &Args) -> Result<()> {
     Ok(())
 }
 
-fn open(source: &str) -> Result<Box<dyn Read>> {
+fn open(source: &str) -> Result<Box<dyn Read + Send>> {
     if source == "-" {
         let stdin = std::io::stdin();
         ensure!(!stdin.is_terminal(), "it is a terminal: name a file, or pipe an archive in");

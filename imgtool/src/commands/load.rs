@@ -15,6 +15,7 @@ use crate::progress::Progress;
 use crate::reference::Reference;
 use crate::store::{Store, entry_name};
 use crate::transport::archive::Members;
+use crate::transport::dir::Dir;
 use crate::transport::docker_archive::{self, Item};
 use crate::transport::layout::Layout;
 
@@ -76,6 +77,20 @@ pub(crate) fn run(store: &Store, args: &Args) -> Result<()> {
 /// holds the store's lock.
 pub(super) fn read(store: &Store, path: Option<&Path>) -> Result<Vec<Loaded>> {
     let input: Box<dyn Read + Send> = match path {
+        Some(path)
+            if path.is_dir()
+                && !path.join("index.json").exists()
+                && path.join("manifest.json").exists() =>
+        {
+            let mut dir = Dir::open(path)?;
+            let entry = dir.entry()?;
+            ensure!(
+                copy::copy(&mut dir, store, &entry, &Wanted::Present, &Progress::Silent)?,
+                "blobs of {} are missing",
+                entry.digest
+            );
+            return Ok(vec![Loaded { entry, names: Vec::new() }]);
+        }
         Some(path) if path.is_dir() => {
             return load_layout(&mut Layout::directory(store, path)?, store, &[], &[]);
         }

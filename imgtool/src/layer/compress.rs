@@ -4,7 +4,9 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bzip2::bufread::MultiBzDecoder;
 use flate2::bufread::GzDecoder;
+use lzma_rust2::XzReader;
 
 /// Bytes read from a blob at a time; inflating gains a fifth over the default of 8 KiB.
 pub(crate) const BUFFER: usize = 256 << 10;
@@ -21,10 +23,15 @@ pub(crate) fn set_expansion(limit: u64) {
 
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+const XZ: [u8; 6] = [0xfd, b'7', b'z', b'X', b'Z', 0];
+const BZIP2: [u8; 3] = *b"BZh";
+/// The longest of these.
+const MAGIC: usize = 6;
 /// Frames that a zstd reader passes over; the lowest four bits of the first byte are free.
 const ZSTD_SKIPPABLE: [u8; 3] = [0x2a, 0x4d, 0x18];
 
-/// The bytes of `input` without their compression: gzip of one or more members, zstd, or none.
+/// The bytes of `input` without their compression: gzip of one or more members, zstd, xz,
+/// bzip2, or none.
 pub(crate) fn reader<'a>(input: impl Read + Send + 'a) -> io::Result<Box<dyn Read + Send + 'a>> {
     let read = Arc::new(AtomicU64::new(0));
     let input = Counted { input, count: Arc::clone(&read) };
@@ -36,9 +43,18 @@ pub(crate) fn reader<'a>(input: impl Read + Send + 'a) -> io::Result<Box<dyn Rea
         Box::new(bounded(Box::new(Gzip { member: Some(GzDecoder::new(input)) })))
     } else if start.starts_with(&ZSTD) || skippable {
         Box::new(bounded(Box::new(zstd::stream::read::Decoder::with_buffer(input)?)))
+    } else if start.starts_with(&XZ) {
+        Box::new(bounded(Box::new(XzReader::new(input, true))))
+    } else if start.starts_with(&BZIP2) {
+        Box::new(bounded(Box::new(MultiBzDecoder::new(input))))
     } else {
         Box::new(input)
     })
+}
+
+/// Whether layers may be in this form, or only whole archives.
+pub(crate) fn is_for_archives(start: &[u8]) -> bool {
+    start.starts_with(&XZ) || start.starts_with(&BZIP2)
 }
 
 /// Counts what is read through it.
@@ -81,7 +97,7 @@ impl Read for Bounded<'_> {
     }
 }
 
-/// Gives at least four bytes at the first read if the input has them, however small its pieces.
+/// Gives at least as many bytes as tell forms apart at the first read if the input has them, however small its pieces.
 struct Prefixed<R> {
     start: io::Cursor<Vec<u8>>,
     input: R,
@@ -89,8 +105,8 @@ struct Prefixed<R> {
 
 impl<R: Read> Prefixed<R> {
     fn new(mut input: R) -> io::Result<Self> {
-        let mut start = Vec::with_capacity(4);
-        (&mut input).take(4).read_to_end(&mut start)?;
+        let mut start = Vec::with_capacity(MAGIC);
+        (&mut input).take(MAGIC as u64).read_to_end(&mut start)?;
         Ok(Self { start: io::Cursor::new(start), input })
     }
 }
@@ -167,7 +183,21 @@ mod tests {
         let two = [gzip(b"hello "), gzip(b"world")].concat();
         let frame = zstd::encode_all(&b"hello world"[..], 1).unwrap();
         let skippable = [&[0x52, 0x2a, 0x4d, 0x18, 2, 0, 0, 0, 9, 9][..], &frame].concat();
-        for bytes in [&two[..], &frame, &skippable, b"hello world"] {
+        let bzip2 = {
+            use bzip2::write::BzEncoder;
+            let mut encoder = BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+            encoder.write_all(b"hello world").unwrap();
+            encoder.finish().unwrap()
+        };
+        // What `printf 'hello world' | xz` gives.
+        let xz = [
+            0xfd, 0x37, 0x7a, 0x58, 0x5a, 0x00, 0x00, 0x04, 0xe6, 0xd6, 0xb4, 0x46, 0x02, 0x00,
+            0x21, 0x01, 0x16, 0x00, 0x00, 0x00, 0x74, 0x2f, 0xe5, 0xa3, 0x01, 0x00, 0x0a, 0x68,
+            0x65, 0x6c, 0x6c, 0x6f, 0x20, 0x77, 0x6f, 0x72, 0x6c, 0x64, 0x00, 0x00, 0xda, 0x52,
+            0x23, 0xef, 0xcd, 0x7e, 0x03, 0x53, 0x00, 0x01, 0x23, 0x0b, 0xc2, 0x1b, 0xfd, 0x09,
+            0x1f, 0xb6, 0xf3, 0x7d, 0x01, 0x00, 0x00, 0x00, 0x00, 0x04, 0x59, 0x5a,
+        ];
+        for bytes in [&two[..], &frame, &skippable, b"hello world", &bzip2, &xz] {
             assert_eq!(plain(bytes).unwrap(), b"hello world");
         }
         assert_eq!(plain(b"").unwrap(), b"");

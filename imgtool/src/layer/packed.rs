@@ -1,7 +1,7 @@
 //! Layers that come ready packed, as a tar archive: stored as they are, once
 //! it is sure that they are archives.
 
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read};
 
 use anyhow::{Context, Result};
 
@@ -13,10 +13,19 @@ use crate::store::Store;
 
 /// Stores an archive, compressed or not, as a layer; gives its blob and its diff ID. The caller
 /// holds the store's lock.
-pub(crate) fn store_archive(store: &Store, input: impl Read) -> Result<(Descriptor, Digest)> {
+pub(crate) fn store_archive(
+    store: &Store,
+    input: impl Read + Send,
+) -> Result<(Descriptor, Digest)> {
     let mut writer = store.blob_writer()?;
     let mut input = BufReader::with_capacity(BUFFER, input);
-    io::copy(&mut input, &mut writer).context("store the archive")?;
+    // Layers are not to be had in every form.
+    if compress::is_for_archives(input.fill_buf().context("read the archive")?) {
+        let mut plain = compress::reader(input)?;
+        io::copy(&mut plain, &mut writer).context("store the archive")?;
+    } else {
+        io::copy(&mut input, &mut writer).context("store the archive")?;
+    }
     let staged = writer.finish();
     let mut start = [0; 4];
     let n = staged.open()?.take(4).read(&mut start).context("read the archive")?;

@@ -12,7 +12,7 @@ use super::http::{Call, Client, Failure, Trust, Url};
 const SILENCE: Duration = Duration::from_secs(60);
 
 /// What a server has at `url`.
-pub(crate) fn get(url: &str) -> Result<Box<dyn Read>> {
+pub(crate) fn get(url: &str) -> Result<Box<dyn Read + Send>> {
     let at = Url::parse(url)?;
     let trust = Trust::read(&at.authority, None, true)?;
     let answer = Client::new(&at, &trust, SILENCE)?
