@@ -10,6 +10,7 @@ use serde_json::ser::PrettyFormatter;
 
 use crate::args::{SPEC_VERSION, SpecFile};
 use crate::bundle;
+use crate::cgroup::Mode;
 use crate::host::Host;
 use crate::spec::{self, Linux, Namespace, Spec};
 
@@ -22,6 +23,11 @@ pub(super) fn run(args: &SpecFile, host: &Host) -> Result<u8> {
     let mut spec = spec::parse(DEFAULT).context("read our own default")?;
     SPEC_VERSION.clone_into(&mut spec.oci_version);
     host.program.name().clone_into(&mut spec.hostname);
+    // v1 shows a container only its own cgroups without; v2 would show it all of the host's.
+    if Mode::probe()? == Mode::V2 {
+        let linux = spec.linux.get_or_insert_with(Linux::default);
+        linux.namespaces.push(Namespace { kind: "cgroup".to_owned(), path: String::new() });
+    }
     if args.rootless {
         make_rootless(&mut spec, host)?;
     }

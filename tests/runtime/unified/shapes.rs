@@ -71,6 +71,26 @@ fn beneath_a_threaded_cgroup_all_works_but_domain_controllers() {
 }
 
 #[test]
+fn a_container_of_spec_sees_its_own_cgroup_only() {
+    unified(&[], |host| {
+        let mut bundle = host.bundle(&["pause"]);
+        let made = host.scene.path("made");
+        std::fs::create_dir(&made).expect("mkdir");
+        host.runtime(["spec", "--bundle"]).arg(&made).run().success();
+        let text = std::fs::read_to_string(made.join("config.json")).expect("read the spec");
+        let spec: Value = serde_json::from_str(&text).expect("it is JSON");
+        bundle.config["linux"]["namespaces"] = spec["linux"]["namespaces"].clone();
+        host.start(bundle.write());
+        // The root of all has no such file.
+        let freeze = ["exec", &host.id, "/probe", "cat", "/sys/fs/cgroup/cgroup.freeze"];
+        assert_eq!(host.runtime(freeze).run().success().word(), "0");
+        let inside = host.runtime(["exec", &host.id, "/probe", "cat", "/proc/self/cgroup"]).run();
+        assert_eq!(inside.success().word().lines().last(), Some("0::/"));
+        host.delete();
+    });
+}
+
+#[test]
 fn a_tree_deeper_than_any_path_is_removed() {
     unified(&[], |host| {
         host.start(host.bundle(&["pause"]).write());
