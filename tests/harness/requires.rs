@@ -19,6 +19,16 @@ pub(crate) fn systemd() -> bool {
     there
 }
 
+/// Tells why and returns false unless this is the machine of `tests/vm`, with ordinary users who have
+/// a systemd of their own; waits until that has started.
+pub(crate) fn users_systemd() -> bool {
+    if !(systemd() && optional("as")) {
+        return false;
+    }
+    super::Cmd::line("systemctl start user@1000.service").run().success();
+    true
+}
+
 /// Tells why and returns false unless a program that not every host has is installed.
 pub(crate) fn optional(program: &str) -> bool {
     let path = std::env::var("PATH").unwrap_or_default();

@@ -40,7 +40,7 @@ fn run_and_update(scene: &Scene, run: impl Fn(&str) -> crate::harness::Outcome) 
 }
 
 fn ready() -> bool {
-    requires::systemd() && requires::optional("podman") && requires::optional("as")
+    requires::optional("podman") && requires::users_systemd()
 }
 
 fn prepare(scene: &Scene) -> Witness {

@@ -22,7 +22,7 @@ fn as_user(scene: &Scene, script: &str) -> Outcome {
 
 #[test]
 fn a_users_container_is_a_scope_of_the_users_systemd() {
-    if !(requires::systemd() && requires::optional("as")) {
+    if !requires::users_systemd() {
         return;
     }
     scene(|scene| {
@@ -68,7 +68,7 @@ fn a_users_container_is_a_scope_of_the_users_systemd() {
 
 #[test]
 fn without_a_bus_of_the_users_the_remedy_is_named() {
-    if !(requires::systemd() && requires::optional("as")) {
+    if !requires::users_systemd() {
         return;
     }
     scene(|scene| {
