@@ -29,6 +29,7 @@ use self::extract::{NeedsLower, Summary, Target, extract};
 use self::inflate::Inflated;
 use self::lower::Lowers;
 use crate::digest::Digest;
+use crate::manifest::Descriptor;
 use crate::store::{Image, Store, chain_ids, make_dir, sync_dir};
 
 /// Layers unpacked at a time; each keeps up to a hundred descriptors.
@@ -50,6 +51,15 @@ pub(crate) struct Unpacked {
 /// layer gets this name when it is whole, verified and on the disk. Hold [`Store::lock_shared`]
 /// until something in the store refers to the image's layers.
 pub(crate) fn unpack(store: &Store, image: &Image) -> Result<Unpacked> {
+    unpack_from(store, image, &|layer| Ok(Box::new(store.open_blob(&layer.digest)?)))
+}
+
+/// Opens the blob of a layer, which may still be on its way.
+pub(crate) type OpenLayer<'a> =
+    &'a (dyn Fn(&Descriptor) -> Result<Box<dyn io::Read + Send>> + Sync);
+
+/// The same with blobs from elsewhere than the store.
+pub(crate) fn unpack_from(store: &Store, image: &Image, open: OpenLayer<'_>) -> Result<Unpacked> {
     let chain = chain_ids(&image.diff_ids);
     let homes: Vec<PathBuf> = chain.iter().map(|id| store.layers_dir().join(id.hex())).collect();
     let layers: Vec<PathBuf> = homes.iter().map(|home| home.join("diff")).collect();
@@ -59,8 +69,8 @@ pub(crate) fn unpack(store: &Store, image: &Image) -> Result<Unpacked> {
         make_dir(&store.layers_dir())?;
         let mut lowers = layers.clone();
         let mut staged = Vec::new();
-        for (index, layer) in missing.iter().zip(unpack_alone(store, image, &missing)?) {
-            let layer = complete(store, image, *index, layer, &lowers[..*index])?;
+        for (index, layer) in missing.iter().zip(unpack_alone(store, image, &missing, open)?) {
+            let layer = complete(store, image, *index, layer, &lowers[..*index], open)?;
             warnings.extend(layer.summary.warnings);
             lowers[*index] = layer.home.path().join("diff");
             staged.push((*index, layer.home));
@@ -93,7 +103,8 @@ pub(crate) fn unpack_flat(
     lower::reset_root(rootfs)?;
     let mut warnings = BTreeSet::new();
     for index in 0..image.layers.len() {
-        warnings.extend(extract_layer(store, image, index, rootfs, Target::Flat)?.warnings);
+        let open: OpenLayer<'_> = &|layer| Ok(Box::new(store.open_blob(&layer.digest)?));
+        warnings.extend(extract_layer(image, index, rootfs, Target::Flat, open)?.warnings);
     }
     Ok(warnings.into_iter().collect())
 }
@@ -107,7 +118,12 @@ struct Staged {
 }
 
 /// Unpacks layers side by side, each without the others.
-fn unpack_alone(store: &Store, image: &Image, missing: &[usize]) -> Result<Vec<Staged>> {
+fn unpack_alone(
+    store: &Store,
+    image: &Image,
+    missing: &[usize],
+    open: OpenLayer<'_>,
+) -> Result<Vec<Staged>> {
     let next = AtomicUsize::new(0);
     let failed = AtomicBool::new(false);
     let results = Mutex::new(Vec::new());
@@ -115,7 +131,7 @@ fn unpack_alone(store: &Store, image: &Image, missing: &[usize]) -> Result<Vec<S
         while !failed.load(Ordering::Relaxed) {
             let position = next.fetch_add(1, Ordering::Relaxed);
             let Some(index) = missing.get(position) else { break };
-            let result = stage(store, image, *index);
+            let result = stage(store, image, *index, open);
             failed.fetch_or(result.is_err(), Ordering::Relaxed);
             if let Ok(mut results) = results.lock() {
                 results.push((position, result));
@@ -138,12 +154,12 @@ fn unpack_alone(store: &Store, image: &Image, missing: &[usize]) -> Result<Vec<S
     Ok(staged)
 }
 
-fn stage(store: &Store, image: &Image, index: usize) -> Result<Staged> {
+fn stage(store: &Store, image: &Image, index: usize, open: OpenLayer<'_>) -> Result<Staged> {
     let home = store.staging_subdirectory()?;
     let root = lower::make_root(&home.path().join("diff"))?;
     // There is nothing below the bottom layer, so alone it is the whole tree.
     let target = if index == 0 { Target::Flat } else { Target::Overlay };
-    match extract_layer(store, image, index, root.as_fd(), target) {
+    match extract_layer(image, index, root.as_fd(), target, open) {
         Ok(summary) => Ok(Staged { home, summary, needs_lower: false }),
         Err(error) if error.downcast_ref::<NeedsLower>().is_some() => {
             Ok(Staged { home, summary: Summary::default(), needs_lower: true })
@@ -159,6 +175,7 @@ fn complete(
     index: usize,
     staged: Staged,
     lowers: &[PathBuf],
+    open: OpenLayer<'_>,
 ) -> Result<Staged> {
     let diff = staged.home.path().join("diff");
     let alone = !staged.needs_lower
@@ -178,7 +195,7 @@ fn complete(
     }
     make_dir(&work)?;
     let root: OwnedFd = lower::mount_writable(lowers, &diff, &work)?;
-    let summary = extract_layer(store, image, index, root.as_fd(), Target::Flat)?;
+    let summary = extract_layer(image, index, root.as_fd(), Target::Flat, open)?;
     drop(root);
     std::fs::remove_dir_all(&work).with_context(|| format!("remove {}", work.display()))?;
     Ok(Staged { home, summary, needs_lower: false })
@@ -208,14 +225,14 @@ fn publish(
 }
 
 fn extract_layer(
-    store: &Store,
     image: &Image,
     index: usize,
     root: BorrowedFd<'_>,
     target: Target,
+    open: OpenLayer<'_>,
 ) -> Result<Summary> {
     let (layer, diff_id): (_, &Digest) = (&image.layers[index], &image.diff_ids[index]);
-    let blob = store.open_blob(&layer.digest)?;
+    let blob = open(layer)?;
     thread::scope(|scope| {
         let mut plain = Inflated::start(scope, blob, diff_id)?;
         let summary = extract(&mut plain, root, target)?;

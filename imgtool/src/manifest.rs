@@ -93,6 +93,14 @@ impl Descriptor {
         !matches!(self.media_type.as_str(), media_type::OCI_CONFIG | media_type::DOCKER_CONFIG)
     }
 
+    /// Whether it is a layer of a kind that can be unpacked.
+    pub(crate) fn is_archive(&self) -> bool {
+        let kind = self.media_type.as_str();
+        kind.starts_with(media_type::OCI_LAYER)
+            || kind.starts_with("application/vnd.oci.image.layer.nondistributable.v1.tar")
+            || kind.starts_with("application/vnd.docker.image.rootfs.")
+    }
+
     /// BuildKit's provenance records stand in indexes beside the images.
     pub(crate) fn is_attestation(&self) -> bool {
         self.annotations

@@ -4,6 +4,7 @@
 //! Nothing gets its final name before it is whole and verified: staging,
 //! fsync, rename, fsync of the directory; `index.json` always last.
 
+mod arrivals;
 mod blob;
 mod gc;
 mod index;
@@ -19,6 +20,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 
+pub(crate) use arrivals::Arrivals;
 pub(crate) use blob::StagedBlob;
 pub(crate) use gc::chain_ids;
 pub(crate) use index::entry_name;

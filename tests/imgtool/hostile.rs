@@ -428,7 +428,13 @@ fn a_connection_that_breaks_every_five_megabytes_still_gives_the_whole_image() {
                 }
             }
         });
-        let pull = scene.imgtool().args(["pull", "--retry-delay", "0.01", &registry.name()]);
+        let pull = scene.imgtool().args([
+            "pull",
+            "--no-unpack",
+            "--retry-delay",
+            "0.01",
+            &registry.name(),
+        ]);
         limited(pull).run().success();
         scene.imgtool().arg("verify").run().success();
         let sent = sent.load(Ordering::SeqCst);
@@ -479,13 +485,71 @@ fn a_killed_pull_goes_on_where_it_was() {
         });
         for kill in 0..KILLS {
             let time = Duration::from_millis(10 + kill * 13 % 170);
-            scene.imgtool().args(["pull", &registry.name()]).kill_after(time).run();
+            scene.imgtool().args(["pull", "--no-unpack", &registry.name()]).kill_after(time).run();
             scene.imgtool().args(["verify", "--quiet"]).run().success();
         }
-        scene.imgtool().args(["pull", &registry.name()]).run().success();
+        scene.imgtool().args(["pull", "--no-unpack", &registry.name()]).run().success();
         scene.imgtool().arg("verify").run().success().stdout_has("1 images and 11 blobs are whole");
         assert_eq!(*again.lock().unwrap(), [""; 0], "finished blobs were fetched again");
         let staging = fs::read_dir(scene.store().join("staging")).unwrap().count();
         assert_eq!(staging, 0);
+    });
+}
+
+#[test]
+fn layers_are_unpacked_while_they_come_however_they_come() {
+    scene(|scene| {
+        let unpacked = |scene: &Scene| {
+            let layers = fs::read_dir(scene.store().join("layers/sha256"));
+            layers.into_iter().flatten().flatten().count()
+        };
+        // Pieces that go on, and pieces that begin anew since the server knows no ranges.
+        for ranges in [true, false] {
+            let files = (0..50).map(|n| Entry::file(&format!("{n}"), noise(20_000 + n)));
+            let content = Content::new(vec![
+                Tarball::of(files).bytes(),
+                Tarball::of([Entry::file("7", "seven"), Entry::whiteout("8")]).bytes(),
+            ]);
+            let broken = AtomicUsize::new(0);
+            let registry = Hostile::start(move |request, stream| match content.layer(request) {
+                Some(layer) if ranges || broken.fetch_add(1, Ordering::SeqCst) < 3 => {
+                    let from = if ranges { request.offset() } else { 0 };
+                    let status = if from == 0 { "200 OK" } else { "206 Partial Content" };
+                    let range = format!(
+                        "Content-Range: bytes {from}-{}/{}\r\n",
+                        layer.len() - 1,
+                        layer.len()
+                    );
+                    let length = layer.len() - from;
+                    let _ = write!(
+                        stream,
+                        "HTTP/1.1 {status}\r\nContent-Length: {length}\r\n{range}\r\n"
+                    );
+                    let _ = stream.write_all(&layer[from..layer.len().min(from + 300_000)]);
+                }
+                Some(layer) => reply(stream, "200 OK", "", layer),
+                None => content.answer(request, stream),
+            });
+            let pull = scene.imgtool().args(["pull", "--retry-delay", "0.01", &registry.name()]);
+            pull.run().success();
+            assert_eq!(unpacked(scene), 2);
+            let file = scene.path("export.tar");
+            let export = scene.imgtool().args(["export", &registry.name(), "-o"]).arg(&file);
+            export.run().success();
+            let listed = Cmd::line("tar -tf").arg(&file).run().success().stdout;
+            assert_eq!(listed.lines().filter(|name| *name != "./").count(), 49, "{listed}");
+            scene.imgtool().args(["rmi", &registry.name()]).run().success();
+            assert_eq!(unpacked(scene), 0);
+        }
+        // A configuration that says something else of the layers than they are.
+        let mut content = small();
+        let lying = String::from_utf8(content.config.clone()).unwrap();
+        let lying = lying.replace(&digest(&content.layers[0]), &digest(b"another"));
+        content.config = lying.into_bytes();
+        let config = content.config.clone();
+        let content = content.change(|m| m["config"]["digest"] = digest(&config).into());
+        let registry = Hostile::start(move |request, stream| content.answer(request, stream));
+        refused(scene, &registry, &["diff ID"]);
+        assert_eq!(unpacked(scene), 0);
     });
 }

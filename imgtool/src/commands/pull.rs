@@ -1,5 +1,7 @@
 //! `imgtool pull`: an image from a registry.
 
+mod unpack;
+
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -28,6 +30,9 @@ pub(crate) struct Args {
     /// The image of an index to take, or "all" [default: this host's]
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<String>,
+    /// Keep the layers packed until a bundle needs them
+    #[arg(long)]
+    no_unpack: bool,
     /// Print the full name only
     #[arg(short, long)]
     quiet: bool,
@@ -46,6 +51,7 @@ struct Pull<'a> {
     wanted: Wanted,
     /// Whether the platform was named, and not only this host's.
     chosen: bool,
+    unpack: bool,
 }
 
 pub(crate) fn run(store: &Store, args: &Args) -> Result<()> {
@@ -58,7 +64,9 @@ pub(crate) fn run(store: &Store, args: &Args) -> Result<()> {
     let (wanted, chosen) = wanted(args.platform.as_deref())?;
     let access = args.access.access()?;
     let progress = Progress::new(args.quiet);
-    let pull = Pull { store, access: &access, progress: &progress, wanted, chosen };
+    // Without root a bundle is one plain tree, and layers are unpacked right into it.
+    let unpack = !args.no_unpack && nix::unistd::geteuid().is_root();
+    let pull = Pull { store, access: &access, progress: &progress, wanted, chosen, unpack };
     let context = || format!("pull {}", typed.familiar());
     if args.all_tags {
         let all = Registry::open(store, &typed, &access, &progress)
@@ -139,7 +147,14 @@ impl Pull<'_> {
             return Ok((entry, !had));
         };
         let had = had && store.image_for(&entry, Some(wanted)).is_ok();
-        copy::copy(registry, store, &entry, &self.wanted, self.progress)?;
+        let copy = |registry: &mut Registry<'_>| {
+            copy::copy(registry, store, &entry, &self.wanted, self.progress).map(drop)
+        };
+        if self.unpack {
+            unpack::while_it_comes(store, registry, &entry, wanted, copy)?;
+        } else {
+            copy(registry)?;
+        }
         let image = store.image_for(&entry, Some(wanted))?;
         let actual = image.config.platform();
         if self.chosen {

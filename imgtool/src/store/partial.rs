@@ -77,6 +77,11 @@ impl Partial {
         self.length
     }
 
+    /// The file that the bytes are in, to be read beside the writing.
+    pub(crate) fn reader(&self) -> Result<File> {
+        self.file.try_clone().context("open download")
+    }
+
     /// Adds the next bytes, never more than the descriptor says.
     pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<()> {
         let length = self.length + bytes.len() as u64;

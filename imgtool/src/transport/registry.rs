@@ -11,6 +11,7 @@ mod session;
 mod upload;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, ensure};
@@ -23,7 +24,7 @@ use crate::manifest::{Descriptor, MAX_MANIFEST_SIZE};
 use crate::output;
 use crate::progress::Progress;
 use crate::reference::Reference;
-use crate::store::Store;
+use crate::store::{Arrivals, Store};
 
 pub(crate) use access::Access;
 pub(crate) use hub::{Found, search_hub};
@@ -47,6 +48,7 @@ pub(crate) struct Registry<'a> {
     interrupted: AtomicBool,
     /// Manifests that were read already.
     documents: HashMap<Digest, Vec<u8>>,
+    arrivals: Arc<Arrivals>,
 }
 
 impl<'a> Registry<'a> {
@@ -72,6 +74,7 @@ impl<'a> Registry<'a> {
                         cancel: Cancel::default(),
                         interrupted: AtomicBool::new(false),
                         documents: HashMap::new(),
+                        arrivals: Arc::default(),
                     });
                 }
                 Err(error) if !endpoints.is_empty() => mirror_failed(&endpoint.host, &error),
@@ -119,6 +122,11 @@ impl<'a> Registry<'a> {
         self.interrupted.load(Ordering::Acquire)
     }
 
+    /// What is on its way.
+    pub(crate) fn arrivals(&self) -> Arc<Arrivals> {
+        Arc::clone(&self.arrivals)
+    }
+
     /// The repository that it reads.
     pub(crate) fn repository(&self) -> &Repository {
         &self.repository
@@ -150,6 +158,7 @@ impl Source for Registry<'_> {
             found.size,
             descriptor.size
         );
+        self.documents.insert(digest.clone(), bytes.clone());
         Ok(Some(bytes))
     }
 

@@ -32,6 +32,7 @@ impl Registry<'_> {
 
     fn download(&self, store: &Store, blob: &Descriptor, item: &Item) -> Result<()> {
         let mut partial = store.partial(blob)?;
+        self.arrivals.begin(&blob.digest, partial.reader()?, partial.length());
         let resumed = partial.length() > 0;
         if let Err(error) = self.fill(&mut partial, blob, item) {
             if self.is_interrupted() {
@@ -43,11 +44,14 @@ impl Registry<'_> {
             // What an earlier process left may be what is wrong.
             Err(_) if resumed => {
                 let mut partial = store.partial(blob)?;
+                self.arrivals.begin(&blob.digest, partial.reader()?, partial.length());
                 self.fill(&mut partial, blob, item)?;
                 partial.commit()
             }
             result => result,
-        }
+        }?;
+        self.arrivals.whole(&blob.digest);
+        Ok(())
     }
 
     /// Fetches what is missing, going on after broken connections.
@@ -98,6 +102,7 @@ impl Registry<'_> {
         let mut response = self.open_blob(&call, blob)?;
         if !resumes_at(&response, partial.length()) {
             partial.restart()?;
+            self.arrivals.grown(&blob.digest, 0);
         }
         let mut reader = response.body_mut().as_reader();
         let mut buffer = vec![0; BUFFER];
@@ -121,6 +126,7 @@ impl Registry<'_> {
                 return Err(Failure::Again(error, None));
             }
             partial.write(&buffer[..n])?;
+            self.arrivals.grown(&blob.digest, partial.length());
             item.set(partial.length());
         }
         if partial.length() < blob.size {
