@@ -3,6 +3,7 @@
 pub(crate) mod devices;
 pub(crate) mod identity;
 pub(crate) mod limits;
+pub(crate) mod lsm;
 pub(crate) mod mounts;
 pub(crate) mod program;
 pub(crate) mod rootfs;

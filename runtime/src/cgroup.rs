@@ -44,6 +44,8 @@ pub(crate) struct Cgroup {
     made_parents: Vec<PathBuf>,
     /// It is that of a unit of systemd.
     unit: Option<systemd::Managed>,
+    /// What was not to be had, and where the container therefore stays in our own cgroup.
+    given_up: Vec<Hierarchy>,
 }
 
 /// Without privilege: where being denied the cgroup is an error.
@@ -103,7 +105,15 @@ impl Cgroup {
             bail!("mountpoint for devices not found");
         }
         let insistence = if given.is_some() { Insistence::Everywhere } else { Insistence::Unified };
-        Ok(Self { mode, privilege, insistence, hierarchies, made_parents: Vec::new(), unit: None })
+        Ok(Self {
+            mode,
+            privilege,
+            insistence,
+            hierarchies,
+            made_parents: Vec::new(),
+            given_up: Vec::new(),
+            unit: None,
+        })
     }
 
     /// The cgroup that an earlier [`Cgroup::record`] tells of.
@@ -127,23 +137,35 @@ impl Cgroup {
             (false, _) => Mode::V1,
         };
         let insistence = Insistence::Everywhere;
-        Self { mode, privilege, insistence, hierarchies, made_parents: Vec::new(), unit: None }
+        Self {
+            mode,
+            privilege,
+            insistence,
+            hierarchies,
+            made_parents: Vec::new(),
+            given_up: Vec::new(),
+            unit: None,
+        }
     }
 
     /// What the state record keeps.
     pub(crate) fn record(&self) -> Record {
-        let mut record = Record::new();
-        for hierarchy in &self.hierarchies {
-            let path = hierarchy.path.to_string_lossy();
-            if hierarchy.is_unified() {
-                record.insert(String::new(), path.into_owned());
-            } else {
-                for controller in &hierarchy.controllers {
-                    record.insert(controller.clone(), path.clone().into_owned());
-                }
-            }
+        to_record(&self.hierarchies)
+    }
+
+    /// Where the container's processes are: as the record, and where there was nothing to be had,
+    /// in our own cgroup.
+    pub(crate) fn shown(&self) -> Result<Record> {
+        let mut record = self.record();
+        if !self.given_up.is_empty() {
+            let own = topology::places(self.mode)?.into_iter().filter_map(|place| {
+                Some(Hierarchy { controllers: place.controllers, path: place.own? })
+            });
+            let missing =
+                |own: &Hierarchy| self.given_up.iter().any(|it| it.controllers == own.controllers);
+            record.extend(to_record(&own.filter(missing).collect::<Vec<_>>()));
         }
-        record
+        Ok(record)
     }
 
     /// How the host mounts cgroups.
@@ -202,6 +224,21 @@ impl Hierarchy {
     fn has(&self, controller: &str) -> bool {
         self.controllers.iter().any(|known| known == controller)
     }
+}
+
+fn to_record(hierarchies: &[Hierarchy]) -> Record {
+    let mut record = Record::new();
+    for hierarchy in hierarchies {
+        let path = hierarchy.path.to_string_lossy();
+        if hierarchy.is_unified() {
+            record.insert(String::new(), path.into_owned());
+        } else {
+            for controller in &hierarchy.controllers {
+                record.insert(controller.clone(), path.clone().into_owned());
+            }
+        }
+    }
+    record
 }
 
 fn find<'a>(hierarchies: &'a [Hierarchy], controller: &str) -> Option<&'a Hierarchy> {
@@ -292,6 +329,7 @@ mod tests {
                 hierarchies: hierarchies.clone(),
                 made_parents: Vec::new(),
                 unit: None,
+                given_up: Vec::new(),
             };
             let again = Cgroup::from_record(&cgroup.record(), Privilege::Root);
             assert_eq!((again.mode, again.hierarchies), (mode, hierarchies));

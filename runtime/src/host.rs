@@ -74,6 +74,19 @@ impl Host {
     }
 }
 
+/// Whether the kernel confines by AppArmor profiles, as runc finds it out: a container's view of the
+/// host may hide the one or the other.
+pub(crate) fn apparmor_is_enabled() -> bool {
+    Path::new("/sys/kernel/security/apparmor").exists()
+        && std::fs::read_to_string("/sys/module/apparmor/parameters/enabled")
+            .is_ok_and(|text| text.starts_with('Y'))
+}
+
+/// Whether the kernel labels processes and files by SELinux.
+pub(crate) fn selinux_is_enabled() -> bool {
+    Path::new("/sys/fs/selinux/enforce").exists()
+}
+
 /// The first user namespace maps every id to itself.
 fn in_user_namespace() -> Result<bool> {
     let map = match std::fs::read_to_string("/proc/self/uid_map") {

@@ -12,7 +12,9 @@ use rustix::process::DumpableBehavior;
 use crate::apply::devices::Making;
 use crate::apply::limits::{self, Setter};
 use crate::apply::mounts::{CgroupView, Mounter};
-use crate::apply::{devices, identity, program, rootfs, scheduling, seccomp, sysctl, terminal};
+use crate::apply::{
+    devices, identity, lsm, program, rootfs, scheduling, seccomp, sysctl, terminal,
+};
 use crate::channel::{Channel, Message};
 use crate::plan::Plan;
 use crate::plan::mounts::{Kind as MountKind, MountPlan};
@@ -55,7 +57,10 @@ pub(crate) struct Exec<'a> {
     pub(crate) channel: Channel,
     /// The container's first process, whose namespaces are joined.
     pub(crate) init: BorrowedFd<'a>,
-    /// `CLONE_NEW*` of them, without that of the pids, which the parent has joined for us.
+    /// `CLONE_NEW*` of those that a process in between is to join, to make us there: the parent
+    /// could not join that of the pids for us.
+    pub(crate) relayed: u64,
+    /// `CLONE_NEW*` of the others, without that of the pids.
     pub(crate) namespaces: u64,
     pub(crate) keyring: Option<&'a std::ffi::CString>,
     pub(crate) preserve_fds: u32,
@@ -119,7 +124,7 @@ fn create_steps(start: &Create, channel: &mut Option<Channel>) -> Result<Infalli
         .context("prctl(PR_SET_DUMPABLE)")?;
     rustix::process::setsid().context("setsid")?;
     if let Some(name) = &plan.keyring {
-        identity::join_keyring(name)?;
+        identity::join_keyring(name, &plan.process, &Procfs::of_host()?)?;
     }
     if plan.namespaces.is_new(Kind::Network) {
         sys::loopback_up().context("bring up lo")?;
@@ -195,10 +200,10 @@ fn create_steps(start: &Create, channel: &mut Option<Channel>) -> Result<Infalli
     }
     set_names(plan)?;
     // Through a procfs that the paths below are not yet mounted on.
-    identity::set_labels(&plan.process, &procfs)?;
+    lsm::set_for_exec(&plan.process, &procfs)?;
     sysctl::set(&procfs, &plan.sysctls).context("linux.sysctl")?;
     rootfs::read_only_paths(&root, &plan.read_only)?;
-    rootfs::mask_paths(&root, &plan.masked)?;
+    rootfs::mask_paths(&root, &plan.masked, &plan.root.mount_label)?;
 
     // A filter may refuse what it takes to find it.
     let descriptors = procfs.descriptors()?;
@@ -226,21 +231,24 @@ fn exec_steps(start: &Exec) -> Result<Infallible> {
     let process = start.process;
     let parent = &start.channel;
     own_process(start.stdio, start.preserve_fds)?;
+    // The container's /proc may be missing, or not what it seems.
+    let outside = Procfs::of_host()?;
+    if start.relayed != 0 {
+        joining::relay_into(start.init, start.relayed, parent)?;
+    }
     // Before the cgroup namespace is joined, which would hide where we come from.
     if !start.placed {
         parent.expect(&Message::Placed)?;
     }
-    // The container's may be missing, or not what it seems.
-    let outside = Procfs::of_host()?;
     // All at once: the kernel orders them so that each is still allowed.
     sys::join_namespaces(start.init, start.namespaces)
         .context("join the namespaces of the container's init")?;
-    if start.namespaces & Kind::User.flag() != 0 {
+    if (start.namespaces | start.relayed) & Kind::User.flag() != 0 {
         identity::set_ids(0, 0)?;
     }
     rustix::process::setsid().context("setsid")?;
     if let Some(name) = start.keyring {
-        identity::join_keyring(name)?;
+        identity::join_keyring(name, process, &outside)?;
     }
     let root = open_root(Path::new("/"))?;
     let procfs = Procfs::private_or(outside);
@@ -248,7 +256,7 @@ fn exec_steps(start: &Exec) -> Result<Infallible> {
         let terminal = terminal::open(&root, None, process.console_size)?;
         parent.send(&Message::Console(terminal::take(terminal, process.uid)?))?;
     }
-    identity::set_labels(process, &procfs)?;
+    lsm::set_for_exec(process, &procfs)?;
     let program = become_process(process, start.filter, &root, &procfs, parent, start.limits)?;
     parent.send(&Message::Ready)?;
     if start.limits == Setter::Parent && !process.limits.is_empty() {

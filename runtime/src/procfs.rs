@@ -9,6 +9,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, UnmountFlags};
 
 use crate::rooted::open_beneath;
@@ -51,9 +52,7 @@ impl Procfs {
 
     /// Opens a file that is no link and has nothing mounted over it.
     pub(crate) fn open(&self, path: &Path, flags: OFlags) -> Result<OwnedFd> {
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS;
-        open_beneath(self.0.as_fd(), path, flags, Mode::empty(), resolve)
-            .with_context(|| format!("open /proc/{}", path.display()))
+        self.resolve(path, flags).with_context(|| format!("open /proc/{}", path.display()))
     }
 
     /// The directory of our own process's descriptors.
@@ -63,10 +62,21 @@ impl Procfs {
 
     /// Opens a file of our own process's directory.
     pub(crate) fn open_own(&self, name: &str, flags: OFlags) -> Result<OwnedFd> {
+        self.try_open_own(name, flags)?.with_context(|| format!("open /proc/self/{name}"))
+    }
+
+    /// The same for those who go on if it is not there.
+    pub(crate) fn try_open_own(&self, name: &str, flags: OFlags) -> Result<Result<OwnedFd, Errno>> {
         // The link is followed by its text: our pid need not be the one this procfs shows.
         let own =
             rustix::fs::readlinkat(&self.0, "self", Vec::new()).context("readlink /proc/self")?;
-        self.open(&Path::new(OsStr::from_bytes(own.as_bytes())).join(name), flags)
+        let path = Path::new(OsStr::from_bytes(own.as_bytes())).join(name);
+        Ok(self.resolve(&path, flags))
+    }
+
+    fn resolve(&self, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS;
+        open_beneath(self.0.as_fd(), path, flags, Mode::empty(), resolve)
     }
 
     /// Reads a small file of our own process's directory.

@@ -7,13 +7,14 @@ use anyhow::{Context, Result};
 use rustix::process::DumpableBehavior;
 
 use crate::apply::mounts::{CgroupView, HierarchyView};
-use crate::cgroup::{Cgroup, Mode};
+use crate::cgroup::{Mode, Record};
 use crate::init::joining::Join;
 use crate::log;
 use crate::plan;
 use crate::plan::namespaces::{Kind, Namespaces};
 use crate::plan::seccomp::Filter;
 use crate::spec::Linux;
+use crate::sys;
 
 mod agent;
 mod child;
@@ -105,18 +106,37 @@ fn streams(stdio: &Stdio) -> Option<[BorrowedFd<'_>; 3]> {
     }
 }
 
+/// Enters the pid namespace for the child's sake, or names what a process in between has to join:
+/// without privilege on the host only those of the container's user namespace may enter it.
+fn join_pids(init: BorrowedFd, namespaces: u64) -> Result<u64> {
+    let (pids, users) = (Kind::Pid.flag(), Kind::User.flag());
+    if namespaces & pids == 0 {
+        return Ok(0);
+    }
+    match sys::join_namespaces(init, pids) {
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) && namespaces & users != 0 => {
+            Ok(pids | users)
+        }
+        joined => {
+            joined.context("join the container's pid namespace")?;
+            Ok(0)
+        }
+    }
+}
+
 fn own_pid_namespace() -> Result<Join> {
     let namespace = std::fs::File::open("/proc/self/ns/pid").context("open our pid namespace")?;
     Ok(Join { kind: Kind::Pid, namespace: namespace.into() })
 }
 
-fn cgroup_view(cgroup: &Cgroup, namespaces: &Namespaces) -> CgroupView {
+/// What a mount of type `cgroup` is to show, by the container's directories.
+fn cgroup_view(mode: Mode, paths: Record, namespaces: &Namespaces) -> CgroupView {
     let namespaced = namespaces.has(Kind::Cgroup);
     let mut hierarchies: Vec<HierarchyView> = Vec::new();
-    for (controller, path) in cgroup.record() {
+    for (controller, path) in paths {
         let own = PathBuf::from(path);
         if controller.is_empty() {
-            if cgroup.mode() == Mode::V2 {
+            if mode == Mode::V2 {
                 return CgroupView::V2 { own, namespaced };
             }
             continue;

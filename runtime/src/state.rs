@@ -112,11 +112,17 @@ impl StateStore {
     /// Takes the id, for good, and records what is about to be made.
     pub(crate) fn create_record(&self, record: &Record, config_json: &[u8]) -> Result<Claim> {
         check_id(&record.id)?;
+        let new = !self.root.exists();
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(&self.root)
             .with_context(|| format!("mkdir {}", self.root.display()))?;
+        if new && !rustix::process::geteuid().is_root() {
+            // What lies in $XDG_RUNTIME_DIR with the sticky bit is spared by those who clean up.
+            std::fs::set_permissions(&self.root, Permissions::from_mode(0o1700))
+                .with_context(|| format!("chmod {}", self.root.display()))?;
+        }
         let directory = self.directory(&record.id);
         match DirBuilder::new().mode(0o711).create(&directory) {
             Ok(()) => {}

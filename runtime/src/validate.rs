@@ -6,12 +6,16 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 
 use crate::bundle::Bundle;
-use crate::host::Host;
+use crate::host::{self, Host};
 use crate::plan::mounts::target;
 use crate::plan::namespaces::{Kind, Namespaces};
 use crate::plan::sysctl;
 use crate::rooted::clean;
 use crate::spec::{Hook, Linux, Mount, Process, Spec};
+
+mod rootless;
+
+use rootless::rootless;
 
 /// What a check looks at.
 struct Subject<'a> {
@@ -33,6 +37,7 @@ const CHECKS: &[Check] = &[
     mount_destinations,
     masks_need_a_mount_namespace,
     user_namespace,
+    rootless,
     cgroup_namespace,
     time_namespace,
     sysctls,
@@ -65,8 +70,14 @@ fn process(subject: &Subject) -> Result<()> {
     process_block(subject.spec.process.as_ref().context("process property must not be empty")?)
 }
 
+/// What holds for the process of `exec`.
+pub(crate) fn joining_process(process: &Process) -> Result<()> {
+    process_block(process)?;
+    process_labels(process)
+}
+
 /// What holds for the process of config.json and for that of `exec` alike.
-pub(crate) fn process_block(process: &Process) -> Result<()> {
+fn process_block(process: &Process) -> Result<()> {
     if process.cwd.is_empty() {
         bail!("process.cwd: Cwd property must not be empty");
     }
@@ -380,16 +391,25 @@ fn hook(hook: &Hook) -> Result<()> {
     }
 }
 
-/// A label that would be ignored is a missing wall.
 fn labels(subject: &Subject) -> Result<()> {
-    let process = subject.spec.process.as_ref();
-    let of_process = process.is_some_and(|process| !process.selinux_label.is_empty());
-    let of_mounts = !subject.linux.mount_label.is_empty();
-    if (of_process || of_mounts) && !Path::new("/sys/fs/selinux/enforce").exists() {
-        let field = if of_process { "process.selinuxLabel" } else { "linux.mountLabel" };
-        bail!(
-            "{field}: selinux label is specified in config, but selinux is disabled or not supported"
-        );
+    subject.spec.process.as_ref().map_or(Ok(()), process_labels)?;
+    if !subject.linux.mount_label.is_empty() && !host::selinux_is_enabled() {
+        bail!("linux.mountLabel: {NO_SELINUX}");
+    }
+    Ok(())
+}
+
+/// runc's words.
+const NO_SELINUX: &str =
+    "selinux label is specified in config, but selinux is disabled or not supported";
+
+/// A label that would be ignored is a missing wall.
+fn process_labels(process: &Process) -> Result<()> {
+    if !process.apparmor_profile.is_empty() && !host::apparmor_is_enabled() {
+        bail!("process.apparmorProfile: apparmor: config provided but apparmor not supported");
+    }
+    if !process.selinux_label.is_empty() && !host::selinux_is_enabled() {
+        bail!("process.selinuxLabel: {NO_SELINUX}");
     }
     Ok(())
 }

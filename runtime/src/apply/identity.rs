@@ -1,7 +1,7 @@
-//! Who the process is: ids, groups, capabilities, privileges, keyring, labels.
+//! Who the process is: ids, groups, capabilities, privileges, keyring.
 
 use std::ffi::CString;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 use std::os::fd::AsFd;
 use std::path::Path;
 
@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use rustix::fs::{FileType, OFlags};
 use rustix::thread::{CapabilitySet, CapabilitySets, Gid, Uid};
 
+use super::lsm;
 use crate::plan::process::{CapabilityPlan, ProcessPlan};
 use crate::procfs::Procfs;
 use crate::rooted::Root;
@@ -103,41 +104,21 @@ pub(crate) fn set_capabilities(plan: &CapabilityPlan) -> Result<Vec<String>> {
     Ok(warnings)
 }
 
-/// A session keyring of the container's own: the caller's holds keys that are not for it.
-pub(crate) fn join_keyring(name: &CString) -> Result<()> {
-    match sys::join_session_keyring(name) {
+/// A session keyring of the container's own: the caller's holds keys that are not for it. SELinux
+/// takes it for the process of that label.
+pub(crate) fn join_keyring(name: &CString, plan: &ProcessPlan, procfs: &Procfs) -> Result<()> {
+    if !plan.selinux_label.is_empty() {
+        lsm::label_new_keys(&plan.selinux_label, procfs)?;
+    }
+    let joined = match sys::join_session_keyring(name) {
         // A kernel without keys has none to leak.
         Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => Ok(()),
         other => other.context("unable to join session keyring"),
+    };
+    if !plan.selinux_label.is_empty() {
+        lsm::label_new_keys("", procfs)?;
     }
-}
-
-/// Has the next exec change the label of the security module.
-pub(crate) fn set_labels(plan: &ProcessPlan, procfs: &Procfs) -> Result<()> {
-    for (field, label, module, attributes) in [
-        (
-            "process.apparmorProfile",
-            &plan.apparmor_profile,
-            "apparmor",
-            ["attr/apparmor/exec", "attr/exec"],
-        ),
-        ("process.selinuxLabel", &plan.selinux_label, "selinux", ["attr/exec", "attr/exec"]),
-    ] {
-        if label.is_empty() {
-            continue;
-        }
-        let word = if module == "apparmor" { format!("exec {label}") } else { label.clone() };
-        let file = procfs
-            .open_own(attributes[0], OFlags::WRONLY)
-            .or_else(|_| procfs.open_own(attributes[1], OFlags::WRONLY))
-            .with_context(|| {
-                format!("{field}: {module} is not enabled, but a label is asked for")
-            })?;
-        std::fs::File::from(file)
-            .write_all(word.as_bytes())
-            .with_context(|| format!("{field}: unable to apply {module} label {label:?}"))?;
-    }
-    Ok(())
+    joined
 }
 
 /// The home directory of `uid` by the container's /etc/passwd, or `/`.

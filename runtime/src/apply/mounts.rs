@@ -11,6 +11,7 @@ use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, OpenTreeFlags,
 };
 
+use super::lsm;
 use crate::plan::mounts::{Attributes, Kind, MountPlan};
 use crate::procfs::is_procfs;
 use crate::rooted::Root;
@@ -100,6 +101,10 @@ impl<'a> Mounter<'a> {
         }
         let mount = rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
             .with_context(|| describe(plan))?;
+        // The one file system that has labels and no option for them.
+        if plan.kind == Kind::Mqueue && !self.mount_label.is_empty() {
+            lsm::label_root(mount.as_fd(), self.mount_label)?;
+        }
         if plan.copy_up && existed {
             copy_up::copy(self.root, &plan.target, mount.as_fd())?;
         }
@@ -152,14 +157,25 @@ impl<'a> Mounter<'a> {
             rustix::mount::fsconfig_create(&context)?;
             Ok(context)
         };
-        configure().with_context(|| describe(plan))
+        configure().with_context(|| describe(plan)).map_err(|error| match error.downcast_ref() {
+            Some(&Errno::PERM) if plan.kind == Kind::Sysfs => error.context(
+                "the container's user namespace owns no network namespace, which a sysfs shows \
+                 (bind /sys instead)",
+            ),
+            _ => error,
+        })
     }
 
     /// For file systems whose data only they understand: the old call, on the current directory,
     /// which is the one way to name a descriptor to it without a /proc.
     fn by_mount_call(&self, plan: &MountPlan, target: BorrowedFd) -> Result<()> {
         rustix::process::fchdir(target).context("enter the mount's target")?;
-        let data = std::ffi::CString::new(plan.data.join(","))?;
+        let mut data = plan.data.clone();
+        if !self.mount_label.is_empty() {
+            // In quotes, since a label may have commas.
+            data.push(format!("context=\"{}\"", self.mount_label));
+        }
+        let data = std::ffi::CString::new(data.join(","))?;
         let filesystem = plan.filesystem.as_str();
         rustix::mount::mount(&plan.source, ".", filesystem, old_flags(plan), Some(data.as_c_str()))
             .with_context(|| format!("{}, type={filesystem}", describe(plan)))?;

@@ -162,8 +162,8 @@ fn bind_read_only(target: BorrowedFd) -> Result<()> {
 }
 
 /// Hides each path: a file behind /dev/null, a directory behind an empty one that all share.
-pub(crate) fn mask_paths(root: &Root, paths: &[PathBuf]) -> Result<()> {
-    let mut masks = Masks::default();
+pub(crate) fn mask_paths(root: &Root, paths: &[PathBuf], mount_label: &str) -> Result<()> {
+    let mut masks = Masks { mount_label, null: None, empty: None };
     for path in paths {
         let target = match root.open(path, OFlags::PATH) {
             Ok(target) => target,
@@ -178,20 +178,20 @@ pub(crate) fn mask_paths(root: &Root, paths: &[PathBuf]) -> Result<()> {
 }
 
 /// What stands for the hidden, opened when first wanted.
-#[derive(Default)]
-struct Masks {
+struct Masks<'a> {
+    mount_label: &'a str,
     null: Option<OwnedFd>,
     empty: Option<OwnedFd>,
 }
 
-impl Masks {
+impl Masks<'_> {
     fn put_over(&mut self, root: &Root, target: BorrowedFd) -> Result<()> {
         let stat = rustix::fs::fstat(target)?;
         let mask = if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
             match &self.empty {
                 Some(empty) => clone_handle(empty.as_fd())?,
                 None => {
-                    let empty = self.empty.insert(empty_directory()?);
+                    let empty = self.empty.insert(empty_directory(self.mount_label)?);
                     return Ok(attach(empty.as_fd(), target)?);
                 }
             }
@@ -206,12 +206,15 @@ impl Masks {
     }
 }
 
-fn empty_directory() -> rustix::io::Result<OwnedFd> {
+fn empty_directory(label: &str) -> rustix::io::Result<OwnedFd> {
     let context = rustix::mount::fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
     rustix::mount::fsconfig_set_string(&context, "source", "tmpfs")?;
     rustix::mount::fsconfig_set_string(&context, "nr_inodes", "1")?;
     rustix::mount::fsconfig_set_string(&context, "mode", "755")?;
     rustix::mount::fsconfig_set_flag(&context, "ro")?;
+    if !label.is_empty() {
+        rustix::mount::fsconfig_set_string(&context, "context", label)?;
+    }
     rustix::mount::fsconfig_create(&context)?;
     let read_only = MountAttrFlags::MOUNT_ATTR_RDONLY;
     rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, read_only)

@@ -43,7 +43,7 @@ impl Cgroup {
                 Err(error) => return Err(undo(&made, error)),
             }
         }
-        self.hierarchies = usable;
+        self.keep(usable);
         made.retain(|path| self.hierarchies.iter().all(|hierarchy| hierarchy.path != *path));
         self.made_parents.extend(made);
         Ok(())
@@ -75,8 +75,13 @@ impl Cgroup {
                 Err(error) => return Err(error),
             }
         }
-        self.hierarchies = usable;
+        self.keep(usable);
         Ok(())
+    }
+
+    fn keep(&mut self, usable: Vec<Hierarchy>) {
+        let all = std::mem::replace(&mut self.hierarchies, usable);
+        self.given_up.extend(all.into_iter().filter(|it| !self.hierarchies.contains(it)));
     }
 
     /// A cgroup that could be made must take its process.

@@ -27,6 +27,7 @@ impl Cgroup {
             hierarchies: self.hierarchies.clone(),
             made_parents: Vec::new(),
             unit: self.unit.as_ref().map(Managed::recorded),
+            given_up: Vec::new(),
         };
         if let Some(path) = wanted.get("") {
             for hierarchy in &mut target.hierarchies {

@@ -9,14 +9,15 @@ use anyhow::{Context, Result, bail};
 use crate::args::Ps;
 use crate::host::Host;
 use crate::log;
-use crate::state::StateStore;
+use crate::state::{Record, StateStore};
 
 pub(super) fn run(args: &Ps, host: &Host, store: &StateStore) -> Result<u8> {
     let record = store.load(&args.id)?;
-    if host.rootless && record.cgroup_paths.is_empty() {
-        log::warn("no cgroup of its own: the list may be incomplete");
-    }
-    let pids = record.cgroup().pids()?;
+    let pids = if host.rootless && record.cgroup_paths.is_empty() {
+        neighbours(&record)?
+    } else {
+        record.cgroup().pids()?
+    };
     let text = match args.format.as_str() {
         "json" if pids.is_empty() => "null\n".to_owned(),
         "json" => serde_json::to_string(&pids).context("write the pids")? + "\n",
@@ -28,6 +29,30 @@ pub(super) fn run(args: &Ps, host: &Host, store: &StateStore) -> Result<u8> {
     };
     std::io::stdout().write_all(text.as_bytes()).context("print the processes")?;
     Ok(0)
+}
+
+/// Without a cgroup of its own, a container is told by its pid namespace.
+fn neighbours(record: &Record) -> Result<Vec<i32>> {
+    let Some(_alive) = record.pidfd()? else { return Ok(Vec::new()) };
+    let init = record.init_process_pid;
+    let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/pid"));
+    let own = namespace(&init.to_string()).context("read the container's pid namespace")?;
+    if own == namespace("self").context("read our pid namespace")? {
+        log::warn("no cgroup and no pid namespace of its own: only its first process is known");
+        return Ok(vec![init]);
+    }
+    let mut pids = Vec::new();
+    for entry in std::fs::read_dir("/proc").context("read /proc")? {
+        let name = entry.context("read /proc")?.file_name();
+        let Some((name, pid)) = name.to_str().and_then(|it| Some((it, it.parse().ok()?))) else {
+            continue;
+        };
+        // Other users' namespaces are not for us to see, and whoever has ended has none.
+        if namespace(name).is_ok_and(|other| other == own) {
+            pids.push(pid);
+        }
+    }
+    Ok(pids)
 }
 
 fn host_ps(args: &[String]) -> Result<String> {

@@ -1,7 +1,7 @@
 //! Entering namespaces: those of others by descriptor, and a new time namespace.
 
 use std::io::Write;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context, Result};
 use rustix::io::Errno;
@@ -76,6 +76,16 @@ pub(crate) fn enter_new_time_namespace(offsets: &str) -> Result<()> {
 /// the parent half, and leaves. Returns in the container's process.
 pub(crate) fn relay(joins: &[Join], new: u64, channel: &Channel) -> Result<()> {
     join_all(joins)?;
+    make_sibling(new, channel)
+}
+
+/// The same to come into a container: `namespaces` of its first process are joined before.
+pub(crate) fn relay_into(init: BorrowedFd, namespaces: u64, channel: &Channel) -> Result<()> {
+    sys::join_namespaces(init, namespaces).context("join the container's user namespace")?;
+    make_sibling(0, channel)
+}
+
+fn make_sibling(new: u64, channel: &Channel) -> Result<()> {
     match sys::clone3(new, None, Parent::Grandparent).context("clone3")? {
         Cloned::Child => Ok(()),
         Cloned::Parent { pidfd, .. } => {

@@ -8,8 +8,9 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use rustix::fs::{AtFlags, OFlags, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
+use rustix::mount::MountPropagationFlags;
 
-use super::{fail, open_root, own_process};
+use super::{fail, joining, open_root, own_process};
 use crate::apply::identity;
 use crate::apply::mounts::{CgroupView, Mounter, clone_tree};
 use crate::channel::{Channel, Message};
@@ -17,12 +18,14 @@ use crate::plan::mounts::{Kind as MountKind, MountPlan};
 use crate::plan::namespaces::Kind;
 use crate::procfs::{Descriptors, Procfs};
 use crate::rooted::Root;
-use crate::sys;
+use crate::sys::{self, Depth};
 
 /// What the parent half gives.
 pub(crate) struct Change<'a> {
     pub(crate) init: BorrowedFd<'a>,
-    /// To join; the pid namespace has been joined.
+    /// To be joined by a process in between, as for `exec`.
+    pub(crate) relayed: u64,
+    /// The others to join, without that of the pids.
     pub(crate) namespaces: u64,
     pub(crate) mounts: &'a [MountPlan],
     pub(crate) remove: bool,
@@ -46,9 +49,12 @@ fn steps(change: &Change, sources: Vec<Option<OwnedFd>>) -> Result<()> {
     own_process(None, 0)?;
     // The container's may be missing, or not what it seems.
     let outside = Procfs::of_host()?;
+    if change.relayed != 0 {
+        joining::relay_into(change.init, change.relayed, &change.channel)?;
+    }
     sys::join_namespaces(change.init, change.namespaces)
         .context("join the namespaces of the container's init")?;
-    if change.namespaces & Kind::User.flag() != 0 {
+    if (change.namespaces | change.relayed) & Kind::User.flag() != 0 {
         identity::set_ids(0, 0)?;
     }
     let root = open_root(Path::new("/"))?;
@@ -95,12 +101,32 @@ fn remove(target: &Path, root: &Root, descriptors: &Descriptors) -> Result<()> {
 
 /// Stays among the host's mounts, as the container's user namespace sees them, until the parent
 /// half is done with it, and opens what it asks for.
-pub(crate) fn window(init: BorrowedFd, mounts: &[MountPlan], channel: Channel) -> ! {
-    let Err(error) = look(init, mounts, &channel);
+pub(crate) fn window(
+    init: BorrowedFd,
+    mounts: &[MountPlan],
+    propagation: MountPropagationFlags,
+    channel: Channel,
+) -> ! {
+    let Err(error) = look(init, mounts, propagation, &channel);
     fail(Some(channel), &error)
 }
 
-fn look(init: BorrowedFd, mounts: &[MountPlan], channel: &Channel) -> Result<Infallible> {
+/// As with all of the container's mounts when it was made: its own do not reach the host. Only
+/// somebody with rights over the mount namespace that the tree is from can do this.
+pub(crate) fn propagate(tree: BorrowedFd, propagation: MountPropagationFlags) -> Result<()> {
+    if propagation == MountPropagationFlags::SHARED {
+        return Ok(());
+    }
+    sys::mount_setattr_propagation(tree, Depth::Recursive, propagation)
+        .context("set the propagation")
+}
+
+fn look(
+    init: BorrowedFd,
+    mounts: &[MountPlan],
+    propagation: MountPropagationFlags,
+    channel: &Channel,
+) -> Result<Infallible> {
     own_process(None, 0)?;
     sys::join_namespaces(init, Kind::User.flag()).context("join the user namespace")?;
     sys::unshare(Kind::Mount.flag()).context("unshare the mount namespace")?;
@@ -113,7 +139,9 @@ fn look(init: BorrowedFd, mounts: &[MountPlan], channel: &Channel) -> Result<Inf
                 bail!("only root can map the owners of files")
             }
             Some((mount, MountKind::Bind { recursive })) => {
-                channel.send(&Message::Tree(clone_tree(&mount.source, recursive)?))?;
+                let tree = clone_tree(&mount.source, recursive)?;
+                propagate(tree.as_fd(), propagation)?;
+                channel.send(&Message::Tree(tree))?;
             }
             _ => bail!("there is no such bind"),
         }

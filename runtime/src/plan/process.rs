@@ -96,6 +96,20 @@ pub(crate) fn plan(
     })
 }
 
+impl ProcessPlan {
+    /// Who joins a container is confined like its first process, unless told otherwise.
+    pub(crate) fn inherit_labels(&mut self, first: &Process) {
+        for (own, inherited) in [
+            (&mut self.apparmor_profile, &first.apparmor_profile),
+            (&mut self.selinux_label, &first.selinux_label),
+        ] {
+            if own.is_empty() {
+                own.clone_from(inherited);
+            }
+        }
+    }
+}
+
 /// The kernel takes the highest id for "leave as it is", which would be root.
 fn id(id: u32) -> Result<u32> {
     if id > i32::MAX.cast_unsigned() {

@@ -53,6 +53,12 @@ pub(crate) fn create(request: &CreateRequest) -> Result<Spawned> {
     match work.make(&mut cgroup, &mut made) {
         Ok(mut spawned) => {
             spawned.warnings.splice(0..0, plan.warnings.iter().cloned());
+            if request.host.rootless
+                && cgroup.record().is_empty()
+                && !plan.namespaces.is_new(Kind::Pid)
+            {
+                spawned.warnings.push(UNKILLABLE.to_owned());
+            }
             Ok(spawned)
         }
         // The id was refused: nothing has been tried.
@@ -60,6 +66,11 @@ pub(crate) fn create(request: &CreateRequest) -> Result<Spawned> {
         Err(error) => Err(made.unmake(&cgroup, error).context("unable to start container process")),
     }
 }
+
+/// runc's suite looks for these words.
+const UNKILLABLE: &str = "the container has neither a cgroup nor a pid namespace of its own. Such \
+                          configuration is strongly discouraged, as it is impossible to properly \
+                          kill all its processes";
 
 /// All that can be decided and can fail without a trace.
 struct Prepared {
@@ -224,7 +235,7 @@ impl<'a> Work<'a> {
         let Work { request, plan, .. } = *self;
         let directory = request.store.directory(request.id);
         let fifo = files::make_fifo(&directory, idmap::container_root(&request.bundle.spec))?;
-        let view = cgroup_view(cgroup, &plan.namespaces);
+        let view = cgroup_view(cgroup.mode(), cgroup.shown()?, &plan.namespaces);
         let new = plan.namespaces.clone_flags();
         let relay = needs_relay(&plan.namespaces);
         let into = cgroup.dir_fd()?;

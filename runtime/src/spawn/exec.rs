@@ -9,7 +9,9 @@ use super::child::Child;
 use super::placing::{self, Forked};
 use super::serve::{self, ExecveFailed, Outcome, Station};
 use super::undo::Made;
-use super::{SpawnOptions, Spawned, compile_filter, files, log_clone, set_undumpable, streams};
+use super::{
+    SpawnOptions, Spawned, compile_filter, files, join_pids, log_clone, set_undumpable, streams,
+};
 use crate::apply::limits::Setter;
 use crate::apply::scheduling::Borrowed;
 use crate::cgroup::Cgroup;
@@ -45,11 +47,14 @@ pub(crate) struct ExecRequest<'a> {
 pub(crate) fn exec(request: &ExecRequest) -> Result<Spawned> {
     let options = &request.options;
     files::check_preserved(options.preserve_fds)?;
-    validate::process_block(request.process)?;
+    validate::joining_process(request.process)?;
     let mut warnings = Vec::new();
     let linux = request.spec.linux.as_ref();
     let empty = Linux::default();
-    let process = plan::process::plan(request.process, linux.unwrap_or(&empty), &mut warnings)?;
+    let mut process = plan::process::plan(request.process, linux.unwrap_or(&empty), &mut warnings)?;
+    if let Some(first) = &request.spec.process {
+        process.inherit_labels(first);
+    }
     let filter = compile_filter(linux, &mut warnings)?;
     let mut cgroup = {
         let init = request.record.init_process_pid;
@@ -85,10 +90,7 @@ fn exec_made(
     let flags = namespaces.all_flags();
     // Seen in the container from its first moment on, and not to be looked into (CVE-2016-9962).
     set_undumpable()?;
-    if flags & Kind::Pid.flag() != 0 {
-        sys::join_namespaces(init.as_fd(), Kind::Pid.flag())
-            .context("join the container's pid namespace")?;
-    }
+    let relayed = join_pids(init.as_fd(), flags)?;
     let keyring = plan::keyring(&request.record.id, options.no_new_keyring)?;
     let (ours, theirs) = Channel::pair()?;
     let directory = cgroup.dir_fd()?;
@@ -107,7 +109,8 @@ fn exec_made(
                 filter,
                 channel: theirs,
                 init: init.as_fd(),
-                namespaces: flags & !Kind::Pid.flag(),
+                relayed,
+                namespaces: flags & !Kind::Pid.flag() & !relayed,
                 keyring: keyring.as_ref(),
                 preserve_fds: options.preserve_fds,
                 stdio: streams(&options.stdio),
@@ -120,6 +123,9 @@ fn exec_made(
             made.child.insert(Child { pid, pidfd, channel: ours })
         }
     };
+    if relayed != 0 {
+        child.follow_relay()?;
+    }
     log_clone(child.pid);
     if let Some(borrowed) = borrowed {
         borrowed.give_back()?;

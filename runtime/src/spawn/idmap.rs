@@ -52,7 +52,10 @@ fn run(program: &str, pid: i32, map: &str) -> Result<()> {
         .output()
         .map_err(|error| match error.kind() {
             ErrorKind::NotFound => {
-                anyhow::anyhow!("{program} is needed to map more than one id, and is not installed")
+                anyhow::anyhow!(
+                    "{program} is needed to map more than one id, and is not in PATH (Debian and \
+                     Fedora have it in the packages uidmap and shadow-utils)"
+                )
             }
             _ => anyhow::Error::from(error).context(format!("run {program}")),
         })?;

@@ -6,8 +6,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use anyhow::{Context, Result, bail};
 use rustix::mount::MountPropagationFlags;
 
+use super::cgroup_view::cgroup_view;
 use super::child::Child;
-use super::{cgroup_view, own_pid_namespace, set_undumpable, sources};
+use super::joins::{join_pids, own_pid_namespace};
+use super::{set_undumpable, sources};
 use crate::apply::mounts::detached;
 use crate::channel::{Channel, Message};
 use crate::host::Host;
@@ -17,7 +19,7 @@ use crate::plan::mounts::{Kind as MountKind, MountPlan};
 use crate::plan::namespaces::{Kind, Namespaces};
 use crate::spec::{Linux, Spec};
 use crate::state::{Claim, Record};
-use crate::sys::{self, Cloned, Depth, Parent};
+use crate::sys::{self, Cloned, Parent};
 
 /// What is to change, and where.
 pub(crate) struct Request<'a> {
@@ -45,15 +47,12 @@ pub(crate) fn change(request: &Request) -> Result<()> {
     // Seen in the container, and not to be looked into (CVE-2016-9962).
     set_undumpable()?;
     let sources = if request.remove { Vec::new() } else { open(request, &namespaces, linux)? };
-    let view = cgroup_view(&request.record.cgroup(), &namespaces);
+    let cgroup = request.record.cgroup();
+    let view = cgroup_view(cgroup.mode(), cgroup.record(), &namespaces);
     let flags = namespaces.all_flags();
     let own = own_pid_namespace()?;
-    let joins_pids = flags & Kind::Pid.flag() != 0;
-    if joins_pids {
-        // A procfs shows the processes of whoever makes it.
-        sys::join_namespaces(request.init, Kind::Pid.flag())
-            .context("join the container's pid namespace")?;
-    }
+    // A procfs shows the processes of whoever makes it.
+    let relayed = join_pids(request.init, flags)?;
     let (ours, theirs) = Channel::pair()?;
     let cloned = sys::clone3(0, None, Parent::Caller);
     if let Ok(Cloned::Child) = cloned {
@@ -61,7 +60,8 @@ pub(crate) fn change(request: &Request) -> Result<()> {
         drop(ours);
         inside::change(inside::Change {
             init: request.init,
-            namespaces: flags & !Kind::Pid.flag(),
+            relayed,
+            namespaces: flags & !Kind::Pid.flag() & !relayed,
             mounts: request.mounts,
             remove: request.remove,
             sources,
@@ -71,13 +71,16 @@ pub(crate) fn change(request: &Request) -> Result<()> {
         })
     }
     drop(theirs);
-    if joins_pids {
+    if flags & Kind::Pid.flag() != 0 && relayed == 0 {
         own.enter().context("return to our pid namespace")?;
     }
     let Cloned::Parent { pid, pidfd } = cloned.context("clone3")? else {
         bail!("the child has come back")
     };
-    let child = Child { pid, pidfd, channel: ours };
+    let mut child = Child { pid, pidfd, channel: ours };
+    if relayed != 0 {
+        child.follow_relay()?;
+    }
     let done = child.channel.receive().and_then(|message| match message {
         Some(Message::Ready) => Ok(()),
         Some(Message::Failed(text)) => bail!(text),
@@ -92,9 +95,12 @@ pub(crate) fn change(request: &Request) -> Result<()> {
 fn open(request: &Request, namespaces: &Namespaces, linux: &Linux) -> Result<Vec<Option<OwnedFd>>> {
     let user = namespaces.has(Kind::User);
     let binds = |mount: &MountPlan| matches!(mount.kind, MountKind::Bind { .. }) && !mount.remount;
-    let window =
-        if user && request.mounts.iter().any(binds) { Some(open_window(request)?) } else { None };
     let (propagation, _) = plan::propagation(&linux.rootfs_propagation)?;
+    let window = if user && request.mounts.iter().any(binds) {
+        Some(open_window(request, propagation)?)
+    } else {
+        None
+    };
     let one = |(index, mount): (usize, &MountPlan)| -> Result<Option<OwnedFd>> {
         match mount.kind {
             MountKind::Other if user => bail!(
@@ -103,17 +109,14 @@ fn open(request: &Request, namespaces: &Namespaces, linux: &Linux) -> Result<Vec
             ),
             MountKind::Other => detached(mount).map(Some),
             MountKind::Bind { .. } if !mount.remount => {
-                let tree = match &window {
-                    Some(window) if request.host.euid != 0 => ask(window, index)?,
-                    window => {
-                        sources::tree(mount, window.as_ref(), request.record.init_process_pid)?
-                    }
-                };
-                // As all of the container's mounts when it was made: theirs do not reach the host.
-                if propagation != MountPropagationFlags::SHARED {
-                    sys::mount_setattr_propagation(tree.as_fd(), Depth::Recursive, propagation)
-                        .context("set the propagation")?;
+                if let Some(window) = &window
+                    && request.host.euid != 0
+                {
+                    return ask(window, index).map(Some);
                 }
+                let init = request.record.init_process_pid;
+                let tree = sources::tree(mount, window.as_ref(), init)?;
+                inside::propagate(tree.as_fd(), propagation)?;
                 Ok(Some(tree))
             }
             _ => Ok(None),
@@ -137,13 +140,13 @@ fn open(request: &Request, namespaces: &Namespaces, linux: &Linux) -> Result<Vec
 
 /// A process that sees the host's mounts with the rights of the container's user namespace, so
 /// that what is taken from there is locked as what the container got when it was made.
-fn open_window(request: &Request) -> Result<Child> {
+fn open_window(request: &Request, propagation: MountPropagationFlags) -> Result<Child> {
     let (ours, theirs) = Channel::pair()?;
     match sys::clone3(0, None, Parent::Caller).context("clone3")? {
         Cloned::Child => {
             sys::close_inherited(request.claim.as_fd());
             drop(ours);
-            inside::window(request.init, request.mounts, theirs)
+            inside::window(request.init, request.mounts, propagation, theirs)
         }
         Cloned::Parent { pid, pidfd } => {
             drop(theirs);

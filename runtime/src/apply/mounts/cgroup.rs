@@ -31,7 +31,7 @@ pub(crate) enum CgroupView {
         /// As for v1; else the host's mount is bound.
         namespaced: bool,
     },
-    /// The host has none.
+    /// The host has none, or to a container that is there, none of its own was given.
     Absent,
 }
 
@@ -61,7 +61,11 @@ impl Mounter<'_> {
         match self.cgroups {
             CgroupView::V1 { hierarchies, namespaced } => self.v1(plan, hierarchies, *namespaced),
             CgroupView::V2 { own, namespaced } => self.v2(plan, own, *namespaced),
-            CgroupView::Absent => bail!("no cgroup file system is mounted on the host"),
+            CgroupView::Absent => {
+                bail!(
+                    "neither does the host show a cgroup file system nor has the container a cgroup"
+                )
+            }
         }
     }
 
@@ -69,7 +73,7 @@ impl Mounter<'_> {
         let target = self.root.directory(&plan.target)?;
         let mut attributes = plan.attributes.set.0;
         attributes.remove(MountAttrFlags::MOUNT_ATTR_RDONLY);
-        let tmpfs = tmpfs(attributes).with_context(|| describe(plan))?;
+        let tmpfs = tmpfs(attributes, self.mount_label).with_context(|| describe(plan))?;
         for hierarchy in hierarchies {
             let name = hierarchy.name();
             rustix::fs::mkdirat(&tmpfs, &name, Mode::from_raw_mode(0o755))
@@ -133,10 +137,13 @@ fn bound(source: &Path, plan: &MountPlan) -> Result<OwnedFd> {
     Ok(mount)
 }
 
-fn tmpfs(attributes: MountAttrFlags) -> rustix::io::Result<OwnedFd> {
+fn tmpfs(attributes: MountAttrFlags, label: &str) -> rustix::io::Result<OwnedFd> {
     let context = rustix::mount::fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
     rustix::mount::fsconfig_set_string(&context, "source", "tmpfs")?;
     rustix::mount::fsconfig_set_string(&context, "mode", "755")?;
+    if !label.is_empty() {
+        rustix::mount::fsconfig_set_string(&context, "context", label)?;
+    }
     rustix::mount::fsconfig_create(&context)?;
     rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
 }
