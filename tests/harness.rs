@@ -14,6 +14,7 @@ pub(crate) mod host;
 pub(crate) mod hostile;
 pub(crate) mod image;
 pub(crate) mod netns;
+pub(crate) mod ordinary;
 pub(crate) mod podman;
 pub(crate) mod registry;
 pub(crate) mod requires;
@@ -26,6 +27,7 @@ pub(crate) mod witness;
 
 pub(crate) use bundle::Bundle;
 pub(crate) use command::{Cmd, Outcome};
+pub(crate) use ordinary::{Ordinary, Subids};
 pub(crate) use scene::{Scene, scene};
 pub(crate) use unified::Unified;
 pub(crate) use witness::Witness;

@@ -17,6 +17,7 @@ mod lifecycle;
 mod limits;
 mod mounts;
 mod netdevices;
+mod rootless;
 mod seccomp;
 mod systemd;
 mod terminal;

@@ -65,6 +65,11 @@ impl Cmd {
         self
     }
 
+    /// The words so far, for a command that executes them.
+    pub(crate) fn into_words(self) -> Vec<OsString> {
+        self.words
+    }
+
     pub(crate) fn env(mut self, key: &str, value: impl AsRef<OsStr>) -> Self {
         self.env.push((key.into(), value.as_ref().to_owned()));
         self

@@ -11,7 +11,7 @@ use crate::harness::image::Image;
 use crate::harness::tarball::{Entry, Tarball};
 use crate::harness::{Bundle, Scene, scene};
 
-mod agent;
+pub(super) mod agent;
 mod filter;
 
 use agent::Agent;

@@ -6,10 +6,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use anyhow::{Context, Result, bail};
 use rustix::mount::MountPropagationFlags;
 
-use super::cgroup_view::cgroup_view;
 use super::child::Child;
-use super::joins::{join_pids, own_pid_namespace};
-use super::{set_undumpable, sources};
+use super::{cgroup_view, join_pids, own_pid_namespace, set_undumpable, sources};
 use crate::apply::mounts::detached;
 use crate::channel::{Channel, Message};
 use crate::host::Host;

@@ -14,18 +14,18 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg}
 use serde_json::Value;
 
 /// A thread that serves as many filters as it was told to expect.
-pub(super) struct Agent(JoinHandle<Vec<JoinHandle<Session>>>);
+pub(in crate::runtime) struct Agent(JoinHandle<Vec<JoinHandle<Session>>>);
 
 /// What an agent lived through with one filter.
-pub(super) struct Session {
+pub(in crate::runtime) struct Session {
     /// The message that the listener came with.
-    pub(super) told: Value,
+    pub(in crate::runtime) told: Value,
     /// The numbers of the calls it was asked about.
-    pub(super) asked: Vec<i64>,
+    pub(in crate::runtime) asked: Vec<i64>,
 }
 
 impl Agent {
-    pub(super) fn listen(path: &Path, filters: usize) -> Self {
+    pub(in crate::runtime) fn listen(path: &Path, filters: usize) -> Self {
         let socket = UnixListener::bind(path).expect("bind the agent's socket");
         Self(std::thread::spawn(move || {
             let serve = |_| {
@@ -38,7 +38,7 @@ impl Agent {
     }
 
     /// Waits until all the expected filters have come and their last processes have gone.
-    pub(super) fn sessions(self) -> Vec<Session> {
+    pub(in crate::runtime) fn sessions(self) -> Vec<Session> {
         let threads = self.0.join().expect("the agent does not panic");
         threads.into_iter().map(|thread| thread.join().expect("a session ends well")).collect()
     }
