@@ -22,6 +22,8 @@ struct Expect {
     #[serde(default)]
     since: BTreeMap<String, String>,
     #[serde(default)]
+    needs: Vec<Need>,
+    #[serde(default)]
     terminal: bool,
     #[serde(default)]
     exit: i32,
@@ -46,6 +48,34 @@ enum Owner {
     Own,
     Host,
 }
+
+/// A security module, there or not.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq)]
+enum Need {
+    #[serde(rename = "apparmor")]
+    AppArmor,
+    #[serde(rename = "no apparmor")]
+    NoAppArmor,
+    #[serde(rename = "selinux")]
+    SeLinux,
+    #[serde(rename = "no selinux")]
+    NoSeLinux,
+}
+
+impl Need {
+    fn is_met(self) -> bool {
+        let (path, wanted) = match self {
+            Need::AppArmor => (APPARMOR, true),
+            Need::NoAppArmor => (APPARMOR, false),
+            Need::SeLinux => (SELINUX, true),
+            Need::NoSeLinux => (SELINUX, false),
+        };
+        Path::new(path).exists() == wanted
+    }
+}
+
+const APPARMOR: &str = "/sys/kernel/security/apparmor/profiles";
+const SELINUX: &str = "/sys/fs/selinux/enforce";
 
 struct Case {
     name: String,
@@ -97,12 +127,17 @@ fn the_table_of_properties_names_every_bundle() {
 fn assert_all_pass(runtime: &Path) {
     let (name, version) = version_of(runtime);
     let mut failures = Vec::new();
-    let (mut passed, mut newer) = (0, 0);
+    let (mut passed, mut newer, mut skipped) = (0, 0, 0);
     scene(|scene| {
         for case in cases() {
             if case.expect.since.get(&name).is_some_and(|since| numbers(since) > numbers(&version))
             {
                 newer += 1;
+                continue;
+            }
+            if let Some(need) = case.expect.needs.iter().find(|need| !need.is_met()) {
+                println!("{}: skipped, the host does not have what it needs: {need:?}", case.name);
+                skipped += 1;
                 continue;
             }
             match judge(scene, &case, runtime) {
@@ -111,7 +146,9 @@ fn assert_all_pass(runtime: &Path) {
             }
         }
     });
-    println!("{name} {version}: {passed} bundles pass, {newer} ask for a newer one");
+    println!(
+        "{name} {version}: {passed} bundles pass, {newer} ask for a newer one, {skipped} for another host"
+    );
     assert!(failures.is_empty(), "{} of the bundles:\n{}", name, failures.join("\n"));
 }
 
@@ -157,6 +194,8 @@ fn sorted(dir: &Path) -> Vec<PathBuf> {
 
 /// Copies the bundle, gives it a rootfs, runs it, and says the first thing that is not as expected.
 fn judge(scene: &Scene, case: &Case, runtime: &Path) -> Result<(), String> {
+    let profile = case.dir.join("apparmor.profile");
+    let _loaded = profile.exists().then(|| Profile::load(&profile));
     let dir = scene.path("spec-bundle");
     if dir.exists() {
         fs::remove_dir_all(&dir).expect("remove the bundle before");
@@ -185,6 +224,30 @@ fn judge(scene: &Scene, case: &Case, runtime: &Path) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// An AppArmor profile that the kernel has for a while.
+struct Profile<'a>(&'a Path);
+
+impl<'a> Profile<'a> {
+    fn load(path: &'a Path) -> Self {
+        if Need::AppArmor.is_met() {
+            Cmd::new("apparmor_parser")
+                .args(["--replace", "--skip-cache"])
+                .arg(path)
+                .run()
+                .success();
+        }
+        Self(path)
+    }
+}
+
+impl Drop for Profile<'_> {
+    fn drop(&mut self) {
+        if Need::AppArmor.is_met() {
+            Cmd::new("apparmor_parser").arg("--remove").arg(self.0).run();
+        }
+    }
 }
 
 fn lifecycle(expect: &Expect, runtime: &Path, dir: &Path, id: &str) -> Result<(), String> {

@@ -108,6 +108,8 @@ fn report() -> io::Result<Value> {
         "timensOffsets": trimmed("/proc/self/timens_offsets"),
         "personality": trimmed("/proc/self/personality"),
         "scheduling": scheduling(),
+        "apparmor": trimmed("/proc/self/attr/apparmor/current"),
+        "selinux": trimmed("/proc/self/attr/current"),
         "tty": nix::unistd::isatty(io::stdin()).unwrap_or(false),
         "loopback": TcpListener::bind("127.0.0.1:0").is_ok(),
     }))

@@ -13,6 +13,7 @@ mod config_table;
 mod escapes;
 mod exec;
 mod hooks;
+mod labels;
 mod lifecycle;
 mod limits;
 mod mounts;

@@ -393,8 +393,9 @@ fn hook(hook: &Hook) -> Result<()> {
 
 fn labels(subject: &Subject) -> Result<()> {
     subject.spec.process.as_ref().map_or(Ok(()), process_labels)?;
-    if !subject.linux.mount_label.is_empty() && !host::selinux_is_enabled() {
-        bail!("linux.mountLabel: {NO_SELINUX}");
+    let label = &subject.linux.mount_label;
+    if !label.is_empty() && !host::selinux_is_enabled() {
+        bail!("linux.mountLabel {label:?}: {NO_SELINUX}");
     }
     Ok(())
 }
