@@ -19,6 +19,7 @@ mod lists;
 mod login;
 mod names;
 mod push;
+mod rootless;
 
 /// Loads `image` as `name`.
 pub(crate) fn load(scene: &Scene, image: &Image, name: &str) -> PathBuf {

@@ -36,6 +36,7 @@ pub(crate) use usage::containers;
 use crate::digest::Digest;
 use crate::layer;
 use crate::store::Store;
+use crate::userns;
 use registry::{Entry, Held, State};
 use usage::Container;
 
@@ -55,6 +56,8 @@ pub(crate) struct Listed {
 /// The bundles of the store, by directory.
 pub(crate) fn list(store: &Store) -> Result<Vec<Listed>> {
     let containers = usage::containers();
+    // What a container keeps to itself counts too.
+    userns::enter()?;
     ready(store)?
         .into_iter()
         .map(|Entry { directory, record, .. }| {

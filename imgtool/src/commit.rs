@@ -24,6 +24,7 @@ use crate::layer::{record, tar};
 use crate::manifest::{Descriptor, History, ImageConfig, Manifest, media_type};
 use crate::reference::Reference;
 use crate::store::{Image, Store};
+use crate::userns;
 
 /// What the user wishes.
 #[derive(Debug)]
@@ -47,6 +48,8 @@ pub(crate) fn commit(store: &Store, request: &Request) -> Result<Digest> {
     let _lock = store.lock_shared()?;
     // A removal half done would look like changes.
     let held = bundle::hold(store, &directory)?;
+    // The owners are to be those that the container sees.
+    userns::enter()?;
     let record = &held.entry.record;
     let document = bundle_config(&directory)?;
     let image = store

@@ -21,6 +21,7 @@ mod sys;
 mod table;
 mod template;
 mod transport;
+mod userns;
 
 use std::process::ExitCode;
 

@@ -1,5 +1,13 @@
 //! The calls that need `unsafe`.
 
+use std::ffi::{CStr, CString};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid};
+
 /// Makes host names resolve by `/etc/hosts` and DNS alone, both of which are
 /// inside libc. Other modules of nsswitch.conf would be loaded from the host
 /// at run time, which a static binary must not do: they bring a second libc.
@@ -23,4 +31,50 @@ pub(crate) fn resolve_hosts_without_modules() -> std::io::Result<()> {
 #[cfg(not(target_env = "gnu"))]
 pub(crate) fn resolve_hosts_without_modules() -> std::io::Result<()> {
     Ok(())
+}
+
+/// A program to be, in a process that stays in the namespaces we have now: it is executed when
+/// we are in others.
+pub(crate) struct Held {
+    pid: Pid,
+    go: io::PipeWriter,
+    errors: File,
+}
+
+impl Held {
+    /// Starts the process. No thread may have been started yet.
+    pub(crate) fn start(program: &CStr, words: &[CString]) -> io::Result<Self> {
+        let (mut wait, go) = io::pipe()?;
+        let (errors, stderr) = io::pipe()?;
+        // SAFETY: there is one thread, so no lock is held by one that the child does not have.
+        match unsafe { nix::unistd::fork() }? {
+            ForkResult::Child => {
+                drop(go);
+                // If we are gone or gave up, nothing comes.
+                if matches!(wait.read(&mut [0]), Ok(1)) {
+                    let _ = nix::unistd::dup2_stderr(stderr.as_fd());
+                    let _ = nix::unistd::execv(program, words);
+                }
+                // SAFETY: ends the process, without what our own exit would do a second time.
+                unsafe { libc::_exit(127) }
+            }
+            ForkResult::Parent { child } => {
+                let errors = File::from(std::os::fd::OwnedFd::from(errors));
+                Ok(Self { pid: child, go, errors })
+            }
+        }
+    }
+
+    /// Has it executed and waits for its end; the error is what it said.
+    pub(crate) fn release(mut self) -> Result<(), String> {
+        self.go.write_all(b"x").map_err(|error| error.to_string())?;
+        let mut said = String::new();
+        self.errors.read_to_string(&mut said).map_err(|error| error.to_string())?;
+        match waitpid(self.pid, None) {
+            Ok(WaitStatus::Exited(_, 0)) => Ok(()),
+            Ok(status) if said.trim().is_empty() => Err(format!("{status:?}")),
+            Ok(_) => Err(said.trim().to_owned()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
 }

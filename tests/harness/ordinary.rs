@@ -31,7 +31,7 @@ pub(crate) struct Ordinary {
 /// the binaries.
 const ENTER: &str = "set -e
 mount --bind \"$1/etc\" /etc
-mount --bind \"$2\" \"$1/bin\"
+for name in runtime imgtool netsetup probe; do mount --bind \"$2/$name\" \"$1/bin/$name\"; done
 cd \"$1/home\"
 dir=$1; shift 2
 exec setpriv --reuid=61234 --regid=61234 --clear-groups -- env -i HOME=\"$dir/home\" USER=ord \\
@@ -48,6 +48,10 @@ impl Ordinary {
         // The scene itself is for root alone.
         let root = dir.parent().expect("the user's directory lies in the scene");
         fs::set_permissions(root, fs::Permissions::from_mode(0o711)).expect("chmod the scene");
+        // What is mounted there for the user, who might not get at the original's directory.
+        for name in ["runtime", "imgtool", "netsetup", "probe"] {
+            fs::write(dir.join("bin").join(name), "").expect("make a mount point");
+        }
         for name in ["home", "run"] {
             chown(dir.join(name), Some(UID), Some(UID)).expect("chown the user's directories");
         }
@@ -80,6 +84,11 @@ impl Ordinary {
             .arg(&self.dir)
             .arg(binaries)
             .arg(program)
+    }
+
+    /// Where one of our binaries is for the user.
+    pub(crate) fn binary(&self, name: &str) -> PathBuf {
+        self.dir.join("bin").join(name)
     }
 
     pub(crate) fn home(&self, name: &str) -> PathBuf {

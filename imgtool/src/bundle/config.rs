@@ -13,8 +13,13 @@ use super::hooks::Hooks;
 use super::host::Host;
 use super::user::Identity;
 use crate::manifest::ImageConfig;
+use crate::userns::Range;
 
 const TEMPLATE: &str = include_str!("template.json");
+/// The last group that sysctls take.
+const LAST_GROUP: u64 = 0x7fff_ffff;
+/// The group of terminals, as devpts is told.
+const TERMINAL_GROUP: u32 = 5;
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// All that config.json is made from.
@@ -96,8 +101,11 @@ fn process(config: &mut Value, inputs: &Inputs<'_>) {
     let Inputs { options, identity, capabilities, .. } = inputs;
     let process = &mut config["process"];
     process["terminal"] = json!(options.terminal);
-    // One id alone is mapped without root, so there are no further groups.
-    let groups = if inputs.host.rootless.is_some() { &[][..] } else { &identity.additional_gids };
+    let mut groups = identity.additional_gids.clone();
+    if let Some(maps) = &inputs.host.rootless {
+        // Where one id alone is mapped there are no further groups.
+        groups.retain(|&gid| maps.allows_groups() && maps.has_group(gid));
+    }
     process["user"] = json!({"uid": identity.uid, "gid": identity.gid, "additionalGids": groups});
     process["args"] = json!(inputs.arguments);
     process["env"] = json!(environment(inputs));
@@ -144,15 +152,20 @@ fn mounts(config: &mut Value, inputs: &Inputs<'_>) -> Result<()> {
     // What the caller mounts in the place of one of ours replaces it.
     list.retain(|mount| !mount["destination"].as_str().is_some_and(taken));
     if host.rootless.is_some() {
-        // A cgroup of one's own needs a delegated one, and gid 5 is not mapped.
-        list.retain(|mount| mount["type"] != "cgroup");
+        if !host.unified_cgroup {
+            // The hierarchies of v1 are root's.
+            list.retain(|mount| mount["type"] != "cgroup");
+        }
+        if !inputs.own_network {
+            bind_sys(list);
+        }
     }
     for mount in list.iter_mut() {
         let Some(words) = mount["options"].as_array_mut() else { continue };
         if options.privileged {
             words.retain(|word| word != "ro");
         }
-        if host.rootless.is_some() {
+        if host.rootless.as_ref().is_some_and(|maps| !maps.has_group(TERMINAL_GROUP)) {
             words.retain(|word| word != "gid=5");
         }
     }
@@ -167,6 +180,17 @@ fn mounts(config: &mut Value, inputs: &Inputs<'_>) -> Result<()> {
     binds.sort_by_key(|mount| mount.target.matches('/').count());
     list.extend(binds.iter().map(Mount::json));
     Ok(())
+}
+
+/// A sysfs shows a network namespace, and the host's is not for us to mount.
+fn bind_sys(mounts: &mut [Value]) {
+    for mount in mounts.iter_mut().filter(|mount| mount["type"] == "sysfs") {
+        mount["type"] = json!("bind");
+        mount["source"] = json!("/sys");
+        if let Some(words) = mount["options"].as_array_mut() {
+            words.insert(0, json!("rbind"));
+        }
+    }
 }
 
 impl Mount {
@@ -192,21 +216,32 @@ fn namespaces(config: &mut Value, inputs: &Inputs<'_>) -> Result<()> {
     if inputs.host.unified_cgroup {
         list.push(json!({"type": "cgroup"}));
     }
-    if let Some((uid, gid)) = inputs.host.rootless {
+    if let Some(maps) = &inputs.host.rootless {
         list.push(json!({"type": "user"}));
-        linux.insert("uidMappings".into(), json!([{"containerID": 0, "hostID": uid, "size": 1}]));
-        linux.insert("gidMappings".into(), json!([{"containerID": 0, "hostID": gid, "size": 1}]));
-    } else if inputs.own_network {
-        // As with Docker: low ports and ping without a capability.
+        linux.insert("uidMappings".into(), mappings(&maps.uids));
+        linux.insert("gidMappings".into(), mappings(&maps.gids));
+    }
+    if inputs.own_network {
+        // As with Docker: low ports and ping without a capability. The kernel takes no group that
+        // the user namespace does not have.
+        let last = match &inputs.host.rootless {
+            Some(maps) => maps.groups().saturating_sub(1).min(LAST_GROUP),
+            None => LAST_GROUP,
+        };
         linux.insert(
             "sysctl".into(),
             json!({
                 "net.ipv4.ip_unprivileged_port_start": "0",
-                "net.ipv4.ping_group_range": "0 2147483647",
+                "net.ipv4.ping_group_range": format!("0 {last}"),
             }),
         );
     }
     Ok(())
+}
+
+fn mappings(ranges: &[Range]) -> Value {
+    let mapping = |range: &Range| json!({"containerID": range.inside, "hostID": range.outside, "size": range.count});
+    ranges.iter().map(mapping).collect()
 }
 
 fn resources(config: &mut Value, inputs: &Inputs<'_>) {

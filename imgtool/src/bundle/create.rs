@@ -20,6 +20,7 @@ use super::{ROOTFS, annotations, config, files, host, overlay, remove, seccomp, 
 use crate::layer;
 use crate::manifest::Platform;
 use crate::store::{Image, Store};
+use crate::userns::Maps;
 
 /// What the user asked for.
 pub(crate) struct Request {
@@ -94,8 +95,8 @@ fn make(
         .with_context(|| format!("open {}", rootfs_path.display()))?;
     let wanted_user = options.user.as_deref().unwrap_or(&image.config.config.user);
     let identity = user::resolve(wanted_user, rootfs.as_fd())?;
-    if plan.host.rootless.is_some() && (identity.uid, identity.gid) != (0, 0) {
-        bail!("user {wanted_user:?} needs further ids, but without root only one can be mapped");
+    if let Some(maps) = &plan.host.rootless {
+        check_mapped(wanted_user, &identity, maps)?;
     }
     let volumes = volume_mounts(image, options, directory, rootfs.as_fd())?;
     notes.extend(files::write(directory, &plan.hostname, !plan.own_network)?);
@@ -122,6 +123,27 @@ fn make(
     held.entry.record.mount_points = missing_mount_points(&document, rootfs.as_fd())?;
     write_json(&directory.join("config.json"), &document)?;
     held.entry.record.write(directory)
+}
+
+/// Without root a container has no other ids than those of its maps.
+fn check_mapped(word: &str, identity: &user::Identity, maps: &Maps) -> Result<()> {
+    if !maps.has_user(identity.uid) {
+        bail!(
+            "user {word:?} is {}, which is not among the ids you have: /etc/subuid has to give you \
+             more (now: {} users)",
+            identity.uid,
+            maps.users()
+        );
+    }
+    if !maps.has_group(identity.gid) {
+        bail!(
+            "group {} of user {word:?} is not among the ids you have: /etc/subgid has to give you \
+             more (now: {} groups)",
+            identity.gid,
+            maps.groups()
+        );
+    }
+    Ok(())
 }
 
 /// The overlay, or where there can be none, a tree.

@@ -7,12 +7,13 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use super::capabilities;
+use crate::userns::{Maps, Owners};
 
 /// Facts of the host and of the caller.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Host {
-    /// Our ids, where we are not root: the container gets a user namespace of this one id.
-    pub(crate) rootless: Option<(u32, u32)>,
+    /// Where we are not root, the ids that the container's user namespace gets.
+    pub(crate) rootless: Option<Maps>,
     /// cgroup v2 only, on which containers get a cgroup namespace, as with Docker.
     pub(crate) unified_cgroup: bool,
     /// Whether memory and swap together can be limited.
@@ -23,12 +24,11 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    pub(crate) fn probe() -> Result<Self> {
-        let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
+    pub(crate) fn probe(owners: &Owners) -> Result<Self> {
         let unified_cgroup = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
         let hostname = nix::unistd::gethostname().context("read host name")?;
         Ok(Self {
-            rootless: (!uid.is_root()).then_some((uid.as_raw(), gid.as_raw())),
+            rootless: owners.maps().cloned(),
             unified_cgroup,
             swap_limit: unified_cgroup
                 || Path::new("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes").exists(),

@@ -15,6 +15,7 @@ use super::host::Host;
 use super::record::{Mode, Record};
 use super::{annotations, config, overlay, real_path};
 use crate::store::{Image, Store, chain_ids, make_dir};
+use crate::userns::{self, Owners};
 
 /// The digits of a container's id that Docker uses as host name.
 const SHORT_ID: usize = 12;
@@ -43,7 +44,11 @@ impl Plan {
         notes: &mut Vec<String>,
     ) -> Result<Self> {
         let options = &request.options;
-        let host = Host::probe()?;
+        let owners = userns::enter()?;
+        if let Owners::Ourselves { because, .. } = owners {
+            notes.push(format!("all files and processes get one owner, you: {because}"));
+        }
+        let host = Host::probe(owners)?;
         let arguments = config::arguments(&image.config, options)?;
         let id = random_id()?;
         let name = options.name.as_deref().unwrap_or(&id[..SHORT_ID]);

@@ -10,6 +10,7 @@ use super::registry::{self, Held, State};
 use super::{is_there, overlay, refuse_if_inside, usage, users};
 use crate::rooted;
 use crate::store::Store;
+use crate::userns;
 
 /// Unmounts and removes the bundle at `directory`; refused while a container other than `except`
 /// uses it.
@@ -68,6 +69,8 @@ fn forget_gone(store: &Store) -> Result<()> {
 /// Undoes all there is of a bundle. Its record goes last but one, so that a second attempt still
 /// knows the directory as its own.
 pub(super) fn purge(held: &Held) -> Result<()> {
+    // A container may have left files of any of the user's ids.
+    userns::enter()?;
     let entry = &held.entry;
     let directory = &entry.directory;
     let ours = Record::read(directory).is_ok_and(|record| record.id == entry.record.id);

@@ -9,7 +9,7 @@ use crate::bundle;
 use crate::manifest::Platform;
 use crate::output;
 use crate::store::Store;
-use crate::table;
+use crate::{table, userns};
 
 /// Print where the store is and what it holds
 #[derive(Debug, clap::Args)]
@@ -19,6 +19,7 @@ pub(crate) fn run(store: &Store, _args: &Args) -> Result<()> {
     let index = store.index()?;
     let images: BTreeSet<_> = index.manifests.iter().map(|entry| &entry.digest).collect();
     let (blobs, bytes) = store.blob_usage()?;
+    let owners = userns::enter()?;
     let mut out = output::stdout();
     let containers = bundle::containers();
     let running = containers.iter().filter(|container| container.running).count();
@@ -28,6 +29,7 @@ pub(crate) fn run(store: &Store, _args: &Args) -> Result<()> {
     writeln!(out, "Version: {}", env!("CARGO_PKG_VERSION"))?;
     writeln!(out, "Store: {}", store.root().display())?;
     writeln!(out, "Platform: {}", Platform::host())?;
+    writeln!(out, "Owners of files: {owners}")?;
     writeln!(out, "Images: {}", images.len())?;
     writeln!(out, "Blobs: {blobs} ({})", table::size(bytes))?;
     Ok(())

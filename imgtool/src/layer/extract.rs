@@ -47,6 +47,8 @@ pub(crate) struct Summary {
 #[error("layer depends on lower layers at {0:?}")]
 pub(crate) struct NeedsLower(pub(crate) String);
 
+const NO_DEVICES: &str = "without root devices are left out";
+
 /// Longest path of an entry; the kernel resolves no longer one.
 pub(super) const MAX_PATH: usize = 4000;
 
@@ -260,13 +262,21 @@ impl Extractor<'_> {
             _ => FileType::Fifo,
         };
         if kind != FileType::Fifo && !self.setter.privileged() {
-            self.setter.warn("without root devices are left out".to_owned());
+            self.setter.warn(NO_DEVICES.to_owned());
             return Ok(());
         }
         let device = fs::makedev(entry.device.0, entry.device.1);
-        self.node(parent, name, entry, &|parent| {
+        let made = self.node(parent, name, entry, &|parent| {
             fs::mknodat(parent, name, kind, Mode::RUSR | Mode::WUSR, device)
-        })
+        });
+        match made {
+            // The root of a user namespace may not make them either.
+            Err(error) if error.downcast_ref() == Some(&Errno::PERM) && kind != FileType::Fifo => {
+                self.setter.warn(NO_DEVICES.to_owned());
+                Ok(())
+            }
+            made => made,
+        }
     }
 
     fn hard_link(&mut self, parent: &[u8], name: &[u8], entry: &Entry) -> Result<()> {

@@ -4,13 +4,13 @@
 use std::collections::BTreeSet;
 use std::os::fd::BorrowedFd;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use rustix::fs::{self, AtFlags, Gid, Mode, Stat, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
 use super::tar::{Entry, Kind, Time};
 use super::whiteout::is_overlay_xattr;
-use crate::rooted;
+use crate::{rooted, userns};
 
 /// The attribute that new entries of a directory inherit; set last, when there are none to come.
 pub(crate) const DEFAULT_ACL: &[u8] = b"system.posix_acl_default";
@@ -35,7 +35,7 @@ pub(crate) struct Setter {
 impl Setter {
     /// For the user that runs us: only root gives files away.
     pub(crate) fn new() -> Self {
-        Self { privileged: rustix::process::geteuid().is_root(), warnings: BTreeSet::new() }
+        Self { privileged: userns::gives_files_away(), warnings: BTreeSet::new() }
     }
 
     /// Whether files can be given to others and devices made.
@@ -172,9 +172,21 @@ impl<'a> Place<'a> {
 
 /// Gives an entry, or a link itself, to an owner.
 pub(crate) fn set_owner(place: Place<'_>, uid: u32, gid: u32) -> Result<()> {
-    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
-    fs::chownat(place.parent, place.name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
-        .with_context(|| format!("give to user {uid:?} and group {gid:?}"))
+    let given = fs::chownat(
+        place.parent,
+        place.name,
+        Some(Uid::from_raw(uid)),
+        Some(Gid::from_raw(gid)),
+        AtFlags::SYMLINK_NOFOLLOW,
+    );
+    match given {
+        // What the kernel says of an id that our user namespace does not have.
+        Err(Errno::INVAL) => bail!(
+            "no user {uid} or no group {gid} can own files here: \
+             longer ranges in /etc/subuid and /etc/subgid are needed"
+        ),
+        given => given.with_context(|| format!("give to user {uid} and group {gid}")),
+    }
 }
 
 /// Sets the permission bits of something that is no link.

@@ -26,7 +26,7 @@ use crate::plan::seccomp::Filter;
 use crate::resctrl::Class;
 use crate::spec::{Linux, Process, Spec};
 use crate::state::{Record, Status};
-use crate::sys::{self, Cloned};
+use crate::sys::Cloned;
 use crate::validate;
 
 /// All that `exec` needs to know; status checks are the caller's.

@@ -1,5 +1,6 @@
 use super::*;
 use crate::bundle::capabilities;
+use crate::userns::Maps;
 
 fn image(config: &Value) -> ImageConfig {
     let json = json!({"architecture": "amd64", "os": "linux", "config": config,
@@ -195,16 +196,45 @@ fn privileged_masks_nothing() {
     assert_eq!(sys["options"], json!(["nosuid", "noexec", "nodev"]));
 }
 
+fn one(outside: u32) -> Range {
+    Range { inside: 0, outside, count: 1 }
+}
+
 #[test]
 fn without_root_one_id_is_mapped() {
-    let host = Host { rootless: Some((1000, 1001)), unified_cgroup: true, ..Host::default() };
-    let config = config(&image(&json!({})), &Options::default(), |inputs| inputs.host = &host);
+    let maps = Maps { uids: vec![one(1000)], gids: vec![one(1001)] };
+    let host: &Host = Box::leak(Box::new(Host { rootless: Some(maps), ..Host::default() }));
+    let config = config(&image(&json!({})), &Options::default(), |inputs| inputs.host = host);
     let linux = &config["linux"];
     assert_eq!(linux["uidMappings"], json!([{"containerID": 0, "hostID": 1000, "size": 1}]));
-    assert!(linux.get("sysctl").is_none());
+    assert_eq!(linux["gidMappings"], json!([{"containerID": 0, "hostID": 1001, "size": 1}]));
+    assert_eq!(linux["sysctl"]["net.ipv4.ping_group_range"], "0 0");
     assert_eq!(linux["resources"], json!({}));
+    assert_eq!(config["process"]["user"]["additionalGids"], json!([]));
     assert!(!config["mounts"].to_string().contains("gid=5"));
     assert!(!config["mounts"].to_string().contains("cgroup"));
+}
+
+#[test]
+fn without_root_further_ids_are_mapped_where_there_are_any() {
+    let further = Range { inside: 1, outside: 100_000, count: 65_536 };
+    let maps = Maps { uids: vec![one(1000), further], gids: vec![one(1000), further] };
+    let host =
+        Box::leak(Box::new(Host { rootless: Some(maps), unified_cgroup: true, ..Host::default() }));
+    let identity =
+        Box::leak(Box::new(Identity { uid: 7, gid: 8, additional_gids: vec![8, 70_000] }));
+    let config = config(&image(&json!({})), &Options::default(), |inputs| {
+        (inputs.host, inputs.identity) = (host, identity);
+        inputs.own_network = false;
+    });
+    let second = json!({"containerID": 1, "hostID": 100_000, "size": 65_536});
+    assert_eq!(config["linux"]["uidMappings"][1], second);
+    assert_eq!(config["process"]["user"]["additionalGids"], json!([8]));
+    let mounts = config["mounts"].as_array().unwrap();
+    assert!(config["mounts"].to_string().contains("gid=5"));
+    let sys = mounts.iter().find(|mount| mount["destination"] == "/sys").unwrap();
+    assert_eq!((&sys["type"], &sys["source"]), (&json!("bind"), &json!("/sys")));
+    assert!(config["linux"].get("sysctl").is_none());
 }
 
 #[test]
