@@ -15,7 +15,7 @@ fn is_without_modules() -> bool {
     let without = !Path::new("/sys/kernel/security/apparmor").exists()
         && !Path::new("/sys/fs/selinux/enforce").exists();
     if !without {
-        println!("skipped: this host has a security module");
+        println!("SKIP: this host has a security module");
     }
     without
 }
