@@ -8,6 +8,7 @@ mod bad_input;
 mod bridge;
 mod killed;
 mod publish;
+mod rootless;
 
 /// `netsetup <words>`, which must succeed.
 #[track_caller]

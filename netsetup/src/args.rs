@@ -27,7 +27,7 @@ pub(crate) struct Arguments {
 /// Where state, definitions and containers are looked for.
 #[derive(Debug, Args)]
 pub(crate) struct Directories {
-    /// Directory of leases, ports and what was made [env: NETSETUP_STATE] [default: /run/netsetup]
+    /// Directory of leases, ports and what was made [env: NETSETUP_STATE] [default: /run/netsetup, or without root $XDG_RUNTIME_DIR/netsetup]
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) state_dir: Option<PathBuf>,
     /// Directory of persistent bridge definitions [env: NETSETUP_CONFIG] [default: /etc/netsetup]

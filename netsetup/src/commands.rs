@@ -15,9 +15,13 @@ use anyhow::{Result, bail};
 use crate::args::{Arguments, Command, Directories};
 use crate::request;
 use crate::state::Store;
+use crate::user_mode;
 
 /// Runs what was asked for.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    if user_mode::is_needed() {
+        return user_mode::run(arguments);
+    }
     let directories = &arguments.directories;
     match &arguments.command {
         Command::Bridge(command) => bridge::run(command, directories),

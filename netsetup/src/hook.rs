@@ -43,27 +43,45 @@ pub(crate) fn read(source: impl Read) -> Result<State> {
     serde_json::from_str(&text).context("read container state from standard input")
 }
 
+/// What is to be done by a container's status.
+pub(crate) enum Phase {
+    Attach(AttachRequest),
+    /// The id.
+    Detach(String),
+}
+
+impl State {
+    /// Opens the namespace, if the container is to be attached.
+    pub(crate) fn phase(&self, arguments: &Wishes) -> Result<Phase> {
+        plan::check_id(&self.id)?;
+        match self.status.as_str() {
+            "creating" | "created" | "running" => {
+                let wishes = complete(arguments, self)?;
+                if self.pid == 0 {
+                    bail!("container {} is {} and has no pid", self.id, self.status);
+                }
+                AttachRequest::new(Target::of_pid(&self.id, self.pid), &wishes).map(Phase::Attach)
+            }
+            "stopped" => Ok(Phase::Detach(self.id.clone())),
+            other => bail!("container {} has the unknown status {other:?}", self.id),
+        }
+    }
+}
+
 /// Attaches or detaches the container, as its status says.
 pub(crate) fn run(state: &State, arguments: &Wishes, directories: &Directories) -> Result<()> {
-    plan::check_id(&state.id)?;
-    match state.status.as_str() {
-        "creating" | "created" | "running" => {
-            let wishes = complete(arguments, state)?;
-            if state.pid == 0 {
-                bail!("container {} is {} and has no pid", state.id, state.status);
-            }
-            let request = AttachRequest::new(Target::of_pid(&state.id, state.pid), &wishes)?;
+    match state.phase(arguments)? {
+        Phase::Attach(request) => {
             if request.wants_nothing() || request.is_host()? {
                 return Ok(());
             }
             let store = Store::open(directories)?;
             Host::open(&store)?.attach(&request).map(|_| ())
         }
-        "stopped" => {
+        Phase::Detach(id) => {
             let store = Store::open(directories)?;
-            Host::open(&store)?.detach(&state.id, None)
+            Host::open(&store)?.detach(&id, None)
         }
-        other => bail!("container {} has the unknown status {other:?}", state.id),
     }
 }
 

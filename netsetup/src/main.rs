@@ -17,6 +17,7 @@ mod request;
 mod state;
 mod subnet;
 mod sysctl;
+mod user_mode;
 
 use std::process::ExitCode;
 

@@ -11,9 +11,10 @@ use crate::args::Wishes;
 use crate::netns::{self, NetworkNamespace};
 use crate::plan;
 use crate::port::PortSpec;
-use crate::state::{Place, Source, Store};
+use crate::state::{Place, Source, Store, run_directory};
 
-const RUNTIME_ROOTS: [&str; 2] = ["/run/runtime", "/run/runc"];
+/// What runtimes call the directory of their containers.
+const RUNTIMES: [&str; 2] = ["runtime", "runc"];
 const NAMED: &str = "/run/netns";
 
 /// An attachment to be made.
@@ -131,9 +132,9 @@ impl Target {
 }
 
 fn container(id: &str, runtime_root: Option<&Path>) -> Result<Option<Target>> {
-    let roots: Vec<&Path> = match runtime_root {
-        Some(root) => vec![root],
-        None => RUNTIME_ROOTS.iter().map(Path::new).collect(),
+    let roots = match runtime_root {
+        Some(root) => vec![root.to_owned()],
+        None => RUNTIMES.map(|name| run_directory().join(name)).into(),
     };
     for root in roots {
         let path = root.join(id).join("state.json");

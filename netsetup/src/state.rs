@@ -31,7 +31,6 @@ use crate::args::Directories;
 pub(crate) use self::bridges::{Bridge, BridgeRecord};
 pub(crate) use self::containers::{Attachment, Place, Source};
 
-const STATE: &str = "/run/netsetup";
 const CONFIG: &str = "/etc/netsetup";
 
 /// The state directory, locked.
@@ -44,8 +43,10 @@ pub(crate) struct Store {
 impl Store {
     /// Opens the state directory and waits for its lock.
     pub(crate) fn open(directories: &Directories) -> Result<Store> {
-        let root = chosen(directories.state_dir.as_deref(), "NETSETUP_STATE", STATE);
-        let config = chosen(directories.config_dir.as_deref(), "NETSETUP_CONFIG", CONFIG);
+        let root = chosen(directories.state_dir.as_deref(), "NETSETUP_STATE", || {
+            run_directory().join("netsetup")
+        });
+        let config = chosen(directories.config_dir.as_deref(), "NETSETUP_CONFIG", || CONFIG.into());
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -100,11 +101,23 @@ impl Store {
     }
 }
 
-fn chosen(flag: Option<&Path>, variable: &str, default: &str) -> PathBuf {
+/// Where state lies that ends with the machine or, without root, with the user's last session.
+pub(crate) fn run_directory() -> PathBuf {
+    let euid = nix::unistd::geteuid();
+    if euid.is_root() {
+        return "/run".into();
+    }
+    // Hooks have no environment.
+    std::env::var_os("XDG_RUNTIME_DIR")
+        .filter(|value| !value.is_empty())
+        .map_or_else(|| format!("/run/user/{euid}").into(), PathBuf::from)
+}
+
+fn chosen(flag: Option<&Path>, variable: &str, default: impl Fn() -> PathBuf) -> PathBuf {
     match flag {
         Some(path) => path.to_owned(),
         None => std::env::var_os(variable)
             .filter(|value| !value.is_empty())
-            .map_or_else(|| default.into(), Into::into),
+            .map_or_else(default, Into::into),
     }
 }

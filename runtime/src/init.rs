@@ -119,9 +119,12 @@ fn create_steps(start: &Create, channel: &mut Option<Channel>) -> Result<Infalli
         sys::unshare(Kind::Ipc.flag()).context("unshare the IPC namespace")?;
     }
     // The namespace may be another container's, whose processes must not look into us
-    // (CVE-2016-9962). Changing ids has had its effect on this flag already.
-    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
-        .context("prctl(PR_SET_DUMPABLE)")?;
+    // (CVE-2016-9962). Changing ids has had its effect on this flag already. Nobody else is yet in
+    // namespaces of our own, and an ordinary user's hooks reach them through us.
+    let alone = plan.namespaces.is_new(Kind::User) && plan.namespaces.is_new(Kind::Pid);
+    if !alone {
+        be_undumpable()?;
+    }
     rustix::process::setsid().context("setsid")?;
     if let Some(name) = &plan.keyring {
         identity::join_keyring(name, &plan.process, &Procfs::of_host()?)?;
@@ -171,6 +174,7 @@ fn create_steps(start: &Create, channel: &mut Option<Channel>) -> Result<Infalli
         parent.send(&Message::Prepared)?;
         parent.expect(&Message::Proceed)?;
     }
+    be_undumpable()?;
     if !plan.hooks.create_container.is_empty() {
         let state = state_document(start.record, Status::Creating)?;
         // In the root, whose files they name by relative paths: so runc has it.
@@ -273,6 +277,11 @@ fn own_process(stdio: Option<[BorrowedFd; 3]>, preserve_fds: u32) -> Result<()> 
         terminal::use_as_stdio(streams)?;
     }
     sys::close_on_exec_from(3 + preserve_fds).context("close_range")
+}
+
+fn be_undumpable() -> Result<()> {
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .context("prctl(PR_SET_DUMPABLE)")
 }
 
 fn open_root(path: &Path) -> Result<Root> {

@@ -32,6 +32,7 @@ pub(crate) struct Ordinary {
 const ENTER: &str = "set -e
 mount --bind \"$1/etc\" /etc
 for name in runtime imgtool netsetup probe; do mount --bind \"$2/$name\" \"$1/bin/$name\"; done
+mkdir -p /dev/net && mount -t tmpfs tmpfs /dev/net && mknod -m 666 /dev/net/tun c 10 200
 cd \"$1/home\"
 dir=$1; shift 2
 exec setpriv --reuid=61234 --regid=61234 --clear-groups -- env -i HOME=\"$dir/home\" USER=ord \\

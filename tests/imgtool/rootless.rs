@@ -143,7 +143,7 @@ fn rootless_mapping_that_fails_falls_back_to_one_owner() {
     with_image(Subids::Granted, |user| {
         // The caller's passwd has no such user, so newuidmap refuses.
         let path = "PATH=/usr/bin:/bin";
-        let program = crate::harness::command::binary("imgtool");
+        let program = user.binary("imgtool");
         let made = user.cmd("unshare").args(["--user", "--map-current-user", "env", path]);
         let made = made.arg(&program).args(["bundle", NAME]).arg(user.home("b")).run().success();
         made.stderr_has("one owner, you: newuidmap");

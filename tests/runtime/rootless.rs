@@ -6,7 +6,6 @@ use std::os::unix::fs::PermissionsExt;
 
 use serde_json::{Value, json};
 
-use crate::harness::command::binary;
 use crate::harness::ordinary::{FIRST_SUBID, SUBIDS, UID};
 use crate::harness::{Ordinary, Subids, requires, scene};
 
@@ -184,7 +183,8 @@ fn rootless_mapping_programs_that_are_missing_are_named() {
     under_ours(Subids::Granted, |user| {
         let bundle = user.bundle("runtime", "b", &["report"]);
         user.edit(&bundle, map_further_ids);
-        let run = user.cmd("env").args(["PATH=/nowhere".as_ref(), binary("runtime").as_os_str()]);
+        let run =
+            user.cmd("env").args(["PATH=/nowhere".as_ref(), user.binary("runtime").as_os_str()]);
         run.args(["run", "--bundle"]).arg(&bundle).arg("c").run().refused(&["newuidmap", "uidmap"]);
     });
 }

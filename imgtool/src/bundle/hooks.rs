@@ -15,6 +15,8 @@ const NETSETUP: &str = "netsetup";
 /// Variables that say where netsetup keeps its state: the hook must use what the caller's own
 /// `netsetup` uses, and a hook gets no environment but what config.json gives it.
 const NETSETUP_VARIABLES: [&str; 2] = ["NETSETUP_STATE", "NETSETUP_CONFIG"];
+/// Those of a user: where the state lies, and the programs that netsetup executes.
+const ROOTLESS_VARIABLES: [&str; 2] = ["XDG_RUNTIME_DIR", "PATH"];
 /// A hook that hangs must not hang the container for ever.
 const TIMEOUT_SECONDS: u32 = 60;
 
@@ -44,7 +46,11 @@ pub(crate) struct RemoveHook {
 
 impl NetworkHook {
     /// Finds netsetup beside our own program, then along `PATH`.
-    pub(crate) fn find(network: &Network, publish: &[Publish]) -> Result<Option<Self>> {
+    pub(crate) fn find(
+        network: &Network,
+        publish: &[Publish],
+        rootless: bool,
+    ) -> Result<Option<Self>> {
         let beside = own_program()?.with_file_name(NETSETUP);
         let path = env::var_os("PATH").unwrap_or_default();
         let candidates = env::split_paths(&path).map(|directory| directory.join(NETSETUP));
@@ -61,6 +67,7 @@ impl NetworkHook {
             publish: publish.iter().map(ToString::to_string).collect(),
             environment: NETSETUP_VARIABLES
                 .iter()
+                .chain(ROOTLESS_VARIABLES.iter().filter(|_| rootless))
                 .filter_map(|name| env::var(name).ok().map(|value| format!("{name}={value}")))
                 .collect(),
         }))
@@ -115,6 +122,12 @@ pub(crate) fn own_program() -> Result<PathBuf> {
 pub(crate) fn text(path: &Path) -> Result<String> {
     let text = path.to_str().with_context(|| format!("path {path:?} is not UTF-8"))?;
     Ok(text.to_owned())
+}
+
+/// Whether a program can be executed by its name alone.
+pub(crate) fn is_in_path(program: &str) -> bool {
+    let path = env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into());
+    env::split_paths(&path).any(|directory| is_program(&directory.join(program)))
 }
 
 fn is_program(path: &Path) -> bool {

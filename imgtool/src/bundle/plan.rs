@@ -13,10 +13,12 @@ use super::flags::{Network, Options};
 use super::hooks::{Hooks, NetworkHook, RemoveHook, own_program, text};
 use super::host::Host;
 use super::record::{Mode, Record};
-use super::{annotations, config, overlay, real_path};
+use super::{annotations, config, hooks, overlay, real_path};
 use crate::store::{Image, Store, chain_ids, make_dir};
 use crate::userns::{self, Owners};
 
+/// What netsetup connects containers by where there is no root.
+const USER_MODE: [&str; 2] = ["pasta", "slirp4netns"];
 /// The digits of a container's id that Docker uses as host name.
 const SHORT_ID: usize = 12;
 
@@ -179,9 +181,13 @@ fn network(
         Network::Default | Network::Named(_) => {}
     }
     let asked_for = !options.publish.is_empty() || matches!(options.network, Network::Named(_));
-    let missing = if host.rootless.is_some() {
-        "without root the container can't be connected to a bridge"
-    } else if let Some(hook) = NetworkHook::find(&options.network, &options.publish)? {
+    let rootless = host.rootless.is_some();
+    let missing = if rootless && matches!(options.network, Network::Named(_)) {
+        "without root there are no bridges to name"
+    } else if rootless && !USER_MODE.iter().any(|name| hooks::is_in_path(name)) {
+        "without root the container is connected by pasta or slirp4netns, and neither is in PATH \
+         (packages passt and slirp4netns)"
+    } else if let Some(hook) = NetworkHook::find(&options.network, &options.publish, rootless)? {
         return Ok((true, Some(hook)));
     } else {
         "netsetup is neither beside imgtool nor in PATH"

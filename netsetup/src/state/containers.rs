@@ -42,7 +42,8 @@ impl Place {
         netns::identity_at(&self.source.path()) == Some(self.identity)
     }
 
-    fn parse(text: &str) -> Option<Place> {
+    /// Reads what [`fmt::Display`] wrote.
+    pub(crate) fn parse(text: &str) -> Option<Place> {
         let (device, rest) = text.split_once(' ')?;
         let (inode, rest) = rest.split_once(' ')?;
         let (kind, value) = rest.split_once(' ')?;

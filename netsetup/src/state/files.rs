@@ -27,17 +27,17 @@ fn make_parent(path: &Path) -> Result<()> {
     }
 }
 
-pub(super) fn read_text(path: &Path) -> Result<Option<String>> {
+pub(crate) fn read_text(path: &Path) -> Result<Option<String>> {
     found(fs::read_to_string(path)).with_context(|| format!("read {}", path.display()))
 }
 
-pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     let Some(text) = read_text(path)? else { return Ok(None) };
     serde_json::from_str(&text).map(Some).with_context(|| format!("read {}", path.display()))
 }
 
 /// Writes a file that need not outlive a reboot.
-pub(super) fn write(path: &Path, contents: &[u8]) -> Result<()> {
+pub(crate) fn write(path: &Path, contents: &[u8]) -> Result<()> {
     replace(path, |staged| fs::write(staged, contents))
 }
 
@@ -63,11 +63,11 @@ fn replace(path: &Path, fill: impl FnOnce(&Path) -> io::Result<()>) -> Result<()
     })
 }
 
-pub(super) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
+pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
     write(path, &json(path, value)?)
 }
 
-pub(super) fn write_json_through<T: Serialize>(path: &Path, value: &T) -> Result<()> {
+pub(crate) fn write_json_through<T: Serialize>(path: &Path, value: &T) -> Result<()> {
     write_through(path, &json(path, value)?)
 }
 
@@ -78,24 +78,24 @@ fn json<T: Serialize>(path: &Path, value: &T) -> Result<Vec<u8>> {
     Ok(text)
 }
 
-pub(super) fn read_link(path: &Path) -> Result<Option<String>> {
+pub(crate) fn read_link(path: &Path) -> Result<Option<String>> {
     let target = found(fs::read_link(path)).with_context(|| format!("read {}", path.display()))?;
     Ok(target.map(|target| target.to_string_lossy().into_owned()))
 }
 
 /// Makes a link whose target is the text; replaces one that is there.
-pub(super) fn write_link(path: &Path, text: &str) -> Result<()> {
+pub(crate) fn write_link(path: &Path, text: &str) -> Result<()> {
     make_parent(path)?;
     remove(path)?;
     symlink(text, path).with_context(|| format!("write {}", path.display()))
 }
 
-pub(super) fn remove(path: &Path) -> Result<()> {
+pub(crate) fn remove(path: &Path) -> Result<()> {
     found(fs::remove_file(path)).map(|_| ()).with_context(|| format!("remove {}", path.display()))
 }
 
 /// Removes a directory if nothing is in it.
-pub(super) fn remove_directory(path: &Path) -> Result<()> {
+pub(crate) fn remove_directory(path: &Path) -> Result<()> {
     match fs::remove_dir(path) {
         Err(error)
             if !matches!(
@@ -110,14 +110,14 @@ pub(super) fn remove_directory(path: &Path) -> Result<()> {
 }
 
 /// Removes a directory with what is in it.
-pub(super) fn remove_tree(path: &Path) -> Result<()> {
+pub(crate) fn remove_tree(path: &Path) -> Result<()> {
     found(fs::remove_dir_all(path))
         .map(|_| ())
         .with_context(|| format!("remove {}", path.display()))
 }
 
 /// Names in a directory, sorted; none if there is no directory.
-pub(super) fn entries(path: &Path) -> Result<Vec<String>> {
+pub(crate) fn entries(path: &Path) -> Result<Vec<String>> {
     let list = || -> io::Result<Vec<String>> {
         let Some(directory) = found(fs::read_dir(path))? else { return Ok(Vec::new()) };
         let mut names = Vec::new();
