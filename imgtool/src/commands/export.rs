@@ -15,6 +15,7 @@ use crate::layer::{self, lower, tar};
 use crate::manifest::Platform;
 use crate::output;
 use crate::store::Store;
+use crate::userns;
 
 const BUFFER: usize = 256 << 10;
 
@@ -39,6 +40,8 @@ pub(crate) fn run(store: &Store, args: &Args) -> Result<()> {
         "cowardly refusing to write an archive to a terminal: use -o FILE or redirect"
     );
     let _lock = store.lock_shared()?;
+    // The owners are to be those that a container sees.
+    userns::enter()?;
     let write = |out: &mut dyn Write| -> Result<()> {
         match store.resolve_for(&args.source, args.platform.as_ref()) {
             Ok(image) => {
