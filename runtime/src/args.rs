@@ -15,7 +15,7 @@ mod update;
 
 pub(crate) use update::Update;
 
-pub(crate) use checkpoint::{Checkpoint, Restore};
+pub(crate) use checkpoint::{Checkpoint, Images, Restore};
 pub(crate) use line::{Request, open, print};
 
 /// The newest runtime-spec that we know.

@@ -31,7 +31,7 @@ mod update;
 /// Runs the command; what it returns is the exit code.
 pub(crate) fn run(command: Command, host: &Host, store: &StateStore) -> Result<u8> {
     match command {
-        Command::Checkpoint(args) => checkpoint::checkpoint(&args, store),
+        Command::Checkpoint(args) => checkpoint::checkpoint(&args, host, store),
         Command::Create(args) => create::run(args, host, store),
         Command::Delete(args) => delete::run(&args, store),
         Command::Events(args) => events::run(&args, store),
@@ -42,7 +42,7 @@ pub(crate) fn run(command: Command, host: &Host, store: &StateStore) -> Result<u
         Command::Mounts(args) => mounts::run(&args, host, store),
         Command::Pause(args) => pause::pause(&args, host, store),
         Command::Ps(args) => ps::run(&args, host, store),
-        Command::Restore(args) => checkpoint::restore(&args, store),
+        Command::Restore(args) => checkpoint::restore(&args, host, store),
         Command::Resume(args) => pause::resume(&args, host, store),
         Command::Run(args) => run::run(args, host, store),
         Command::Spec(args) => spec::run(&args, host),

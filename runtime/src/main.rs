@@ -16,6 +16,7 @@ mod cgroup;
 mod channel;
 mod clock;
 mod commands;
+mod criu;
 mod dbus;
 mod error;
 mod foreground;

@@ -10,6 +10,7 @@ use crate::rooted::clean;
 use crate::spec::{Hooks, Spec};
 
 pub(crate) mod cgroup;
+pub(crate) mod criu;
 pub(crate) mod devices;
 pub(crate) mod mounts;
 pub(crate) mod namespaces;

@@ -2,7 +2,7 @@
 //! that root, so that no symlink, `..` or race in it can lead out.
 
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
@@ -39,6 +39,18 @@ impl Root {
     /// Opens an existing path that has no symlink in it.
     pub(crate) fn open_no_symlinks(&self, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
         self.open_with(path, flags, ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS)
+    }
+
+    /// Where in the root an existing path leads.
+    pub(crate) fn name_of(&self, path: &Path) -> Result<PathBuf, Errno> {
+        let name = |descriptor: BorrowedFd| {
+            let link = format!("/proc/self/fd/{}", descriptor.as_raw_fd());
+            let name = rustix::fs::readlink(link, Vec::new())?;
+            Ok(PathBuf::from(OsStr::from_bytes(name.as_bytes())))
+        };
+        let found = name(self.open(path, OFlags::PATH)?.as_fd())?;
+        let root = name(self.as_fd())?;
+        found.strip_prefix(root).map(Path::to_owned).map_err(|_| Errno::NOENT)
     }
 
     fn open_with(
@@ -240,6 +252,16 @@ mod tests {
         symlink("../../run", tree.0.join("var/run")).unwrap();
         root.directory(Path::new("/var/run/x")).unwrap();
         assert!(tree.0.join("run/x").is_dir());
+    }
+
+    #[test]
+    fn a_path_is_named_by_where_it_leads() {
+        let (tree, root) = Tree::new("name");
+        std::fs::create_dir_all(tree.0.join("real/conf")).unwrap();
+        symlink("/real", tree.0.join("link")).unwrap();
+        assert_eq!(root.name_of(Path::new("/link/conf")).unwrap(), Path::new("real/conf"));
+        assert_eq!(root.name_of(Path::new("/")).unwrap(), Path::new(""));
+        assert_eq!(root.name_of(Path::new("/link/no")).unwrap_err(), Errno::NOENT);
     }
 
     #[test]

@@ -20,16 +20,16 @@ mod agent;
 mod child;
 mod create;
 mod exec;
-mod files;
+pub(crate) mod files;
 pub(crate) mod idmap;
 pub(crate) mod mounts;
 mod netdevices;
 mod placing;
 mod serve;
 mod sources;
-mod undo;
+pub(crate) mod undo;
 
-pub(crate) use create::{CreateRequest, create};
+pub(crate) use create::{CreateRequest, create, locate_cgroup, make_cgroup};
 pub(crate) use exec::{ExecRequest, exec};
 
 /// Where the container's process gets fds 0, 1 and 2 from when it has no terminal.
@@ -130,7 +130,7 @@ fn own_pid_namespace() -> Result<Join> {
 }
 
 /// What a mount of type `cgroup` is to show, by the container's directories.
-fn cgroup_view(mode: Mode, paths: Record, namespaces: &Namespaces) -> CgroupView {
+pub(crate) fn cgroup_view(mode: Mode, paths: Record, namespaces: &Namespaces) -> CgroupView {
     let namespaced = namespaces.has(Kind::Cgroup);
     let mut hierarchies: Vec<HierarchyView> = Vec::new();
     for (controller, path) in paths {

@@ -14,7 +14,7 @@ use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::bundle;
 use crate::error::Sentinel;
@@ -234,9 +234,6 @@ impl StateStore {
         resources: &Resources,
         class: Option<&IntelRdt>,
     ) -> Result<()> {
-        let raw = bundle::read_config(&self.directory(id).join(bundle::CONFIG))?;
-        let mut document: Map<String, Value> =
-            serde_json::from_slice(&raw).context("parse the container's config.json")?;
         let mut limits = Map::new();
         let value = serde_json::to_value(resources).context("write the limits")?;
         limits.insert("resources".to_owned(), value);
@@ -244,9 +241,30 @@ impl StateStore {
             let value = serde_json::to_value(class).context("write the class of service")?;
             limits.insert("intelRdt".to_owned(), value);
         }
-        match document.entry("linux").or_insert(Value::Null) {
-            Value::Object(linux) => linux.extend(limits),
-            absent => *absent = limits.into(),
+        self.edit_linux(id, |linux| linux.extend(limits))
+    }
+
+    /// Notes a further namespace in the container's own copy of config.json.
+    pub(crate) fn save_namespace(&self, id: &str, kind: &str) -> Result<()> {
+        self.edit_linux(id, |linux| {
+            let namespaces = linux.entry("namespaces").or_insert(Value::Null);
+            match namespaces {
+                Value::Array(namespaces) => namespaces.push(json!({ "type": kind })),
+                absent => *absent = json!([{ "type": kind }]),
+            }
+        })
+    }
+
+    fn edit_linux(&self, id: &str, edit: impl FnOnce(&mut Map<String, Value>)) -> Result<()> {
+        let raw = bundle::read_config(&self.directory(id).join(bundle::CONFIG))?;
+        let mut document: Map<String, Value> =
+            serde_json::from_slice(&raw).context("parse the container's config.json")?;
+        let linux = document.entry("linux").or_insert(Value::Null);
+        if !linux.is_object() {
+            *linux = json!({});
+        }
+        if let Value::Object(linux) = linux {
+            edit(linux);
         }
         let bytes = serde_json::to_vec(&document).context("write the container's config.json")?;
         self.write(id, CONFIG_TEMPORARY, bundle::CONFIG, &bytes)

@@ -287,7 +287,7 @@ pub(super) fn clone_handle(handle: BorrowedFd) -> rustix::io::Result<OwnedFd> {
 }
 
 /// Puts a detached mount onto what `target` is a handle of.
-pub(super) fn attach(mount: BorrowedFd, target: BorrowedFd) -> rustix::io::Result<()> {
+pub(crate) fn attach(mount: BorrowedFd, target: BorrowedFd) -> rustix::io::Result<()> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     rustix::mount::move_mount(mount, c"", target, c"", flags)
 }

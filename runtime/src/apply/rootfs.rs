@@ -40,6 +40,11 @@ pub(crate) fn prepare_among_the_hosts(plan: &RootPlan) -> Result<Root> {
     put(copy(&plan.path)?, &plan.path)
 }
 
+/// Makes all of `path` appear at `place` as well.
+pub(crate) fn bind(path: &Path, place: &Path) -> Result<Root> {
+    put(copy(path)?, place)
+}
+
 fn copy(path: &Path) -> Result<OwnedFd> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC

@@ -48,8 +48,9 @@ fn features() -> Result<Features> {
         ],
         mount_options: mounts::option_words().collect(),
         linux: linux()?,
-        annotations: json!({}),
-        potentially_unsafe_config_annotations: &["bundle", annotations::PREFIX],
+        // By this key engines learn of it from any runtime.
+        annotations: json!({ "org.opencontainers.runc.checkpoint.enabled": "true" }),
+        potentially_unsafe_config_annotations: &["bundle", annotations::PREFIX, "org.criu.config"],
     })
 }
 

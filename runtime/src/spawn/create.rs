@@ -23,11 +23,13 @@ use crate::error::Sentinel;
 use crate::host::Host;
 use crate::init;
 use crate::init::joining::Join;
+use crate::plan::cgroup::CgroupPlan;
 use crate::plan::mounts::Kind as MountKind;
 use crate::plan::namespaces::{Kind, Namespaces};
 use crate::plan::seccomp::Filter;
 use crate::plan::{self, Choices, Plan};
 use crate::resctrl::Class;
+use crate::spec::Spec;
 use crate::state::{Claim, Record, StateStore, Status};
 use crate::sys::{self, Cloned};
 use crate::validate;
@@ -77,7 +79,7 @@ struct Prepared {
     plan: Plan,
     filter: Option<Filter>,
     cgroup: Cgroup,
-    limits: plan::cgroup::CgroupPlan,
+    limits: CgroupPlan,
     class: Option<Class>,
 }
 
@@ -93,30 +95,59 @@ impl Prepared {
         let bundle = request.bundle;
         let mut plan = plan::plan(request.id, &bundle.dir, &bundle.rootfs, spec, choices)?;
         let filter = compile_filter(linux, &mut plan.warnings)?;
-        let mode = Mode::probe()?;
-        let path = linux.and_then(|linux| linux.cgroups_path.as_deref());
-        let resources = linux.and_then(|linux| linux.resources.clone()).unwrap_or_default();
-        let privilege = privilege(request.host);
-        let (cgroup, resources) = if request.host.systemd_cgroup {
-            let wish = UnitWish {
-                cgroups_path: path,
-                id: request.id,
-                annotations: &spec.annotations,
-                resources: &resources,
-                host: request.host,
-            };
-            let (cgroup, warnings) = Cgroup::locate_unit(&wish, mode, privilege)?;
-            plan.warnings.extend(warnings);
-            (cgroup, plan::systemd::limits::rounded(resources))
-        } else {
-            (Cgroup::locate(path, request.id, mode, privilege)?, resources)
-        };
-        let limits = plan::cgroup::plan(Some(&resources), mode)?;
-        plan.warnings.extend(limits.warnings.iter().cloned());
+        let (cgroup, limits) = locate_cgroup(request.id, spec, request.host, &mut plan.warnings)?;
         let intel_rdt = linux.and_then(|linux| linux.intel_rdt.as_ref());
         let class = intel_rdt.map(|asked| Class::locate(asked, request.id)).transpose()?;
         Ok(Prepared { plan, filter, cgroup, limits, class })
     }
+}
+
+/// Where the container's cgroup is to be, and what is to limit it there.
+pub(crate) fn locate_cgroup(
+    id: &str,
+    spec: &Spec,
+    host: &Host,
+    warnings: &mut Vec<String>,
+) -> Result<(Cgroup, CgroupPlan)> {
+    let linux = spec.linux.as_ref();
+    let mode = Mode::probe()?;
+    let cgroups_path = linux.and_then(|linux| linux.cgroups_path.as_deref());
+    let resources = linux.and_then(|linux| linux.resources.clone()).unwrap_or_default();
+    let privilege = privilege(host);
+    let (cgroup, resources) = if host.systemd_cgroup {
+        let annotations = &spec.annotations;
+        let wish = UnitWish { cgroups_path, id, annotations, resources: &resources, host };
+        let (cgroup, more) = Cgroup::locate_unit(&wish, mode, privilege)?;
+        warnings.extend(more);
+        (cgroup, plan::systemd::limits::rounded(resources))
+    } else {
+        (Cgroup::locate(cgroups_path, id, mode, privilege)?, resources)
+    };
+    let limits = plan::cgroup::plan(Some(&resources), mode)?;
+    warnings.extend(limits.warnings.iter().cloned());
+    Ok((cgroup, limits))
+}
+
+/// Makes the cgroup, or what systemd has left of it to us; `owned` tells whether it is ours to
+/// clear.
+pub(crate) fn make_cgroup(
+    cgroup: &mut Cgroup,
+    limits: &CgroupPlan,
+    plan: &Plan,
+    spec: &Spec,
+    owned: &mut bool,
+) -> Result<()> {
+    // systemd has checked that what it has started is nobody else's.
+    *owned = cgroup.is_started();
+    cgroup.create(limits).context("unable to apply cgroup configuration")?;
+    // Not before: what has been refused may be another container's.
+    *owned = true;
+    if manages_own_cgroup(plan)
+        && let Some(uid) = idmap::process_user(spec)
+    {
+        cgroup.delegate(uid).context("unable to apply cgroup configuration")?;
+    }
+    Ok(())
 }
 
 /// Carries a prepared start out.
@@ -124,7 +155,7 @@ struct Work<'a> {
     request: &'a CreateRequest<'a>,
     plan: &'a Plan,
     filter: Option<&'a Filter>,
-    limits: &'a plan::cgroup::CgroupPlan,
+    limits: &'a CgroupPlan,
     class: Option<&'a Class>,
 }
 
@@ -138,6 +169,8 @@ impl<'a> Work<'a> {
         let mut record =
             Record::intent(request.id, request.bundle, cgroup.record(), host.rootless, keyring);
         record.systemd = cgroup.unit().cloned();
+        record.external_descriptors =
+            files::external_descriptors(&options.stdio, plan.process.terminal);
         if let Some(class) = self.class {
             record.intel_rdt_path = class.path().display().to_string();
             record.resctrl_groups = class.to_be_made();
@@ -208,20 +241,8 @@ impl<'a> Work<'a> {
         Ok(outcome.spawned(made.keep()?))
     }
 
-    /// Makes the cgroup, or what systemd has left of it to us; `owned` tells whether it is ours to
-    /// clear.
     fn make_cgroup(&self, cgroup: &mut Cgroup, owned: &mut bool) -> Result<()> {
-        // systemd has checked that what it has started is nobody else's.
-        *owned = cgroup.is_started();
-        cgroup.create(self.limits).context("unable to apply cgroup configuration")?;
-        // Not before: what has been refused may be another container's.
-        *owned = true;
-        if manages_own_cgroup(self.plan)
-            && let Some(uid) = idmap::process_user(&self.request.bundle.spec)
-        {
-            cgroup.delegate(uid).context("unable to apply cgroup configuration")?;
-        }
-        Ok(())
+        make_cgroup(cgroup, self.limits, self.plan, &self.request.bundle.spec, owned)
     }
 
     /// The child, and whether it is in its cgroup already.

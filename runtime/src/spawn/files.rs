@@ -2,7 +2,7 @@
 
 use std::io::{IoSlice, Write};
 use std::mem::MaybeUninit;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use rustix::net::{
     SocketFlags, SocketType,
 };
 
-use super::Console;
+use super::{Console, Stdio};
 use crate::cgroup::Cgroup;
 use crate::host::Host;
 use crate::state::EXEC_FIFO;
@@ -29,7 +29,7 @@ pub(super) fn check_preserved(count: u32) -> Result<()> {
 }
 
 /// All that we open ourselves is close-on-exec.
-fn is_inherited(number: u32) -> Result<bool> {
+pub(crate) fn is_inherited(number: u32) -> Result<bool> {
     let path = format!("/proc/self/fdinfo/{number}");
     let info = match std::fs::read_to_string(&path) {
         Ok(info) => info,
@@ -60,8 +60,23 @@ pub(super) fn make_fifo(directory: &Path, (uid, gid): (u32, u32)) -> Result<Owne
     Ok(fifo)
 }
 
+/// What the process's descriptors 0, 1 and 2 are as /proc shows it, which is how CRIU names a pipe that
+/// comes from outside; nothing if it gets a terminal in their place.
+pub(crate) fn external_descriptors(stdio: &Stdio, terminal: bool) -> Vec<String> {
+    if terminal {
+        return Vec::new();
+    }
+    let numbers = match stdio {
+        Stdio::Inherit => [0, 1, 2],
+        Stdio::Fds(fds) => fds.each_ref().map(|fd| fd.as_fd().as_raw_fd()),
+    };
+    // A descriptor that is closed is none.
+    let link = |number| std::fs::read_link(format!("/proc/self/fd/{number}")).unwrap_or_default();
+    numbers.map(|number| link(number).to_string_lossy().into_owned()).into()
+}
+
 /// The socket that takes the terminal, if there is one of each.
-pub(super) fn connect_console(console: &Console, terminal: bool) -> Result<Option<OwnedFd>> {
+pub(crate) fn connect_console(console: &Console, terminal: bool) -> Result<Option<OwnedFd>> {
     match console {
         Console::Socket(path) if terminal => {
             connect(path).context("connect to the console socket").map(Some)
@@ -87,7 +102,7 @@ pub(super) fn connect(path: &Path) -> Result<OwnedFd> {
 }
 
 /// Sends one descriptor with its text.
-pub(super) fn send_descriptor(
+pub(crate) fn send_descriptor(
     socket: BorrowedFd,
     descriptor: BorrowedFd,
     text: &[u8],
@@ -121,7 +136,7 @@ pub(super) fn set_oom_score(pid: i32, score: Option<i32>, host: &Host) -> Result
 }
 
 /// Writes the pid file, which is never seen half written nor through a link.
-pub(super) fn publish(path: Option<&Path>, pid: i32) -> Result<()> {
+pub(crate) fn publish(path: Option<&Path>, pid: i32) -> Result<()> {
     let Some(path) = path else { return Ok(()) };
     let name = path.file_name().with_context(|| format!("pid file {}", path.display()))?;
     let temporary = path.with_file_name(format!(".{}", name.display()));

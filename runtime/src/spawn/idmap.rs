@@ -73,7 +73,7 @@ pub(crate) fn container_root(spec: &Spec) -> (u32, u32) {
 }
 
 /// The user of the container's process as the host sees it; `None` if nobody.
-pub(super) fn process_user(spec: &Spec) -> Option<u32> {
+pub(crate) fn process_user(spec: &Spec) -> Option<u32> {
     let uid = spec.process.as_ref().map_or(0, |process| process.user.uid);
     on_host(spec.linux.as_ref().map_or(&[], |linux| linux.uid_mappings.as_slice()), uid)
 }

@@ -15,15 +15,15 @@ use crate::state::{self, Claim, Record, StateStore, Status};
 
 /// Grows with every effect.
 #[derive(Default)]
-pub(super) struct Made<'a> {
+pub(crate) struct Made<'a> {
     record: Option<Recorded<'a>>,
     /// It was found unused and is ours to clear.
-    pub(super) cgroup: bool,
+    pub(crate) cgroup: bool,
     /// Groups of resctrl, in the order they were made.
-    pub(super) groups: Vec<PathBuf>,
+    pub(crate) groups: Vec<PathBuf>,
     pub(super) child: Option<Child>,
     /// Hooks that allot something on the host count on those that return it.
-    pub(super) hooks_ran: bool,
+    pub(crate) hooks_ran: bool,
 }
 
 struct Recorded<'a> {
@@ -34,7 +34,7 @@ struct Recorded<'a> {
 
 impl<'a> Made<'a> {
     /// Takes the id.
-    pub(super) fn record(
+    pub(crate) fn record(
         &mut self,
         store: &'a StateStore,
         plan: &'a Plan,
@@ -53,7 +53,7 @@ impl<'a> Made<'a> {
     }
 
     /// Undoes everything and returns `error`, with what would not be undone behind it.
-    pub(super) fn unmake(self, cgroup: &Cgroup, error: Error) -> Error {
+    pub(crate) fn unmake(self, cgroup: &Cgroup, error: Error) -> Error {
         let mut failures: Vec<Error> = Vec::new();
         if let Some(child) = &self.child {
             failures.extend(child.kill().err());

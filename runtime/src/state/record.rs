@@ -115,6 +115,12 @@ impl Record {
         Ok(())
     }
 
+    /// Notes a namespace that the container has though its config.json does not ask for it.
+    pub(crate) fn add_namespace(&mut self, kind: &str) {
+        let kind = clone_name(kind).to_owned();
+        self.config.namespaces.push(NamespaceRecord { kind, path: String::new() });
+    }
+
     /// The directory of the bundle.
     pub(crate) fn bundle(&self) -> PathBuf {
         let labels = self.config.labels.iter().rev();

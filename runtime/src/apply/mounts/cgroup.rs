@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags};
 
 use super::{Mounter, attach, clone_tree, describe, settle};
 use crate::plan::mounts::MountPlan;
@@ -46,7 +46,7 @@ pub(crate) struct HierarchyView {
 
 impl HierarchyView {
     /// The directory's name beneath /sys/fs/cgroup.
-    fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         let names: Vec<&str> = self
             .controllers
             .iter()
@@ -128,9 +128,13 @@ impl Mounter<'_> {
     }
 }
 
-/// A copy of a mount of the host's, with the attributes asked for on top of its own.
+/// A copy of a mount of the host's, with the attributes asked for on top of its own. It does not
+/// follow the host's, as one mounted anew would not: CRIU saves no mount that follows another's.
 fn bound(source: &Path, plan: &MountPlan) -> Result<OwnedFd> {
     let mount = clone_tree(source, true)?;
+    let private = MountPropagationFlags::PRIVATE;
+    sys::mount_setattr_propagation(mount.as_fd(), Depth::Recursive, private)
+        .context("make the copy of a cgroup mount private")?;
     let none = MountAttrFlags::empty();
     sys::mount_setattr(mount.as_fd(), Depth::This, plan.attributes.set.0, none)
         .with_context(|| describe(plan))?;
