@@ -11,6 +11,8 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 use std::process::ExitCode;
 
+#[path = "probe/alive.rs"]
+mod alive;
 #[path = "probe/hunt.rs"]
 mod hunt;
 #[path = "probe/tree.rs"]
@@ -50,6 +52,9 @@ fn run(words: &[&str]) -> io::Result<u8> {
             tree::print(Path::new("/"), skipped)?;
         }
         ["pause"] => nix::unistd::pause(),
+        ["count"] => return alive::count(io::stdin(), io::stdout()),
+        ["count-on", port] => return alive::count_on(port),
+        ["count-locked", path] => return alive::count_locked(path),
         ["fork-bomb", limit] => print_json(&json!({ "forked": fork_until_refused(limit)? })),
         ["eat", bytes] => eat(bytes)?,
         ["serve", port, text] => serve_tcp(port, text)?,
@@ -298,6 +303,9 @@ fn try_call(call: &str, rest: &[&str]) -> String {
             if bytes.is_empty() { Ok(()) } else { Err(io::Error::other("not empty")) }
         }),
         ("list", [path]) => fs::read_dir(path).map(drop),
+        ("lock", [path]) => {
+            fs::File::open(path).and_then(|file| file.try_lock().map_err(io::Error::from))
+        }
         ("chmod", [path, mode]) => {
             let mode = u32::from_str_radix(mode, 8).unwrap_or(0o777);
             fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode))

@@ -9,6 +9,7 @@ use crate::harness::command::binary;
 use crate::harness::{Cmd, Scene, scene, wait_for_exit};
 
 mod bad_input;
+mod checkpoint;
 mod config_table;
 mod escapes;
 mod exec;

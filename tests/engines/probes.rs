@@ -32,19 +32,16 @@ fn a_checkpoint_is_refused_and_leaves_the_container_alone() {
         };
         checkpoint(&[], "Container cannot be checkpointed in created state");
         scene.runtime().args(["start", &id]).run().success();
-        let images = scene.path("images").display().to_string();
-        let images = ["--image-path", &images, "--leave-running"];
-        checkpoint(&images, "checkpointing is not supported");
         checkpoint(&["--parent-path", "/absolute"], "--parent-path must be relative");
         checkpoint(&["--parent-path", "nowhere"], "invalid --parent-path");
         checkpoint(&["--page-server", "nowhere"], "Use --page-server ADDRESS:PORT");
         checkpoint(&["--manage-cgroups-mode", "odd"], "odd");
-        assert!(!scene.path("images").exists());
+        checkpoint(&["--empty-ns", "ipc"], "not supported");
         let state = scene.runtime().args(["state", &id]).run().success().json();
         assert_eq!(state["status"], "running");
-        scene.runtime().args(["restore", &id]).run().code(1).refused(&["already exists"]);
+        let restore = scene.runtime().args(["restore", &id]).dir(bundle.write()).run();
+        restore.code(1).refused(&["already exists"]);
         scene.runtime().args(["delete", "--force", &id]).run().success();
         scene.runtime().args(["checkpoint", &id]).run().code(1).refused(&["does not exist"]);
-        scene.runtime().args(["restore", &id]).run().code(1).refused(&["not supported"]);
     });
 }

@@ -1,6 +1,10 @@
-//! What a test needs of the machine. Missing means failed: `tests/run` installs it all.
+//! What a test needs of the machine. A missing program means failed: `tests/run` installs it all. What
+//! no installation mends is told, and the test is one for another machine.
 
 use std::path::Path;
+use std::sync::OnceLock;
+
+use super::command::Cmd;
 
 /// Fails, naming the Debian package, unless `program` is installed.
 #[track_caller]
@@ -37,4 +41,42 @@ pub(crate) fn optional(program: &str) -> bool {
         println!("SKIP: {program} is not installed");
     }
     found
+}
+
+/// False, with the reason told, where CRIU can't save a process at all: that of Debian 12 is older
+/// than some kernels, and its own check does not find that out.
+#[must_use]
+pub(crate) fn checkpoints() -> bool {
+    static WORKS: OnceLock<bool> = OnceLock::new();
+    program("criu", "criu");
+    let works = *WORKS.get_or_init(|| {
+        let dir = tempfile::tempdir().expect("make a directory");
+        let mut victim = std::process::Command::new("setsid")
+            .args(["sleep", "1000"])
+            .stdin(std::process::Stdio::null())
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .expect("start a process to save");
+        let dump = Cmd::line("criu dump --leave-running --tree").arg(victim.id().to_string());
+        let code = dump.arg("--images-dir").arg(dir.path()).run().code;
+        // Both fail only if it is gone already.
+        let _ = victim.kill();
+        let _ = victim.wait();
+        code == 0
+    });
+    if !works {
+        println!("SKIP: criu can't save a process on this kernel");
+    }
+    works
+}
+
+/// False, with the reason told, where CRIU finds that the kernel lacks something.
+#[must_use]
+pub(crate) fn criu_feature(name: &str) -> bool {
+    let has = Cmd::line("criu check --feature").arg(name).run().code == 0;
+    if !has {
+        println!("SKIP: criu finds no {name} on this kernel");
+    }
+    has
 }
