@@ -55,6 +55,27 @@ fn limits_stand_in_the_cgroup() {
     });
 }
 
+/// runc sorts them.
+#[test]
+fn rules_for_devices_are_applied_in_the_listed_order() {
+    under_ours(|it| {
+        let allow = |kind: &str, major: u32, minor: u32, access: &str| json!({ "allow": true, "type": kind, "major": major, "minor": minor, "access": access });
+        let rules = json!([
+            { "allow": false, "access": "rwm" },
+            allow("c", 10, 229, "rwm"),
+            allow("b", 8, 20, "rw"),
+            allow("b", 10, 200, "r"),
+        ]);
+        let bundle = Bundle::new(it.scene, &["pause"]).edit("/linux/resources/devices", rules);
+        let id = it.scene.id("order");
+        it.start_pausing(bundle.write(), &id);
+        let listed = read(it.pid(&id), "devices", "devices.list");
+        let first = "c 10:229 rwm\nb 8:20 rw\nb 10:200 r\n";
+        assert!(listed.starts_with(first), "{listed}");
+        it.run(["delete", "--force", &id]).success();
+    });
+}
+
 #[test]
 fn a_device_has_its_own_limits_of_io() {
     under_both(|it| {

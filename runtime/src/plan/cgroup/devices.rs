@@ -1,7 +1,6 @@
 //! The spec's list of device rules, boiled down to a default and its exceptions: what cgroup v1
 //! keeps, and what the v2 program is made from, so that both mean the same.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use anyhow::{Context, Result, bail};
@@ -9,14 +8,16 @@ use anyhow::{Context, Result, bail};
 use crate::spec::resources::DeviceRule;
 
 /// A default, and the accesses to which the opposite applies.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct DevicePlan {
     pub(crate) default_allow: bool,
-    pub(crate) exceptions: BTreeMap<Device, Access>,
+    /// Each device once, in the order of the rules that named them first: what is applied in that
+    /// order shows in it in `devices.list`. It makes no difference to what is allowed.
+    pub(crate) exceptions: Vec<(Device, Access)>,
 }
 
 /// A device or a group of them; absent numbers match all.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Device {
     pub(crate) major: Option<u32>,
     pub(crate) minor: Option<u32>,
@@ -24,7 +25,7 @@ pub(crate) struct Device {
 }
 
 /// Block or character device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Block,
     Char,
@@ -56,6 +57,17 @@ const DEFAULT_ALLOWED: [(Device, Access); 11] = [
     (Device::char(136, None), Access::ALL),     // pts
     (Device::char(10, Some(200)), Access::ALL), // tun
 ];
+
+/// Equal are those that allow the same.
+impl PartialEq for DevicePlan {
+    fn eq(&self, other: &Self) -> bool {
+        self.default_allow == other.default_allow
+            && self.exceptions.len() == other.exceptions.len()
+            && self.exceptions.iter().all(|(device, access)| other.access(device) == *access)
+    }
+}
+
+impl Eq for DevicePlan {}
 
 impl DevicePlan {
     /// The spec's rules in their order, then the default ones.
@@ -102,16 +114,16 @@ impl DevicePlan {
 
     /// The lines that lead from here to `target`, disturbing no device that both allow.
     pub(crate) fn transitions(&self, target: &Self) -> Vec<Transition> {
-        let none = BTreeMap::new();
+        let none = Self::default();
         let mut lines = Vec::new();
         // A deny list can't be read back, so it is never a known starting point.
         let old = if self.default_allow || self.default_allow != target.default_allow {
             lines.push(Transition { allow: target.default_allow, line: "a *:* rwm".to_owned() });
             &none
         } else {
-            &self.exceptions
+            self
         };
-        for (device, access) in old {
+        for (device, access) in &old.exceptions {
             let dropped = access.without(target.access(device));
             if !dropped.is_empty() {
                 let line = format!("{device} {dropped}");
@@ -119,7 +131,7 @@ impl DevicePlan {
             }
         }
         for (device, access) in &target.exceptions {
-            let gained = access.without(old.get(device).copied().unwrap_or_default());
+            let gained = access.without(old.access(device));
             if !gained.is_empty() {
                 let line = format!("{device} {gained}");
                 lines.push(Transition { allow: !target.default_allow, line });
@@ -129,7 +141,8 @@ impl DevicePlan {
     }
 
     fn access(&self, device: &Device) -> Access {
-        self.exceptions.get(device).copied().unwrap_or_default()
+        let known = self.exceptions.iter().find(|(known, _)| known == device);
+        known.map(|(_, access)| *access).unwrap_or_default()
     }
 
     fn add(&mut self, index: usize, rule: &DeviceRule) -> Result<()> {
@@ -158,16 +171,21 @@ impl DevicePlan {
     }
 
     fn change(&mut self, allow: bool, device: Device, access: Access) -> Result<()> {
+        let known = self.exceptions.iter().position(|(known, _)| *known == device);
         if allow != self.default_allow {
-            let known = self.exceptions.entry(device).or_default();
-            *known = Access(known.0 | access.0);
+            match known {
+                Some(at) => self.exceptions[at].1.0 |= access.0,
+                None => self.exceptions.push((device, access)),
+            }
             return Ok(());
         }
         self.refuse_hole(device, access)?;
-        if let Some(known) = self.exceptions.get_mut(&device) {
-            *known = known.without(access);
-            if known.is_empty() {
-                self.exceptions.remove(&device);
+        if let Some(at) = known {
+            let left = self.exceptions[at].1.without(access);
+            if left.is_empty() {
+                self.exceptions.remove(at);
+            } else {
+                self.exceptions[at].1 = left;
             }
         }
         Ok(())
@@ -306,8 +324,8 @@ mod tests {
         let plan = DevicePlan::for_container(&[]).unwrap();
         assert!(!plan.default_allow);
         let expected = [
-            "b *:* m",
             "c *:* m",
+            "b *:* m",
             "c 1:3 rwm",
             "c 1:5 rwm",
             "c 1:7 rwm",
@@ -315,8 +333,8 @@ mod tests {
             "c 1:9 rwm",
             "c 5:0 rwm",
             "c 5:2 rwm",
-            "c 10:200 rwm",
             "c 136:* rwm",
+            "c 10:200 rwm",
         ];
         assert_eq!(lines(&plan), expected);
     }
@@ -338,7 +356,23 @@ mod tests {
             rule(false, "c", (1, 3), "m"),
         ])
         .unwrap();
-        assert_eq!(lines(&plan), ["c 1:3 rw", "b 8:* rw"]);
+        assert_eq!(lines(&plan), ["b 8:* rw", "c 1:3 rw"]);
+    }
+
+    #[test]
+    fn exceptions_keep_the_order_of_the_rules() {
+        let plan = emulate(&[
+            rule(true, "c", (10, 229), "r"),
+            rule(true, "b", (8, 20), "rw"),
+            rule(true, "c", (1, 3), "rw"),
+            rule(true, "c", (10, 229), "wm"),
+        ])
+        .unwrap();
+        assert_eq!(lines(&plan), ["c 10:229 rwm", "b 8:20 rw", "c 1:3 rw"]);
+        let list = |text| DevicePlan::from_list(text).unwrap();
+        assert_eq!(plan, list("c 1:3 rw\nb 8:20 rw\nc 10:229 rwm\n"));
+        assert_ne!(plan, list("c 1:3 rw\nb 8:20 rw\nc 10:229 rw\n"));
+        assert_ne!(plan, list("c 1:3 rw\nb 8:20 rw\n"));
     }
 
     #[test]
@@ -372,7 +406,7 @@ mod tests {
         let allow = |line: &str| Transition { allow: true, line: line.to_owned() };
         assert_eq!(
             current.transitions(&target),
-            [deny("c 1:5 m"), deny("b 8:* rw"), allow("c 1:5 w"), allow("c 5:2 rwm")]
+            [deny("b 8:* rw"), deny("c 1:5 m"), allow("c 1:5 w"), allow("c 5:2 rwm")]
         );
         let all = DevicePlan::from_list("a *:* rwm\n").unwrap();
         assert_eq!(all.transitions(&current)[0], deny("a *:* rwm"));

@@ -5,7 +5,7 @@
 use super::Property;
 use crate::dbus::value::Value;
 use crate::plan::cgroup::Mode;
-use crate::plan::cgroup::devices::{Device, DevicePlan, Kind};
+use crate::plan::cgroup::devices::{Access, Device, DevicePlan, Kind};
 
 /// The two properties, and a warning where they say less than the rules.
 pub(super) fn properties(plan: &DevicePlan, mode: Mode) -> (Vec<Property>, Option<String>) {
@@ -15,7 +15,7 @@ pub(super) fn properties(plan: &DevicePlan, mode: Mode) -> (Vec<Property>, Optio
     let entries: Vec<Option<Value>> = if plan.default_allow {
         vec![None]
     } else {
-        let allow = |(device, access): (&Device, _)| {
+        let allow = |(device, access): &(Device, Access)| {
             let access = Value::String(format!("{access}"));
             specifier(device).map(|path| Value::Struct(vec![Value::String(path), access]))
         };
