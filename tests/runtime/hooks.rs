@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::{scene, under_both};
+use super::{scene, under_both, under_ours};
 use crate::harness::Bundle;
 
 /// A hook that writes `word` and the status it was told to `log`.
@@ -33,6 +33,20 @@ fn each_command_runs_its_own_hooks() {
         it.run(["start", &id]).success();
         it.run(["delete", "--force", &id]).success();
         assert_eq!(read(), format!("{created}poststop \"status\":\"stopped\"\n"));
+    });
+}
+
+/// runc tells `creating`; but the step of the lifecycle that is called so is over by then.
+#[test]
+fn prestart_hooks_see_a_created_container() {
+    under_ours(|it| {
+        let log = it.scene.path("log");
+        let bundle = Bundle::new(it.scene, &["pause"])
+            .edit("/hooks", json!({ "prestart": say("prestart", &log) }));
+        let id = it.scene.id("prestart");
+        it.cmd(["create", "--bundle"]).arg(bundle.write()).arg(&id).run().success();
+        assert_eq!(fs::read_to_string(&log).unwrap(), "prestart \"status\":\"created\"\n");
+        it.run(["delete", &id]).success();
     });
 }
 

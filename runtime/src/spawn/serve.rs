@@ -151,8 +151,11 @@ fn keep_newlines(master: &OwnedFd) -> Result<()> {
 pub(super) struct ExecveFailed(String);
 
 fn run_hooks(pid: i32, record: &Record, plan: &Plan) -> Result<()> {
+    // In the spec's lifecycle `created` begins after step 2, and prestart is step 3: hooks of its
+    // age ran at `start` and know no `creating`. The later ones see what runc shows them.
+    let created = state::hook_document(record, Status::Created, pid)?;
     let state = state::hook_document(record, Status::Creating, pid)?;
-    hooks::run("prestart", &plan.hooks.prestart, &state, &plan.bundle)
+    hooks::run("prestart", &plan.hooks.prestart, &created, &plan.bundle)
         .and_then(|()| {
             hooks::run("createRuntime", &plan.hooks.create_runtime, &state, &plan.bundle)
         })
