@@ -223,12 +223,13 @@ fn create_steps(start: &Create, channel: &mut Option<Channel>) -> Result<Infalli
     let fifo = descriptors.reopen(start.fifo, OFlags::WRONLY).context("open exec fifo")?;
     rustix::io::write(&fifo, b"0").context("write exec fifo")?;
     drop(fifo);
+    let path = program.path.context("process property must not be empty")?;
     if !plan.hooks.start_container.is_empty() {
         let state = state_document(start.record, Status::Created)?;
         let (list, env) = (&plan.hooks.start_container, &program.env);
         hooks::run_with("startContainer", list, &state, Path::new("."), env)?;
     }
-    program::execute(&program.path, &plan.process.argv, &program.env)
+    program::execute(&path, &plan.process.argv, &program.env)
 }
 
 fn exec_steps(start: &Exec) -> Result<Infallible> {
@@ -266,7 +267,8 @@ fn exec_steps(start: &Exec) -> Result<Infallible> {
     if start.limits == Setter::Parent && !process.limits.is_empty() {
         parent.expect(&Message::Proceed)?;
     }
-    program::execute(&program.path, &process.argv, &program.env)
+    let path = program.path.context("args must not be empty")?;
+    program::execute(&path, &process.argv, &program.env)
 }
 
 /// Sheds what the runtime's process has and the container's must not.
@@ -334,7 +336,8 @@ fn set_names(plan: &Plan) -> Result<()> {
 
 /// What is left to do is to execute this.
 struct Program {
-    path: std::ffi::CString,
+    /// `None` where there is no process to `start`.
+    path: Option<std::ffi::CString>,
     env: Vec<std::ffi::CString>,
 }
 
@@ -383,8 +386,8 @@ fn become_process(
         }
     }
     // As the user, whose right to execute is the one that counts.
-    let name = process.argv.first().context("args must not be empty")?;
-    let path = program::find(name, &process.search_path)?;
+    let name = process.argv.first();
+    let path = name.map(|name| program::find(name, &process.search_path)).transpose()?;
     rustix::process::umask(Mode::from_raw_mode(process.umask));
     if process.no_new_privileges {
         // As late as possible: what comes after it has to pass.

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use rustix::mount::MountPropagationFlags;
 
 use crate::rooted::clean;
-use crate::spec::{Hooks, Spec};
+use crate::spec::{Capabilities, Hooks, Process, Spec};
 
 pub(crate) mod cgroup;
 pub(crate) mod criu;
@@ -94,7 +94,8 @@ pub(crate) fn plan(
 ) -> Result<Plan> {
     let mut warnings = Vec::new();
     let linux = spec.linux.clone().unwrap_or_default();
-    let written = spec.process.as_ref().context("process property must not be empty")?;
+    let idle = idle_process();
+    let written = spec.process.as_ref().unwrap_or(&idle);
     let (prepare, settle) = propagation(&linux.rootfs_propagation)?;
     let root = RootPlan {
         path: rootfs.to_owned(),
@@ -135,6 +136,12 @@ pub(crate) fn plan(
         preserve_fds: choices.preserve_fds,
         warnings,
     })
+}
+
+/// What waits in a container without a process, with no right to anything.
+fn idle_process() -> Process {
+    let capabilities = Some(Capabilities::default());
+    Process { cwd: "/".to_owned(), capabilities, ..Process::default() }
 }
 
 /// The name of a container's session keyring.

@@ -28,6 +28,31 @@ fn create_waits_and_start_runs_the_program() {
     });
 }
 
+/// The specification wants a process only of those that are started; runc always.
+#[test]
+fn a_container_without_a_process_is_created_but_not_started() {
+    under_ours(|it| {
+        let mut bundle = Bundle::new(it.scene, &["pause"]);
+        let mut process = bundle.config.as_object_mut().unwrap().remove("process").unwrap();
+        let id = it.scene.id("idle");
+        let dir = bundle.write();
+        it.cmd(["create", "--bundle"]).arg(dir).arg(&id).run().success();
+        it.run(["start", &id]).code(1).refused(&["process property must not be empty"]);
+        assert_eq!(it.status(&id), "created");
+        let status = fs::read_to_string(format!("/proc/{}/status", it.pid(&id))).unwrap();
+        assert!(status.contains("CapEff:\t0000000000000000\n"), "{status}");
+        let file = it.scene.path("process.json");
+        process["args"] = json!(["/probe", "echo", "inside"]);
+        fs::write(&file, process.to_string()).unwrap();
+        it.cmd(["exec", "--process"]).arg(&file).arg(&id).run().success().stdout_has("inside");
+        it.run(["delete", &id]).success();
+
+        let run = it.cmd(["run", "--bundle"]).arg(dir).arg(&id).run();
+        run.code(1).refused(&["process property must not be empty"]);
+        it.run(["state", &id]).code(1).stderr_has("container does not exist");
+    });
+}
+
 #[test]
 fn a_created_container_is_deleted_without_force() {
     under_both(|it| {

@@ -59,6 +59,14 @@ impl Prepared {
         self.bundle.spec.process.as_ref().is_some_and(|process| process.terminal)
     }
 
+    /// Refuses, before anything is made, what could be created but not started.
+    pub(super) fn must_have_process(&self) -> Result<()> {
+        match self.bundle.spec.process {
+            Some(_) => Ok(()),
+            None => bail!("process property must not be empty"),
+        }
+    }
+
     /// Makes the container.
     pub(super) fn spawn(
         &self,

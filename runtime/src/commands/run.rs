@@ -21,6 +21,7 @@ pub(super) fn run(args: Run, host: &Host, store: &StateStore) -> Result<u8> {
 
 fn detached(args: Run, host: &Host, store: &StateStore) -> Result<u8> {
     let prepared = Prepared::new(args.setup)?;
+    prepared.must_have_process()?;
     let socket = prepared.console_socket.as_deref();
     let console = create::console(prepared.terminal(), true, socket)?;
     let spawned = prepared.spawn(console, Stdio::Inherit, host, store)?;
@@ -33,6 +34,7 @@ fn detached(args: Run, host: &Host, store: &StateStore) -> Result<u8> {
 
 fn attached(args: Run, host: &Host, store: &StateStore) -> Result<u8> {
     let prepared = Prepared::new(args.setup)?;
+    prepared.must_have_process()?;
     let terminal = prepared.terminal();
     let console = create::console(terminal, false, prepared.console_socket.as_deref())?;
     let (ours, theirs) = foreground::stdio(terminal, &prepared.bundle.spec)?;

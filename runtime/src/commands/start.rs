@@ -13,6 +13,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::for_each_id;
 use crate::args::Ids;
 use crate::hooks;
+use crate::spec::Spec;
 use crate::state::{self, EXEC_FIFO, Record, StateStore, Status};
 
 pub(super) fn run(args: &Ids, store: &StateStore) -> Result<u8> {
@@ -29,9 +30,17 @@ pub(super) fn start(id: &str, store: &StateStore) -> Result<()> {
         Status::Running => bail!("cannot start an already running container"),
         other => bail!("cannot start a container in the {other} state"),
     }
+    let spec = store.load_spec(id)?;
+    if spec.process.is_none() {
+        // It stays as it is: an operation that is refused changes nothing.
+        bail!(
+            "cannot start a container that was created without a process: process property must \
+             not be empty in config.json"
+        );
+    }
     release(store, &record)?;
     drop(claim);
-    poststart(store, &record)
+    poststart(&spec, &record)
 }
 
 /// Opens the pipe that init waits on. Init may be dead already, or die at any moment: its pidfd
@@ -84,9 +93,8 @@ fn remove_fifo(path: &Path) -> Result<()> {
 }
 
 /// The program runs already: a hook that fails ends it.
-fn poststart(store: &StateStore, record: &Record) -> Result<()> {
-    let spec = store.load_spec(&record.id)?;
-    let Some(hooks) = spec.hooks.filter(|hooks| !hooks.poststart.is_empty()) else {
+fn poststart(spec: &Spec, record: &Record) -> Result<()> {
+    let Some(hooks) = spec.hooks.as_ref().filter(|hooks| !hooks.poststart.is_empty()) else {
         return Ok(());
     };
     let document = state::hook_document(record, Status::Running, record.init_process_pid)?;
