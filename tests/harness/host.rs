@@ -29,7 +29,7 @@ impl HostState {
         let mounts = fs::read_to_string("/proc/self/mounts").expect("read own mounts");
         // `ip netns` mounts its own directory once per boot, the first time it is used.
         let mounts = mounts.lines().filter(|line| !line.contains(" /run/netns "));
-        state.insert("mounts", mounts.map(str::to_owned).collect());
+        state.insert("mounts", mounts.map(without_options_of_all_cgroups).collect());
         state.insert("cgroups", cgroups());
         state.insert("sysctls", sysctls());
         let mut files = BTreeSet::new();
@@ -54,6 +54,12 @@ impl HostState {
         found.retain(|line| !ignored.iter().any(|word| line.contains(word)));
         found
     }
+}
+
+/// Debian's runc mounts cgroup2 before it enters a cgroup namespace: its options, which all mounts of
+/// the hierarchy share, then replace those of the host.
+fn without_options_of_all_cgroups(line: &str) -> String {
+    line.replace(",nsdelegate", "").replace(",memory_recursiveprot", "")
 }
 
 fn without_lifetime(line: &str) -> String {

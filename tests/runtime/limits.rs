@@ -9,17 +9,40 @@ use super::{Subject, under_both, under_ours};
 use crate::harness::command::binary;
 use crate::harness::{Bundle, scene};
 
-/// The file of a v1 controller in the cgroup of `pid`.
-pub(super) fn read(pid: i32, controller: &str, file: &str) -> String {
+/// Asserts what files of the cgroup of `pid` hold: of v1 `(controller, file, value)`, and where the
+/// unified hierarchy rules alone `(file, value)`.
+#[track_caller]
+pub(super) fn assert_limits(pid: i32, v1: &[(&str, &str, &str)], v2: &[(&str, &str)]) {
+    if unified(pid).is_some() {
+        for (file, value) in v2 {
+            assert_eq!(read(pid, "", file), *value, "{file}");
+        }
+    } else {
+        for (controller, file, value) in v1 {
+            assert_eq!(read(pid, controller, file), *value, "{file}");
+        }
+    }
+}
+
+/// The cgroup of `pid` on a host that has cgroup v2 alone.
+fn unified(pid: i32) -> Option<String> {
     let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
-    let path = text
-        .lines()
-        .filter_map(|line| line.splitn(3, ':').skip(1).collect::<Vec<_>>().try_into().ok())
-        .find_map(|[names, path]: [&str; 2]| {
-            names.split(',').any(|name| name == controller).then_some(path)
-        });
+    text.strip_prefix("0::").map(|path| path.trim_end().to_owned())
+}
+
+/// The file of a v1 controller in the cgroup of `pid`, or of the only cgroup it has.
+fn read(pid: i32, controller: &str, file: &str) -> String {
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    let path = unified(pid).or_else(|| {
+        text.lines()
+            .filter_map(|line| line.splitn(3, ':').skip(1).collect::<Vec<_>>().try_into().ok())
+            .find_map(|[names, path]: [&str; 2]| {
+                let found = names.split(',').any(|name| name == controller);
+                found.then(|| format!("/{controller}{path}"))
+            })
+    });
     let path = path.unwrap_or_else(|| panic!("no {controller} in {text}"));
-    let file = format!("/sys/fs/cgroup/{controller}{path}/{file}");
+    let file = format!("/sys/fs/cgroup{path}/{file}");
     fs::read_to_string(&file).unwrap_or_else(|error| panic!("read {file}: {error}")).trim().into()
 }
 
@@ -38,7 +61,7 @@ fn limits_stand_in_the_cgroup() {
         let id = it.scene.id("limits");
         it.start_pausing(bundle.write(), &id);
         let pid = it.pid(&id);
-        for (controller, file, value) in [
+        let v1 = [
             ("memory", "memory.limit_in_bytes", "67108864"),
             ("memory", "memory.soft_limit_in_bytes", "33554432"),
             ("cpu", "cpu.shares", "512"),
@@ -46,11 +69,21 @@ fn limits_stand_in_the_cgroup() {
             ("cpu", "cpu.cfs_period_us", "50000"),
             ("cpuset", "cpuset.cpus", "0"),
             ("pids", "pids.max", "77"),
-        ] {
-            assert_eq!(read(pid, controller, file), value, "{file}");
+        ];
+        // The weight for 512 shares is another with each version of runc.
+        let v2 = [
+            ("memory.max", "67108864"),
+            ("memory.low", "33554432"),
+            ("memory.swap.max", "67108864"),
+            ("cpu.max", "25000 50000"),
+            ("cpuset.cpus", "0"),
+            ("pids.max", "77"),
+        ];
+        assert_limits(pid, &v1, &v2);
+        if unified(pid).is_none() {
+            let devices = read(pid, "devices", "devices.list");
+            assert!(devices.contains("c 1:3 rwm") && !devices.contains("a *:*"), "{devices}");
         }
-        let devices = read(pid, "devices", "devices.list");
-        assert!(devices.contains("c 1:3 rwm") && !devices.contains("a *:*"), "{devices}");
         it.run(["delete", "--force", &id]).success();
     });
 }
