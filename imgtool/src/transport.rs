@@ -51,3 +51,22 @@ pub(crate) trait Destination {
     /// about comes last and is at the top.
     fn put_document(&mut self, descriptor: &Descriptor, bytes: &[u8], is_top: bool) -> Result<()>;
 }
+
+/// A destination that stays whose it is.
+impl<D: Destination + ?Sized> Destination for &mut D {
+    fn lacks(&mut self, blobs: &[Descriptor]) -> Result<Vec<Descriptor>> {
+        (**self).lacks(blobs)
+    }
+
+    fn put_blobs(&mut self, store: &Store, blobs: &[Descriptor]) -> Result<()> {
+        (**self).put_blobs(store, blobs)
+    }
+
+    fn has_document(&mut self, descriptor: &Descriptor) -> Result<bool> {
+        (**self).has_document(descriptor)
+    }
+
+    fn put_document(&mut self, descriptor: &Descriptor, bytes: &[u8], is_top: bool) -> Result<()> {
+        (**self).put_document(descriptor, bytes, is_top)
+    }
+}

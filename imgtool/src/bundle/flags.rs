@@ -264,7 +264,7 @@ mod tests {
     use super::*;
 
     fn options(words: Words) -> Result<Options> {
-        resolve(words, Vec::new(), Path::new("/work/dir"), |key| {
+        resolve(words, Vec::new(), Path::new("/where/we/are"), |key| {
             (key == "SET").then(|| "from host".to_owned())
         })
     }

@@ -82,9 +82,9 @@ impl<'a> Target<'a> {
 
     pub(super) fn destination(&mut self) -> Box<dyn Destination + '_> {
         match &mut self.kind {
-            Kind::Registry(push) => Box::new(Borrowed(&mut **push)),
-            Kind::Layout(layout) => Box::new(Borrowed(layout)),
-            Kind::Dir(dir) => Box::new(Borrowed(dir)),
+            Kind::Registry(push) => Box::new(&mut **push),
+            Kind::Layout(layout) => Box::new(layout),
+            Kind::Dir(dir) => Box::new(dir),
             Kind::Store(_) | Kind::Archive { .. } => {
                 Box::new(IntoStore { store: self.store, progress: self.progress })
             }
@@ -133,26 +133,5 @@ fn name_of(choice: &Choice) -> Result<&str> {
         Choice::Number(_) | Choice::Digest(_) => {
             anyhow::bail!("{choice} can't be the name of a new image")
         }
-    }
-}
-
-/// A destination that stays whose it is.
-struct Borrowed<'a, D>(&'a mut D);
-
-impl<D: Destination> Destination for Borrowed<'_, D> {
-    fn lacks(&mut self, blobs: &[Descriptor]) -> Result<Vec<Descriptor>> {
-        self.0.lacks(blobs)
-    }
-
-    fn put_blobs(&mut self, store: &Store, blobs: &[Descriptor]) -> Result<()> {
-        self.0.put_blobs(store, blobs)
-    }
-
-    fn has_document(&mut self, descriptor: &Descriptor) -> Result<bool> {
-        self.0.has_document(descriptor)
-    }
-
-    fn put_document(&mut self, descriptor: &Descriptor, bytes: &[u8], is_top: bool) -> Result<()> {
-        self.0.put_document(descriptor, bytes, is_top)
     }
 }

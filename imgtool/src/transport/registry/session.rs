@@ -93,14 +93,7 @@ impl Session {
         if answer.response.status() != 401 || answer.foreign {
             return Ok(answer);
         }
-        let challenges: Vec<Challenge> = answer
-            .response
-            .headers()
-            .get_all("www-authenticate")
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(auth::parse_challenges)
-            .collect();
+        let challenges = challenges(&answer);
         match self.answer_challenges(&challenges, scopes, authorization.as_deref())? {
             Some(authorization) => self.client.send(call, Some(&authorization)),
             None => Ok(answer),
@@ -263,14 +256,7 @@ impl Session {
         if status != 401 {
             bail!("{} is no registry: it answered {status} to /v2/", self.host);
         }
-        let challenges: Vec<Challenge> = answer
-            .response
-            .headers()
-            .get_all("www-authenticate")
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(auth::parse_challenges)
-            .collect();
+        let challenges = challenges(&answer);
         let bearer = challenges.iter().find(|challenge| challenge.scheme == "bearer");
         let (authorization, identity) = match bearer {
             Some(bearer) => {
@@ -313,4 +299,11 @@ fn find_scheme(client: &Client, https: &Url, insecure: bool) -> Result<Url> {
             Err(_) => Err(error.into_error()),
         },
     }
+}
+
+/// How the registry wants to be shown who asks.
+fn challenges(answer: &Answer) -> Vec<Challenge> {
+    let headers = answer.response.headers().get_all("www-authenticate");
+    let readable = headers.iter().filter_map(|value| value.to_str().ok());
+    readable.flat_map(auth::parse_challenges).collect()
 }
