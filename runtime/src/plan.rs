@@ -106,7 +106,7 @@ pub(crate) fn plan(
         settle,
     };
     let namespaces = Namespaces::plan(&linux)?;
-    let mounts = mounts::plan(&spec.mounts, bundle, rootfs)?;
+    let mounts = mounts::plan(&spec.mounts, bundle, rootfs, &mut warnings)?;
     let unmapped = |mount: &&MountPlan| mount.id_map.as_ref().is_some_and(|it| it.maps.is_none());
     if let Some(mount) = mounts.iter().find(unmapped)
         && !namespaces.has(namespaces::Kind::User)

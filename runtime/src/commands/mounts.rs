@@ -11,7 +11,7 @@ use crate::error::Sentinel;
 use crate::host::Host;
 use crate::spawn::mounts::{Request, change};
 use crate::state::StateStore;
-use crate::{plan, spec, validate};
+use crate::{log, plan, spec, validate};
 
 pub(super) fn run(args: &Mounts, host: &Host, store: &StateStore) -> Result<u8> {
     store.load(&args.id)?;
@@ -24,7 +24,11 @@ pub(super) fn run(args: &Mounts, host: &Host, store: &StateStore) -> Result<u8> 
     let spec = store.load_spec(&args.id)?;
     let rootfs = &record.config.rootfs;
     validate::changed_mounts(&list, &spec, rootfs)?;
-    let plans = plan::mounts::plan(&list, &record.bundle(), rootfs)?;
+    let mut warnings = Vec::new();
+    let plans = plan::mounts::plan(&list, &record.bundle(), rootfs, &mut warnings)?;
+    for warning in &warnings {
+        log::warn(warning);
+    }
     change(&Request {
         host,
         record: &record,

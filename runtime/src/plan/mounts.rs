@@ -151,10 +151,24 @@ pub(crate) fn target(destination: &Path, rootfs: &Path) -> PathBuf {
     clean(inside.unwrap_or(destination))
 }
 
-/// Decides all mounts, in the order given; relative sources of binds start at the bundle.
-pub(crate) fn plan(mounts: &[Mount], bundle: &Path, rootfs: &Path) -> Result<Vec<MountPlan>> {
+/// Options of a tmpfs that generic lists of options carry, so that they stand on binds as well.
+const TMPFS_OPTIONS: [&str; 6] = ["gid", "mode", "nr_blocks", "nr_inodes", "size", "uid"];
+
+/// Decides all mounts, in the order given; relative sources of binds start at the bundle. What a
+/// bind can't take and harmlessly goes without is added to `warnings`.
+pub(crate) fn plan(
+    mounts: &[Mount],
+    bundle: &Path,
+    rootfs: &Path,
+    warnings: &mut Vec<String>,
+) -> Result<Vec<MountPlan>> {
     let planned = |(index, mount)| {
-        plan_one(mount, bundle, rootfs).with_context(|| format!("mounts[{index}]"))
+        let plan = plan_one(mount, bundle, rootfs).with_context(|| format!("mounts[{index}]"))?;
+        if matches!(plan.kind, Kind::Bind { .. }) && !plan.data.is_empty() {
+            let (place, data) = (plan.destination.display(), plan.data.join(","));
+            warnings.push(format!("mounts[{index}]: {place} is a bind mount: ignoring {data}"));
+        }
+        Ok(plan)
     };
     mounts.iter().enumerate().map(planned).collect()
 }
@@ -222,12 +236,14 @@ fn finish(plan: &mut MountPlan, mount: &Mount, bind: Option<bool>, bundle: &Path
         bail!("idmap, ridmap and id mappings are for bind mounts only");
     }
     if let Some(recursive) = bind {
-        // runc 1.1 drops such options in silence, which helps nobody.
-        if !plan.data.is_empty() {
+        // Anything else may be a flag misspelt, or a label: going on would give less than was asked.
+        let harmless = |word: &String| {
+            word.split_once('=').is_some_and(|(key, _)| TMPFS_OPTIONS.contains(&key))
+        };
+        if let Some(word) = plan.data.iter().find(|word| !harmless(word)) {
             bail!(
-                "bind mounts cannot have any filesystem-specific options applied: {} has {:?}",
-                plan.destination.display(),
-                plan.data
+                "bind mounts cannot have any filesystem-specific options applied: {} has {word:?}",
+                plan.destination.display()
             );
         }
         plan.kind = Kind::Bind { recursive };
@@ -320,8 +336,20 @@ mod tests {
         assert_eq!(plan.kind, Kind::Bind { recursive: true });
         assert_eq!(plan.source, Path::new("/bundle/s"));
         assert_eq!(plan.recursive.set.0, MountAttrFlags::MOUNT_ATTR_RDONLY);
-        let error = planned(r#"["bind","size=1"]"#).unwrap_err().to_string();
-        assert!(error.starts_with("bind mounts cannot have any filesystem-specific options"));
+        for refused in [r#"["bind","readonly"]"#, r#"["bind","size=1","context=x"]"#] {
+            let error = planned(refused).unwrap_err().to_string();
+            assert!(error.starts_with("bind mounts cannot have any filesystem-specific options"));
+        }
+    }
+
+    #[test]
+    fn what_generic_lists_carry_for_a_tmpfs_is_left_out_of_a_bind_with_a_warning() {
+        let json =
+            r#"[{"destination":"/x","source":"/s","options":["bind","size=1k","mode=755"]}]"#;
+        let mut warnings = Vec::new();
+        let mounts: Vec<Mount> = serde_json::from_str(json).unwrap();
+        plan(&mounts, Path::new("/bundle"), Path::new("/bundle/r"), &mut warnings).unwrap();
+        assert_eq!(warnings, ["mounts[0]: /x is a bind mount: ignoring size=1k,mode=755"]);
     }
 
     #[test]
