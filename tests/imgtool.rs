@@ -12,6 +12,7 @@ mod config;
 mod copy;
 mod edit;
 mod equality;
+mod form;
 mod hostile;
 mod interop;
 mod killed;

@@ -7,6 +7,7 @@ pub(crate) mod commit;
 pub(crate) mod copy;
 pub(crate) mod delete;
 pub(crate) mod export;
+pub(crate) mod form;
 pub(crate) mod history;
 pub(crate) mod images;
 pub(crate) mod import;

@@ -5,6 +5,7 @@ mod args;
 mod bundle;
 mod commands;
 mod commit;
+mod convert;
 mod copy;
 mod digest;
 mod error;

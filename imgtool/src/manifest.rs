@@ -3,6 +3,7 @@
 //! kept where we rewrite a document; `null` stands for "absent" as in Go.
 
 mod config;
+mod kind;
 mod platform;
 
 use std::collections::BTreeMap;
@@ -11,6 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Deserializer, Serialize};
 
 pub(crate) use config::{Config, History, ImageConfig};
+pub(crate) use kind::{Dialect, LayerKind, Packing};
 pub(crate) use platform::Platform;
 
 use crate::digest::Digest;
@@ -95,10 +97,7 @@ impl Descriptor {
 
     /// Whether it is a layer of a kind that can be unpacked.
     pub(crate) fn is_archive(&self) -> bool {
-        let kind = self.media_type.as_str();
-        kind.starts_with(media_type::OCI_LAYER)
-            || kind.starts_with("application/vnd.oci.image.layer.nondistributable.v1.tar")
-            || kind.starts_with("application/vnd.docker.image.rootfs.")
+        LayerKind::parse(&self.media_type).is_some()
     }
 
     /// BuildKit's provenance records stand in indexes beside the images.

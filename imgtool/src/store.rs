@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 
 pub(crate) use arrivals::Arrivals;
-pub(crate) use blob::StagedBlob;
+pub(crate) use blob::{BlobWriter, StagedBlob};
 pub(crate) use gc::chain_ids;
 pub(crate) use index::entry_name;
 pub(crate) use lock::Lock;

@@ -9,8 +9,8 @@ use super::{Cmd, Compression, Image, Scene, load, scene};
 use crate::harness::image::digest;
 use crate::harness::registry::Registry;
 
-const INDEX: &str = "application/vnd.oci.image.index.v1+json";
-const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub(super) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+pub(super) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
 fn put(layout: &Path, bytes: &[u8]) -> Value {
     let id = digest(bytes);
@@ -19,7 +19,7 @@ fn put(layout: &Path, bytes: &[u8]) -> Value {
 }
 
 /// A layout with an index of two platforms, one image attested; gives the index's digest.
-fn index_layout(dir: &Path) -> String {
+pub(super) fn index_layout(dir: &Path) -> String {
     let mut entries = Vec::new();
     for (architecture, compression) in
         [("amd64", Compression::Gzip), ("arm64", Compression::Zstd), ("s390x", Compression::None)]
@@ -73,7 +73,7 @@ fn index_layout(dir: &Path) -> String {
     id
 }
 
-fn copy(scene: &Scene, words: &[&str]) -> String {
+pub(super) fn copy(scene: &Scene, words: &[&str]) -> String {
     let copied = scene.imgtool().args(["copy", "--quiet", "--digestfile"]);
     let digest = scene.path("digest");
     copied.arg(&digest).args(words).run().success();
@@ -81,7 +81,7 @@ fn copy(scene: &Scene, words: &[&str]) -> String {
 }
 
 /// The manifest's digest as skopeo sees it.
-fn seen(place: &str) -> String {
+pub(super) fn seen(place: &str) -> String {
     let raw = Cmd::line("skopeo inspect --raw --tls-verify=false").arg(place).run().success();
     digest(raw.stdout.as_bytes())
 }

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::access;
+use super::{access, form};
+use crate::convert::{self, Form};
 use crate::copy::{self, Wanted};
 use crate::manifest::{Descriptor, Platform};
 use crate::output;
@@ -55,6 +56,8 @@ pub(crate) struct Args {
     /// More names for the image in a docker-archive
     #[arg(long, value_name = "NAME:TAG")]
     additional_tag: Vec<String>,
+    #[command(flatten)]
+    form: form::Flags,
     /// Refuse whatever would change a digest
     #[arg(long)]
     preserve_digests: bool,
@@ -135,6 +138,7 @@ fn request(args: &Args, source: Place, destination: Place) -> Result<Request> {
         },
         referrers: args.referrers,
         additional_tags: args.additional_tag.clone(),
+        form: args.form.form(),
         preserve_digests: args.preserve_digests,
         chunk: args.chunk_size,
         from: args.sides.source(&args.access)?,
@@ -178,6 +182,7 @@ pub(super) struct Request {
     pub(super) wanted: Selection,
     pub(super) referrers: bool,
     pub(super) additional_tags: Vec<String>,
+    pub(super) form: Form,
     pub(super) preserve_digests: bool,
     pub(super) chunk: Option<u64>,
     pub(super) from: Access,
@@ -212,22 +217,24 @@ pub(super) fn copy(store: &Store, request: &Request, progress: &Progress) -> Res
 fn copy_locked(store: &Store, request: &Request, progress: &Progress) -> Result<Descriptor> {
     let mut origin = Origin::open(store, &request.source, &request.from, progress)?;
     let mut target = Target::open(store, request, progress, origin.name())?;
-    let (entry, wanted) = match &request.wanted {
-        Selection::All => (origin.entry().clone(), Wanted::All),
-        Selection::One(platform) => (origin.for_platform(platform)?, Wanted::All),
+    let whole = origin.entry().clone();
+    let entry = match &request.wanted {
+        Selection::All => whole,
+        Selection::One(platform) => convert::for_platform(&mut origin, &whole, platform)?,
         Selection::Several(platforms) => {
             ensure!(
                 !request.preserve_digests,
                 "an index of some platforms only has another digest: --preserve-digests forbids that"
             );
-            let old = origin.entry().digest.clone();
-            let entry = origin.narrow(platforms)?;
-            progress.say(&format!("Index: {old} is now {}", entry.digest))?;
-            (entry, Wanted::All)
+            let entry = convert::narrow(&mut origin, store, &whole, platforms)?;
+            progress.say(&format!("Index: {} is now {}", whole.digest, entry.digest))?;
+            entry
         }
     };
+    let (form, preserve) = (request.form, request.preserve_digests);
+    let entry = form::give(&mut origin, store, &entry, form, preserve)?;
     let mut destination = target.destination();
-    copy::transfer(&mut origin, store, &mut *destination, &entry, &wanted)?;
+    copy::transfer(&mut origin, store, &mut *destination, &entry, &Wanted::All)?;
     drop(destination);
     if request.referrers {
         referrers::copy(store, &mut origin, &mut target, &entry, progress)?;

@@ -117,7 +117,7 @@ fn rows(store: &Store) -> Result<Vec<Row>> {
         };
         // What is no image of layers (an artifact) or can't be read still has
         // a line, so that it can be seen and removed.
-        if let Ok(image) = store.image(entry) {
+        if let Ok(image) = store.any_image(entry) {
             row.id = image.id().clone();
             row.created = image.created();
             row.size = image.size();

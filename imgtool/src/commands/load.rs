@@ -192,7 +192,7 @@ fn item_names(item: &Item) -> Result<Vec<Reference>> {
 fn publish(store: &Store, loaded: Vec<Loaded>, name: Option<Reference>) -> Result<Vec<String>> {
     // An archive that is an image only by its envelope is refused before any name moves.
     for image in &loaded {
-        store.image(&image.entry)?;
+        store.any_image(&image.entry)?;
     }
     let mut loaded = loaded;
     if let Some(name) = name {
@@ -208,7 +208,7 @@ fn publish(store: &Store, loaded: Vec<Loaded>, name: Option<Reference>) -> Resul
             let familiar = printable(&name.familiar());
             if let Some(old) = store.tag(name, &image.entry)? {
                 let id = store
-                    .image(&old)
+                    .any_image(&old)
                     .map_or_else(|_| old.digest.to_string(), |image| image.id().to_string());
                 lines.push(format!(
                     "The image {familiar} already exists, renaming the old one with ID {id} to empty string"
@@ -218,7 +218,7 @@ fn publish(store: &Store, loaded: Vec<Loaded>, name: Option<Reference>) -> Resul
         }
         if names.is_empty() {
             store.add_unnamed(&image.entry)?;
-            let id = store.image(&image.entry)?.id().clone();
+            let id = store.any_image(&image.entry)?.id().clone();
             lines.push(format!("Loaded image ID: {id}"));
         }
     }

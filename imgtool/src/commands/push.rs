@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::access;
+use super::{access, form};
+use crate::convert::Form;
 use crate::copy::{self, FromStore, Wanted};
 use crate::error::printable;
 use crate::manifest::{Descriptor, Document, Platform};
@@ -33,6 +34,8 @@ pub(crate) struct Args {
     /// Send layers in chunks of so many bytes, for proxies that take no large requests
     #[arg(long, value_name = "BYTES")]
     chunk_size: Option<u64>,
+    #[command(flatten)]
+    form: form::Flags,
     /// Write the digest of what was pushed to this file
     #[arg(long, value_name = "FILE")]
     digestfile: Option<PathBuf>,
@@ -57,6 +60,7 @@ impl Args {
             all_tags: false,
             platform: None,
             chunk_size: None,
+            form: form::Flags::default(),
             digestfile: None,
             quiet,
             access: access.clone(),
@@ -68,7 +72,20 @@ pub(crate) fn run(store: &Store, args: &Args) -> Result<()> {
     let typed = Reference::parse(args.destination.as_deref().unwrap_or(&args.image))?;
     ensure!(typed.digest().is_none(), "can't push to a digest: give {} a tag", typed.familiar());
     refuse_official(&typed)?;
-    let _lock = store.lock_reading()?;
+    if !args.form.form().changes() {
+        let _lock = store.lock_reading()?;
+        return push(store, args, &typed);
+    }
+    let lock = store.lock_shared()?;
+    let pushed = push(store, args, &typed);
+    drop(lock);
+    // What was written in the other form is nobody's.
+    let cleared = store.discard_orphans();
+    pushed?;
+    cleared
+}
+
+fn push(store: &Store, args: &Args, typed: &Reference) -> Result<()> {
     let mut pushes = Vec::new();
     if args.all_tags {
         ensure!(typed.tag().is_none(), "a tag can't be used with --all-tags");
@@ -100,7 +117,7 @@ pub(crate) fn run(store: &Store, args: &Args) -> Result<()> {
         let mut push = Push::open(&name, &access, &progress, how)
             .and_then(|push| tell_where_blobs_are(store, push))
             .with_context(|| format!("push {}", name.familiar()))?;
-        let pushed = push_one(store, &mut push, &entry, args.platform.as_ref())
+        let pushed = push_one(store, &mut push, &entry, args.platform.as_ref(), args.form.form())
             .with_context(|| format!("push {}", name.familiar()))?;
         progress.say(&format!(
             "{}: digest: {} size: {}",
@@ -149,12 +166,17 @@ fn push_one(
     push: &mut Push<'_>,
     entry: &Descriptor,
     platform: Option<&Platform>,
+    form: Form,
 ) -> Result<Descriptor> {
     let mut source = FromStore(store);
-    if let Some(platform) = platform {
-        let manifest = store.image_for(entry, Some(platform))?.manifest;
-        copy::transfer(&mut source, store, push, &manifest, &Wanted::All)?;
-        return Ok(manifest);
+    let chosen = match platform {
+        Some(_) => store.image_for(entry, platform)?.manifest,
+        None => entry.clone(),
+    };
+    let entry = &form::give(&mut source, store, &chosen, form, false)?;
+    if platform.is_some() {
+        copy::transfer(&mut source, store, push, entry, &Wanted::All)?;
+        return Ok(entry.clone());
     }
     if let Document::Index(index) = store.document(entry)? {
         let here = |child: &&Descriptor| store.has_blob(&child.digest);

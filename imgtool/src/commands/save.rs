@@ -7,7 +7,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 
-use crate::manifest::Platform;
+use super::form;
+use crate::convert::{self, Form};
+use crate::copy::FromStore;
+use crate::manifest::{Descriptor, Packing, Platform};
 use crate::output;
 use crate::reference::Reference;
 use crate::store::{Selection, Store, entry_name};
@@ -25,9 +28,12 @@ pub(crate) struct Args {
     /// Kind of archive
     #[arg(long, value_enum, default_value = "docker-archive")]
     format: Format,
-    /// The image of an index that manifest.json names [default: this host's]
-    #[arg(long, value_name = "OS/ARCH", value_parser = Platform::parse)]
-    platform: Option<Platform>,
+    /// Of an index, save only these; several give an index of just them [default: all that is here]
+    #[arg(long, value_name = "OS/ARCH", value_delimiter = ',', value_parser = Platform::parse)]
+    platform: Vec<Platform>,
+    /// Save layers without compression; manifests get other digests, IDs stay
+    #[arg(long)]
+    uncompressed: bool,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -42,30 +48,63 @@ const BUFFER: usize = 256 << 10;
 
 pub(crate) fn run(store: &Store, args: &Args) -> Result<()> {
     let output = args.output.as_deref().filter(|path| *path != Path::new("-"));
-    let stdout = output::stdout();
     ensure!(
-        output.is_some() || !stdout.is_terminal(),
+        output.is_some() || !output::stdout().is_terminal(),
         "cowardly refusing to save to a terminal: use -o FILE or redirect"
     );
-    let _lock = store.lock_reading()?;
+    if args.platform.is_empty() && !args.uncompressed {
+        let _lock = store.lock_reading()?;
+        return save(store, args, output);
+    }
+    let lock = store.lock_shared()?;
+    let saved = save(store, args, output);
+    drop(lock);
+    // Indexes and layers that were made for the archive are nobody's.
+    let cleared = store.discard_orphans();
+    saved?;
+    cleared
+}
+
+fn save(store: &Store, args: &Args, output: Option<&Path>) -> Result<()> {
     let mut selected = Vec::new();
     for word in &args.images {
-        selected.extend(select(store, word)?);
+        for selection in select(store, word)? {
+            let entry =
+                wanted(store, args, &selection.entry).with_context(|| format!("save {word}"))?;
+            selected.push(Selection { entry, ..selection });
+        }
     }
     let kind = match args.format {
-        Format::DockerArchive => Kind::Docker(args.platform.as_ref()),
+        Format::DockerArchive => Kind::Docker,
         Format::OciArchive => Kind::Oci,
     };
     let archive = writer::Archive::plan(store, &selected, kind)?;
     match output {
         None => {
-            let mut out = BufWriter::with_capacity(BUFFER, stdout);
+            let mut out = BufWriter::with_capacity(BUFFER, output::stdout());
             archive.write(store, &mut out)?;
             out.flush().context("write standard output")
         }
         Some(path) => write_file(path, |out| archive.write(store, out))
             .with_context(|| format!("save to {}", path.display())),
     }
+}
+
+/// What is saved of an image or an index, in the form that is wanted.
+fn wanted(store: &Store, args: &Args, entry: &Descriptor) -> Result<Descriptor> {
+    let chosen = match &args.platform[..] {
+        [] => entry.clone(),
+        [one] => {
+            let image = store.image_for(entry, Some(one))?;
+            let actual = image.config.platform();
+            ensure!(one.runs(&actual), "image is for {actual}, not for {one}");
+            // The name stays.
+            Descriptor { annotations: entry.annotations.clone(), ..image.manifest }
+        }
+        several => convert::narrow(&mut FromStore(store), store, entry, several)?,
+    };
+    let packing = args.uncompressed.then_some(Packing::None);
+    form::give(&mut FromStore(store), store, &chosen, Form { dialect: None, packing }, false)
 }
 
 /// All tags of a repository for its bare name, one image for anything else.

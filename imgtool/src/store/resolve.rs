@@ -96,6 +96,24 @@ impl Store {
         self.image_for(entry, None)
     }
 
+    /// This host's image, or the first of an index that is here.
+    pub(crate) fn any_image(&self, entry: &Descriptor) -> Result<Image> {
+        let image = self.image(entry);
+        if image.is_err()
+            && let Document::Index(index) = self.document(entry)?
+        {
+            let here = |e: &&Descriptor| !e.is_attestation() && self.has_blob(&e.digest);
+            if let Some(first) = index.manifests.iter().find(here) {
+                return Ok(Image {
+                    entry: entry.clone(),
+                    name: entry_name(entry),
+                    ..self.image(first)?
+                });
+            }
+        }
+        image
+    }
+
     /// The same for a platform that the user may have chosen.
     pub(crate) fn image_for(
         &self,
@@ -171,7 +189,7 @@ impl Store {
         }
         let mut found: Option<(Digest, Descriptor)> = None;
         for entry in &index.manifests {
-            let id = match self.image(entry) {
+            let id = match self.any_image(entry) {
                 Ok(image) => {
                     let digests = [&image.entry.digest, &image.manifest.digest, image.id()];
                     if !digests.iter().any(|d| d.hex().starts_with(prefix)) {

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use super::docker_archive::Item;
 use crate::digest::{Digest, HashingReader};
 use crate::layer::tar;
-use crate::manifest::{CONTAINERD_NAME, Descriptor, Document, Index, Platform, REF_NAME};
+use crate::manifest::{CONTAINERD_NAME, Descriptor, Document, Index, REF_NAME};
 use crate::store::{LAYOUT, Selection, Store};
 
 const BUFFER: usize = 256 << 10;
@@ -18,12 +18,12 @@ const MAX_INDEX_DEPTH: usize = 4;
 
 /// What stands in the archive beside the layout.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Kind<'a> {
+pub(crate) enum Kind {
     /// Nothing.
     Oci,
     /// `manifest.json`, for readers that know no indexes; of an index it
-    /// names the image of this platform, or of this host's.
-    Docker(Option<&'a Platform>),
+    /// names this host's image, or the first that is here.
+    Docker,
 }
 
 /// An archive that is decided on but not written.
@@ -35,7 +35,7 @@ pub(crate) struct Archive {
 
 impl Archive {
     /// Decides what the archive of these images holds, and that all of it is here.
-    pub(crate) fn plan(store: &Store, images: &[Selection], kind: Kind<'_>) -> Result<Self> {
+    pub(crate) fn plan(store: &Store, images: &[Selection], kind: Kind) -> Result<Self> {
         let mut index = Index::empty();
         let mut blobs = BTreeMap::new();
         let mut items: Vec<(Digest, Item)> = Vec::new();
@@ -51,15 +51,15 @@ impl Archive {
             if !index.manifests.contains(&named) {
                 index.manifests.push(named);
             }
-            if let Kind::Docker(platform) = kind {
-                add_item(store, name.as_ref(), entry, platform, &mut items)?;
+            if let Kind::Docker = kind {
+                add_item(store, name.as_ref(), entry, &mut items)?;
             }
         }
         let mut documents = vec![
             ("oci-layout", LAYOUT.as_bytes().to_vec()),
             ("index.json", serde_json::to_vec(&index).context("write index")?),
         ];
-        if let Kind::Docker(_) = kind {
+        if let Kind::Docker = kind {
             let items: Vec<Item> = items.into_iter().map(|(_, item)| item).collect();
             documents.push((
                 "manifest.json",
@@ -158,13 +158,12 @@ fn add_item(
     store: &Store,
     name: Option<&crate::reference::Reference>,
     entry: &Descriptor,
-    platform: Option<&Platform>,
     items: &mut Vec<(Digest, Item)>,
 ) -> Result<()> {
     let tag = name
         .filter(|name| name.tag().is_some())
         .map(|name| name.clone().without_digest().familiar());
-    let image = store.image_for(entry, platform)?;
+    let image = store.any_image(entry)?;
     let position = items.iter().position(|(digest, _)| *digest == image.manifest.digest);
     let position = position.unwrap_or_else(|| {
         let item = Item {

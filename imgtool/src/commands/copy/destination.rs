@@ -112,7 +112,7 @@ impl<'a> Target<'a> {
                 if images.is_empty() {
                     images.push(Selection { name: None, entry: entry.clone() });
                 }
-                let kind = if *docker { ArchiveKind::Docker(None) } else { ArchiveKind::Oci };
+                let kind = if *docker { ArchiveKind::Docker } else { ArchiveKind::Oci };
                 let archive = Archive::plan(self.store, &images, kind)?;
                 match path {
                     Some(path) => save::write_file(path, |out| archive.write(self.store, out)),

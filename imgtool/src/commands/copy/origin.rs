@@ -2,30 +2,28 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
 use crate::commands::load::{self, Loaded};
 use crate::copy::FromStore;
 use crate::digest::Digest;
-use crate::manifest::{Descriptor, Document, Index, Platform, media_type};
+use crate::manifest::Descriptor;
 use crate::progress::Progress;
 use crate::reference::Reference;
-use crate::store::{Store, entry_name, platforms};
+use crate::store::{Store, entry_name};
 use crate::transport::Source;
 use crate::transport::dir::Dir;
 use crate::transport::layout::Layout;
 use crate::transport::place::{Choice, Place};
 use crate::transport::registry::{Access, Registry, Repository};
 
-const MAX_INDEX_DEPTH: usize = 4;
-
 /// An image at its source.
 pub(crate) struct Origin<'a> {
     kind: Kind<'a>,
     entry: Descriptor,
     name: Option<Reference>,
-    /// An index that we made of the source's own.
-    narrowed: Option<(Digest, Vec<u8>)>,
+    /// Has what was made of the source's own images.
+    store: &'a Store,
 }
 
 enum Kind<'a> {
@@ -73,7 +71,7 @@ impl<'a> Origin<'a> {
                 (Kind::Store(FromStore(store)), loaded.entry, name)
             }
         };
-        Ok(Self { kind, entry, name, narrowed: None })
+        Ok(Self { kind, entry, name, store })
     }
 
     pub(crate) fn entry(&self) -> &Descriptor {
@@ -91,64 +89,6 @@ impl<'a> Origin<'a> {
             Kind::Registry(registry) => Some(registry.repository()),
             Kind::Layout(_) | Kind::Dir(_) | Kind::Store(_) => None,
         }
-    }
-
-    /// The manifest for one platform; a manifest that is none of an index is taken as it is.
-    pub(crate) fn for_platform(&mut self, platform: &Platform) -> Result<Descriptor> {
-        let mut at = self.entry.clone();
-        for _ in 0..MAX_INDEX_DEPTH {
-            let Document::Index(index) = self.read(&at)? else {
-                return Ok(at);
-            };
-            let child = platform.choose(&index.manifests).with_context(|| {
-                format!(
-                    "no matching manifest for {platform} in the manifest list entries; there are: {}",
-                    platforms(&index.manifests)
-                )
-            })?;
-            at = child.clone();
-        }
-        bail!("indexes are nested too deeply")
-    }
-
-    /// An index of the images for these platforms, with what was attested of them.
-    pub(super) fn narrow(&mut self, wanted: &[Platform]) -> Result<Descriptor> {
-        let Document::Index(index) = self.read(&self.entry.clone())? else {
-            bail!("it is one image and no index: there is nothing to choose from");
-        };
-        let mut kept: Vec<Digest> = Vec::new();
-        for platform in wanted {
-            let child = platform.choose(&index.manifests).with_context(|| {
-                format!("no image for {platform}, only for: {}", platforms(&index.manifests))
-            })?;
-            kept.push(child.digest.clone());
-        }
-        let about = |entry: &Descriptor| {
-            let subject = entry.annotations.get("vnd.docker.reference.digest");
-            subject.is_some_and(|subject| kept.iter().any(|kept| kept.to_string() == *subject))
-        };
-        // The order of the index, not that of the command line: the same set is the same index.
-        let manifests = index
-            .manifests
-            .iter()
-            .filter(|entry| {
-                kept.contains(&entry.digest) || (entry.is_attestation() && about(entry))
-            })
-            .cloned()
-            .collect();
-        let index = Index { manifests, ..index };
-        let bytes = serde_json::to_vec(&index).context("write index")?;
-        let kind = index.media_type.as_deref().unwrap_or(media_type::OCI_INDEX);
-        let entry = Descriptor::new(kind, Digest::of(&bytes), bytes.len() as u64);
-        self.narrowed = Some((entry.digest.clone(), bytes));
-        Ok(entry)
-    }
-
-    fn read(&mut self, descriptor: &Descriptor) -> Result<Document> {
-        let bytes = self
-            .document(descriptor)?
-            .with_context(|| format!("manifest {} is missing", descriptor.digest))?;
-        Document::parse(&bytes, &descriptor.media_type)
     }
 
     fn source(&self) -> &dyn Source {
@@ -172,12 +112,10 @@ impl<'a> Origin<'a> {
 
 impl Source for Origin<'_> {
     fn document(&mut self, descriptor: &Descriptor) -> Result<Option<Vec<u8>>> {
-        if let Some((digest, bytes)) = &self.narrowed
-            && *digest == descriptor.digest
-        {
-            return Ok(Some(bytes.clone()));
+        match self.source_mut().document(descriptor)? {
+            Some(bytes) => Ok(Some(bytes)),
+            None => FromStore(self.store).document(descriptor),
         }
-        self.source_mut().document(descriptor)
     }
 
     fn has_blob(&self, descriptor: &Descriptor) -> bool {

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::Args;
 use crate::commands::copy::origin::Origin;
+use crate::convert;
 use crate::manifest::{Descriptor, Document, MAX_CONFIG_SIZE, Manifest, Platform};
 use crate::output;
 use crate::progress::Progress;
@@ -39,7 +40,7 @@ fn look(store: &Store, origin: &mut Origin<'_>, args: &Args) -> Result<Option<Va
         return Ok(None);
     }
     let platform = args.platform.clone().unwrap_or_else(Platform::host);
-    let descriptor = origin.for_platform(&platform)?;
+    let descriptor = convert::for_platform(origin, &top, &platform)?;
     let bytes = document(origin, &descriptor)?;
     let Document::Manifest(manifest) = Document::parse(&bytes, &descriptor.media_type)? else {
         bail!("indexes are nested too deeply");
