@@ -14,17 +14,13 @@ mod prepare;
 mod protobuf;
 pub(crate) mod restore;
 mod rpc;
+mod setting;
 mod steps;
 mod swrk;
 
-use std::fs::File;
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-
-use crate::apply::mounts::CgroupView;
-use crate::rooted::Root;
 
 /// The oldest that we speak to: from it on the version can be asked for.
 const OLDEST: u32 = 30_000;
@@ -83,37 +79,6 @@ fn dotted(version: u32) -> String {
     if patch == 0 { format!("{major}.{minor}") } else { format!("{major}.{minor}.{patch}") }
 }
 
-/// A directory for CRIU to open.
-fn open_directory(path: &Path) -> Result<OwnedFd> {
-    let directory = File::open(path).with_context(|| format!("open {}", path.display()))?;
-    if !directory.metadata().with_context(|| format!("stat {}", path.display()))?.is_dir() {
-        bail!("{} is not a directory", path.display());
-    }
-    Ok(directory.into())
-}
-
-/// Where a path leads in the root file system; what is not there is taken as it is written.
-fn resolve(root: &Root, path: &Path) -> PathBuf {
-    for ancestor in path.ancestors() {
-        if let Ok(found) = root.name_of(ancestor) {
-            let rest = path.strip_prefix(ancestor).unwrap_or(path);
-            // Joined with nothing it would end with a slash, which is not how CRIU spells it.
-            return found.join(rest).components().collect();
-        }
-    }
-    path.to_owned()
-}
-
-/// The directories of v1 hierarchies that are bound into the container.
-fn bound_cgroups(view: CgroupView) -> Vec<(String, PathBuf)> {
-    match view {
-        CgroupView::V1 { hierarchies, namespaced: false } => {
-            hierarchies.into_iter().map(|it| (it.name(), it.own)).collect()
-        }
-        _ => Vec::new(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -122,19 +87,6 @@ mod tests {
     fn a_version_is_told_as_people_write_it() {
         assert_eq!(dotted(31_701), "3.17.1");
         assert_eq!(dotted(40_000), "4.0");
-    }
-
-    #[test]
-    fn a_path_is_resolved_as_far_as_it_exists() {
-        let path = std::env::temp_dir().join(format!("criu-resolve-{}", std::process::id()));
-        std::fs::create_dir_all(path.join("real")).unwrap();
-        std::os::unix::fs::symlink("/real", path.join("link")).unwrap();
-        let root = Root::new(open_directory(&path).unwrap());
-        let resolved = |text: &str| resolve(&root, Path::new(text)).display().to_string();
-        assert_eq!(resolved("link"), "real");
-        assert_eq!(resolved("link/a/b"), "real/a/b");
-        assert_eq!(resolved("none/a"), "none/a");
-        std::fs::remove_dir_all(path).unwrap();
     }
 
     #[test]

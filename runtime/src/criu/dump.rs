@@ -1,10 +1,10 @@
 //! `checkpoint`: everything that can be wrong is found out before CRIU is told to begin, and a dump
 //! that fails leaves the container as it was.
 
-use std::fs::{DirBuilder, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -12,14 +12,13 @@ use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
 
 use super::rpc::{self, Feature, Kind};
+use super::setting::{self, Directories};
 use super::swrk::{self, Launch, Step};
-use super::{Criu, bound_cgroups, log, open_directory, resolve};
+use super::{Criu, log};
 use crate::cgroup::Mode;
-use crate::plan::criu::{self as plan_criu, Lasting, Options, Outside};
-use crate::plan::namespaces::Kind as NamespaceKind;
+use crate::plan::criu::{self as plan_criu, Lasting, Options};
 use crate::plan::{self, Choices, Plan};
 use crate::rooted::Root;
-use crate::spawn::cgroup_view;
 use crate::spec::Spec;
 use crate::state::Record;
 use crate::{spawn, sys};
@@ -53,12 +52,9 @@ pub(crate) fn checkpoint(request: &Request) -> Result<()> {
     let choices = Choices::default();
     let plan =
         plan::plan(&record.id, &record.bundle(), &record.config.rootfs, request.spec, choices)?;
-    refuse_host_mounts(&plan)?;
+    setting::refuse_host_mounts(&plan)?;
     let criu = Criu::find()?;
-    let lasting = plan_criu::lasting(&plan.namespaces);
-    for namespace in &lasting {
-        criu.require(namespace.since, "an external namespace")?;
-    }
+    let lasting = setting::lasting(&criu, &plan)?;
     if request.pre_dump {
         swrk::require(&criu.program, Feature::MemoryTracking)?;
     }
@@ -72,12 +68,9 @@ pub(crate) fn checkpoint(request: &Request) -> Result<()> {
         }
     }
 
-    make_directory(request.images)?;
-    let images = open_directory(request.images)?;
-    options.images_dir = images.as_raw_fd();
-    let work = request.work.map(|work| make_directory(work).and_then(|()| open_directory(work)));
-    let work = work.transpose()?;
-    options.work_dir = work.as_ref().map(AsRawFd::as_raw_fd);
+    setting::make_directory(request.images)?;
+    let directories = Directories { images: request.images, work: request.work };
+    let _open = directories.open(&mut options)?;
     describe(request, &plan, &lasting, &criu, &mut options)?;
     if !request.pre_dump {
         let text = serde_json::to_vec(&record.external_descriptors)?;
@@ -103,8 +96,7 @@ pub(crate) fn checkpoint(request: &Request) -> Result<()> {
         &mut on_step,
     );
     let Err(error) = dumped else { return Ok(()) };
-    let logs = (request.work.unwrap_or(request.images), options.log_file);
-    let error = log::explain(error, logs);
+    let error = log::explain(error, (directories.logs(), options.log_file));
     match go_on(record, paused) {
         Ok(()) => Err(error),
         Err(also) => Err(error.context(format!("let the container go on: {also:#}"))),
@@ -118,17 +110,6 @@ fn go_on(record: &Record, paused: bool) -> Result<()> {
         cgroup.thaw()?;
     }
     Ok(())
-}
-
-/// CRIU would take the host's mounts for the container's.
-pub(super) fn refuse_host_mounts(plan: &Plan) -> Result<()> {
-    if plan.namespaces.has(NamespaceKind::Mount) {
-        return Ok(());
-    }
-    bail!(
-        "there are no checkpoints of a container that shares the host's mount namespace: add \
-         {{\"type\": \"mount\"}} to linux.namespaces"
-    )
 }
 
 /// What CRIU has to know of the container.
@@ -154,22 +135,17 @@ fn describe(
         options.external.push(format!("{name}[{}]:{}", stat.st_ino, namespace.key));
     }
     if !request.pre_dump {
-        let root = Root::new(open_directory(&record.config.rootfs)?);
-        let cgroups = bound_cgroups(cgroup_view(cgroup.mode(), cgroup.record(), &plan.namespaces));
-        let outside = Outside {
-            mounts: &plan.mounts,
-            nodes: plan.nodes.as_deref().unwrap_or_default(),
-            resolve: &|path| resolve(&root, path),
-            cgroups: &cgroups,
-        };
-        options.external_mounts = outside.dumped(&masked_files(init, &plan.masked)?);
+        let masked = masked_files(init, &plan.masked)?;
+        let rootfs = &record.config.rootfs;
+        options.external_mounts =
+            setting::external_mounts(plan, rootfs, &cgroup, |outside| outside.dumped(&masked))?;
     }
     Ok(())
 }
 
 /// The masked paths that are files in the container; directories are saved as what they are.
 fn masked_files(init: i32, masked: &[PathBuf]) -> Result<Vec<PathBuf>> {
-    let root = Root::new(open_directory(Path::new(&format!("/proc/{init}/root")))?);
+    let root = Root::new(setting::open_directory(Path::new(&format!("/proc/{init}/root")))?);
     let mut files = Vec::new();
     for path in masked {
         let found = match root.open(path, OFlags::PATH) {
@@ -201,16 +177,6 @@ fn status_descriptor(number: i32) -> Result<Option<OwnedFd>> {
         bail!("{}: not writable", invalid());
     }
     Ok(Some(descriptor))
-}
-
-/// A container can be saved more than once, so it may be there. What is saved is all of the
-/// container's memory: it is for nobody else.
-pub(super) fn make_directory(path: &Path) -> Result<()> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .with_context(|| format!("mkdir {}", path.display()))
 }
 
 fn write(path: &Path, text: &[u8]) -> Result<()> {

@@ -9,24 +9,24 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use rustix::process::{Signal, WaitId, WaitIdOptions};
 
-use super::dump::{DESCRIPTORS, make_directory, refuse_host_mounts};
+use super::dump::DESCRIPTORS;
 use super::prepare::Preparation;
 use super::rpc::{self, Kind};
+use super::setting::{self, Directories};
 use super::steps::Steps;
 use super::swrk::{Launch, Streams, Swrk};
-use super::{Criu, bound_cgroups, log, open_directory, resolve};
+use super::{Criu, log};
 use crate::bundle::Bundle;
 use crate::cgroup::Cgroup;
 use crate::error::{Sentinel, render};
 use crate::host::Host;
 use crate::plan::cgroup::CgroupPlan;
-use crate::plan::criu::{self as plan_criu, Options, Outside};
+use crate::plan::criu::{self as plan_criu, Options};
 use crate::plan::namespaces::Kind as NamespaceKind;
 use crate::plan::{self, Choices, Plan};
 use crate::resctrl::Class;
-use crate::rooted::Root;
 use crate::spawn::undo::Made;
-use crate::spawn::{Console, Spawned, Stdio, cgroup_view, files, locate_cgroup, make_cgroup};
+use crate::spawn::{Console, Spawned, Stdio, files, locate_cgroup, make_cgroup};
 use crate::state::{self, Record, StateStore};
 use crate::validate;
 
@@ -48,6 +48,12 @@ pub(crate) struct Request<'a> {
     pub(crate) stdio: Stdio,
     /// Made absolute by the caller.
     pub(crate) pid_file: Option<PathBuf>,
+}
+
+impl Request<'_> {
+    fn directories(&self) -> Directories<'_> {
+        Directories { images: self.images, work: self.work }
+    }
 }
 
 /// All that can be decided and can fail without a trace.
@@ -91,7 +97,7 @@ impl Prepared {
         validate::validate(bundle, host)?;
         let choices = Choices { no_pivot: request.no_pivot, ..Choices::default() };
         let mut plan = plan::plan(request.id, &bundle.dir, &bundle.rootfs, &bundle.spec, choices)?;
-        refuse_host_mounts(&plan)?;
+        setting::refuse_host_mounts(&plan)?;
         let mut options = request.options.clone();
         options.joined = plan_criu::joined(&plan.namespaces)?;
         let linux = bundle.spec.linux.as_ref();
@@ -127,22 +133,15 @@ impl Prepared {
 }
 
 fn open_directories(request: &Request, options: &mut Options) -> Result<Vec<OwnedFd>> {
-    let images = open_directory(request.images)?;
+    // Before a directory is made for the log.
+    setting::open_directory(request.images)?;
     if !request.images.join("inventory.img").exists() {
         bail!(
             "{} holds no checkpoint (inventory.img is missing): name its directory by --image-path",
             request.images.display()
         );
     }
-    options.images_dir = images.as_raw_fd();
-    let mut directories = vec![images];
-    if let Some(path) = request.work {
-        make_directory(path)?;
-        let work = open_directory(path)?;
-        options.work_dir = Some(work.as_raw_fd());
-        directories.push(work);
-    }
-    Ok(directories)
+    request.directories().open(options)
 }
 
 /// What descriptors 0, 1 and 2 were when it was dumped; a dump of another program's may not say.
@@ -161,8 +160,7 @@ fn read_descriptors(images: &Path) -> Result<Vec<String>> {
 /// The namespaces that the container finds again, to be open in CRIU's process.
 fn open_namespaces(criu: &Criu, plan: &Plan, options: &mut Options) -> Result<Vec<OwnedFd>> {
     let mut kept = Vec::new();
-    for namespace in plan_criu::lasting(&plan.namespaces) {
-        criu.require(namespace.since, "an external namespace")?;
+    for namespace in setting::lasting(criu, plan)? {
         let file = std::fs::File::open(&namespace.path).with_context(|| {
             let (kind, path) = (namespace.kind.name(), namespace.path.display());
             format!("Requested {kind} namespace {path} does not exist")
@@ -243,10 +241,10 @@ impl<'a> Work<'a> {
         };
         let kind = Kind::Restore;
         let asked = rpc::work_request(kind, &options);
-        let logs = (request.work.unwrap_or(request.images), options.log_file);
-        let answer = swrk
-            .converse(kind, &asked, &mut |step| steps.take(step))
-            .map_err(|error| log::explain(error, logs))?;
+        let answer =
+            swrk.converse(kind, &asked, &mut |step| steps.take(step)).map_err(|error| {
+                log::explain(error, (request.directories().logs(), options.log_file))
+            })?;
         let Steps { record, console, .. } = steps;
         let pid = record.init_process_pid;
         if answer.pid != Some(pid) {
@@ -283,19 +281,15 @@ impl<'a> Work<'a> {
     fn complete(&self, swrk: &Swrk, cgroup: &Cgroup, place: &Path) -> Result<Options> {
         let Work { request, prepared } = *self;
         let plan = &prepared.plan;
-        let root = Root::new(open_directory(&request.bundle.rootfs)?);
-        let cgroups = bound_cgroups(cgroup_view(cgroup.mode(), cgroup.record(), &plan.namespaces));
-        let outside = Outside {
-            mounts: &plan.mounts,
-            nodes: plan.nodes.as_deref().unwrap_or_default(),
-            resolve: &|path| resolve(&root, path),
-            cgroups: &cgroups,
-        };
+        let masked = !plan.masked.is_empty();
+        let rootfs = &request.bundle.rootfs;
+        let external_mounts =
+            setting::external_mounts(plan, rootfs, cgroup, |outside| outside.restored(masked))?;
         let path = format!("/proc/{}/cgroup", swrk.pid);
         let text = std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
         Ok(Options {
             root: place.to_owned(),
-            external_mounts: outside.restored(!plan.masked.is_empty()),
+            external_mounts,
             cgroup_roots: cgroup_roots(&text),
             ..prepared.options.clone()
         })
