@@ -80,3 +80,17 @@ pub(crate) fn criu_feature(name: &str) -> bool {
     }
     has
 }
+
+/// False, with the reason told, where not even root may exceed what is set for everybody.
+#[must_use]
+pub(crate) fn resources_without_limits() -> bool {
+    const CAP_SYS_RESOURCE: u32 = 24;
+    let status = std::fs::read_to_string("/proc/self/status").expect("read own status");
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let held = u64::from_str_radix(line.expect("there is a CapEff").trim(), 16).expect("hex");
+    let has = held >> CAP_SYS_RESOURCE & 1 == 1;
+    if !has {
+        println!("SKIP: root has no CAP_SYS_RESOURCE here");
+    }
+    has
+}

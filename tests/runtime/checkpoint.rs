@@ -1,11 +1,9 @@
 //! `checkpoint` and `restore`: what goes on, what is refused, and what is left of a failure.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use serde_json::json;
 
@@ -13,51 +11,12 @@ use super::{Subject, under_ours, wait_for_exit};
 use crate::harness::netns::Netns;
 use crate::harness::{Bundle, Scene, requires};
 
+mod counter;
+mod killed;
 mod refused;
 mod states;
 
-/// A container that answers each line with how many there were; standard streams that are files of
-/// the host's, as a test's are, could not be saved.
-struct Counter {
-    stdin: Box<dyn Write>,
-    stdout: BufReader<Box<dyn Read>>,
-}
-
-impl Counter {
-    /// Starts a detached container by `run` or `restore`, on pipes.
-    #[track_caller]
-    fn start(it: &Subject, words: &[&str]) -> Self {
-        let (theirs, stdin) = std::io::pipe().expect("make a pipe");
-        let (stdout, out) = std::io::pipe().expect("make a pipe");
-        // Held by the container as long as it lives, so it is the same pipe.
-        let (mut stderr, err) = std::io::pipe().expect("make a pipe");
-        let mut command = Command::new(&it.program);
-        command.args(words).stdin(theirs).stdout(out).stderr(err);
-        let status = command.status().expect("start the runtime");
-        drop(command);
-        if !status.success() {
-            let mut text = String::new();
-            stderr.read_to_string(&mut text).expect("read stderr");
-            panic!("{words:?}: {status}: {text}");
-        }
-        Counter { stdin: Box::new(stdin), stdout: BufReader::new(Box::new(stdout)) }
-    }
-
-    #[track_caller]
-    fn line(&mut self) -> String {
-        let mut line = String::new();
-        self.stdout.read_line(&mut line).expect("read a line");
-        line.trim_end().to_owned()
-    }
-
-    /// The answer to one more line.
-    #[track_caller]
-    fn next(&mut self) -> u32 {
-        self.stdin.write_all(b"\n").expect("write a line");
-        let line = self.line();
-        line.parse().unwrap_or_else(|_| panic!("a number is expected, not {line:?}"))
-    }
-}
+use counter::Counter;
 
 /// A container by its id, with its bundle and the place of its images.
 struct Case<'a> {
@@ -150,10 +109,7 @@ fn a_connection_outlives_a_checkpoint() {
         let mut counter = case.run();
         assert_eq!(counter.line(), "listening");
         let stream = TcpStream::connect("10.199.0.2:4000").expect("connect");
-        let mut client = Counter {
-            stdin: Box::new(stream.try_clone().expect("dup")),
-            stdout: BufReader::new(Box::new(stream)),
-        };
+        let mut client = Counter::beyond(stream);
         assert_eq!(client.next(), 1);
         // Without the flag it is refused, and the connection goes on.
         case.command("checkpoint", &[]).run().code(1);
@@ -185,15 +141,11 @@ fn a_terminal_is_handed_over_again() {
         let socket = path.display().to_string();
         let receive = || {
             let (stream, _) = listener.accept().unwrap();
-            let master = crate::harness::receive_descriptor(&stream);
-            Counter {
-                stdin: Box::new(master.try_clone().unwrap()),
-                stdout: BufReader::new(Box::new(master)),
-            }
+            Counter::beyond(crate::harness::receive_descriptor(&stream))
         };
         // What is typed comes back too.
         let next = |console: &mut Counter| {
-            console.stdin.write_all(b"\n").unwrap();
+            console.send();
             (console.line(), console.line())
         };
         let run =
