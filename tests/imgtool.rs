@@ -10,6 +10,8 @@ mod bundles;
 mod commit;
 mod config;
 mod copy;
+mod cp;
+mod diff;
 mod edit;
 mod equality;
 mod form;

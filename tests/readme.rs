@@ -61,6 +61,7 @@ fn every_row_of_the_readme_runs() {
         let forward = fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap();
         hello().docker_archive(&here.join("hello.tar"), "hello:latest");
         fs::write(here.join("secret"), "any\n").unwrap();
+        fs::write(here.join("app.conf"), "any\n").unwrap();
         let registry = Registry::start_at(scene, 5000);
         let layout = hello().layout(&scene.path("layout"), "latest", Compression::Gzip);
         registry.push(&layout, "latest", "hello:latest");

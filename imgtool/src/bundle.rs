@@ -38,7 +38,7 @@ use crate::layer;
 use crate::store::Store;
 use crate::userns;
 use registry::{Entry, Held, State};
-use usage::Container;
+pub(crate) use usage::Container;
 
 /// A bundle in a listing.
 #[derive(Debug)]
@@ -141,6 +141,13 @@ pub(crate) fn mount(store: &Store, directory: &Path) -> Result<PathBuf> {
     Ok(rootfs)
 }
 
+/// The containers that use the bundle at `directory` and run.
+pub(crate) fn running(directory: &Path) -> Vec<Container> {
+    let mut containers = usage::containers();
+    containers.retain(|container| container.running && container.uses(directory));
+    containers
+}
+
 /// Takes the overlay off `rootfs/`; refused while somebody is in it.
 pub(crate) fn unmount(store: &Store, directory: &Path) -> Result<()> {
     let held = hold(store, directory)?;
@@ -200,12 +207,12 @@ pub(crate) fn hold(store: &Store, directory: &Path) -> Result<Held> {
 /// store, or the id of a container made from one.
 pub(crate) fn locate(store: &Store, word: &str) -> Result<PathBuf> {
     let path = Path::new(word);
-    if path.join(record::FILE).is_file() {
+    if is_bundle(path) {
         return real_path(path);
     }
     if is_plain_name(word) {
         let kept = store.root().join("bundles").join(word);
-        if kept.join(record::FILE).is_file() {
+        if is_bundle(&kept) {
             return real_path(&kept);
         }
         for entry in ready(store)? {
@@ -215,6 +222,11 @@ pub(crate) fn locate(store: &Store, word: &str) -> Result<PathBuf> {
         }
     }
     bail!("no such bundle: {word} (imgtool bundles lists them)")
+}
+
+/// Whether this is the directory of a bundle.
+pub(crate) fn is_bundle(directory: &Path) -> bool {
+    directory.join(record::FILE).is_file()
 }
 
 fn is_plain_name(word: &str) -> bool {

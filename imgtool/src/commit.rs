@@ -2,25 +2,25 @@
 //! with a new config and manifest around it. The layers beneath are kept as they are.
 
 pub(crate) mod change;
+mod pause;
+pub(crate) mod tree;
 
-use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::{BufReader, Read};
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use jiff::Timestamp;
 use serde_json::Value;
 
 use self::change::Change;
-use crate::bundle::{self, Mode, ROOTFS, Record, TREE, UPPER};
+pub(crate) use self::pause::Pause;
+use self::pause::Paused;
+use self::tree::{Tree, bundle_config};
+use crate::bundle::{self, Record};
 use crate::digest::{Algorithm, Digest, HashingWriter};
-use crate::layer;
-use crate::layer::diff::{Baseline, diff};
+use crate::layer::diff::diff;
 use crate::layer::gzip::GzipWriter;
-use crate::layer::lower::{Lowers, open_directory};
-use crate::layer::{record, tar};
+use crate::layer::tar;
 use crate::manifest::{Descriptor, History, ImageConfig, Manifest, media_type};
 use crate::reference::Reference;
 use crate::store::{Image, Store};
@@ -37,25 +37,39 @@ pub(crate) struct Request {
     pub(crate) message: Option<String>,
     /// The time that the image says it was made.
     pub(crate) created: Timestamp,
+    /// The latest time that a file of the layer may have, in seconds since 1970.
+    pub(crate) newest: Option<i64>,
+    /// Whether all layers become one.
+    pub(crate) squash: bool,
+    pub(crate) pause: Pause,
 }
-
-/// The largest config.json that is read.
-const MAX_BUNDLE_CONFIG: u64 = 16 << 20;
 
 /// Makes the image and gives its ID.
 pub(crate) fn commit(store: &Store, request: &Request) -> Result<Digest> {
     let directory = bundle::locate(store, &request.bundle)?;
+    let paused = Paused::new(request.pause, &directory)?;
+    match (commit_paused(store, request, &directory), paused.resume()) {
+        (committed, Ok(())) => committed,
+        (Ok(_), Err(error)) => Err(error),
+        (Err(error), Err(second)) => Err(anyhow!("{error:#}; then: {second:#}")),
+    }
+}
+
+fn commit_paused(store: &Store, request: &Request, directory: &Path) -> Result<Digest> {
+    if request.squash {
+        bundle::mount(store, directory)?;
+    }
     let _lock = store.lock_shared()?;
     // A removal half done would look like changes.
-    let held = bundle::hold(store, &directory)?;
+    let held = bundle::hold(store, directory)?;
     // The owners are to be those that the container sees.
     userns::enter()?;
     let record = &held.entry.record;
-    let document = bundle_config(&directory)?;
+    let document = bundle_config(directory)?;
     let image = store
         .image(&record.manifest)
         .with_context(|| format!("read the image {} of the bundle", record.image))?;
-    let layer = write_layer(store, &image, &directory, record, &mount_points(&document, record))
+    let layer = write_layer(store, &image, directory, record, &document, request)
         .with_context(|| format!("pack {}", directory.display()))?;
     let config = config(&image, request, &document, layer.as_ref().map(|(_, diff_id)| diff_id));
     let docker = image.manifest.media_type == media_type::DOCKER_MANIFEST;
@@ -63,7 +77,8 @@ pub(crate) fn commit(store: &Store, request: &Request) -> Result<Digest> {
     let config_type = if docker { media_type::DOCKER_CONFIG } else { media_type::OCI_CONFIG };
     let config = store.write_blob(config_type, &bytes)?;
     let id = config.digest.clone();
-    let layers = image.layers.into_iter().chain(layer.map(|(layer, _)| layer)).collect();
+    let below = if request.squash { Vec::new() } else { image.layers };
+    let layers = below.into_iter().chain(layer.map(|(layer, _)| layer)).collect();
     let mut manifest = Manifest::new(config, layers);
     if docker {
         manifest.media_type = Some(media_type::DOCKER_MANIFEST.to_owned());
@@ -84,24 +99,17 @@ fn write_layer(
     image: &Image,
     directory: &Path,
     origin: &Record,
-    mount_points: &BTreeSet<Vec<u8>>,
+    document: &Value,
+    request: &Request,
 ) -> Result<Option<(Descriptor, Digest)>> {
     let gzip = GzipWriter::new(store.blob_writer()?).context("compress layer")?;
     let mut output = tar::Writer::new(HashingWriter::new(gzip, Algorithm::Sha256));
-    let count = match origin.mode {
-        Mode::Overlay => {
-            let upper = open_directory(&directory.join(UPPER))?;
-            let lowers = Lowers::open(&layer::unpack(store, image)?.layers)?;
-            diff(upper.as_fd(), &Baseline::Layers(&lowers), mount_points, &mut output)?
-        }
-        Mode::Copy => {
-            let path = directory.join(TREE);
-            let tree = File::open(&path).with_context(|| format!("open {}", path.display()))?;
-            let tree = record::Record::read(BufReader::new(tree))?;
-            let root = open_directory(&directory.join(ROOTFS))?;
-            diff(root.as_fd(), &Baseline::Record(&tree), mount_points, &mut output)?
-        }
+    let tree = match request.squash {
+        true => Tree::whole(directory, origin)?,
+        false => Tree::open(store, image, directory, origin, document)?,
     };
+    let count =
+        diff(tree.root.as_fd(), &tree.baseline(), &tree.mount_points, request.newest, &mut output)?;
     if count == 0 {
         return Ok(None);
     }
@@ -132,6 +140,10 @@ fn config(
     }
     change::apply(&request.changes, &mut config.config);
     config.rootfs.kind = "layers".to_owned();
+    if request.squash {
+        config.rootfs.diff_ids.clear();
+        config.history.clear();
+    }
     config.rootfs.diff_ids.extend(diff_id.cloned());
     config.history.push(History {
         created,
@@ -144,39 +156,7 @@ fn config(
     config
 }
 
-fn bundle_config(directory: &Path) -> Result<Value> {
-    let path = directory.join("config.json");
-    let mut bytes = Vec::new();
-    File::open(&path)
-        .and_then(|file| file.take(MAX_BUNDLE_CONFIG).read_to_end(&mut bytes))
-        .with_context(|| format!("read {}", path.display()))?;
-    serde_json::from_slice(&bytes).with_context(|| format!("parse {}", path.display()))
-}
-
 fn command_line(document: &Value) -> Option<String> {
     let words = document["process"]["args"].as_array()?;
     Some(words.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" "))
-}
-
-/// Where something is mounted in the container, and what a runtime made to mount on although it
-/// may not be mounted any more.
-fn mount_points(document: &Value, origin: &Record) -> BTreeSet<Vec<u8>> {
-    let mounts = document["mounts"].as_array().into_iter().flatten();
-    let mounted = mounts.filter_map(|mount| mount["destination"].as_str());
-    let made = origin.mount_points.iter().map(String::as_str);
-    let ends_there = |path: &&str| {
-        !origin
-            .mount_points
-            .iter()
-            .any(|other| other.strip_prefix(path).is_some_and(|rest| rest.starts_with('/')))
-    };
-    mounted
-        .chain(made.filter(ends_there))
-        .map(|path| {
-            let parts: Vec<&str> =
-                path.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
-            parts.join("/").into_bytes()
-        })
-        .filter(|path| !path.is_empty())
-        .collect()
 }

@@ -9,6 +9,7 @@ pub(crate) mod gzip;
 mod inflate;
 pub(crate) mod lower;
 pub(crate) mod metadata;
+pub(crate) mod pack;
 pub(crate) mod packed;
 pub(crate) mod record;
 pub(crate) mod tar;

@@ -9,6 +9,7 @@ mod convert;
 mod copy;
 mod digest;
 mod error;
+mod exchange;
 mod layer;
 mod manifest;
 mod output;

@@ -101,13 +101,18 @@ impl Parts {
 
 /// The time of `SOURCE_DATE_EPOCH`, for images that come out the same each time, or now.
 pub(crate) fn now() -> Result<Timestamp> {
-    at_epoch(std::env::var("SOURCE_DATE_EPOCH").ok().as_deref())
+    Ok(epoch()?.unwrap_or_else(Timestamp::now))
 }
 
-fn at_epoch(epoch: Option<&str>) -> Result<Timestamp> {
-    let Some(epoch) = epoch.filter(|epoch| !epoch.is_empty()) else { return Ok(Timestamp::now()) };
+/// The time of `SOURCE_DATE_EPOCH`, if it is set.
+pub(crate) fn epoch() -> Result<Option<Timestamp>> {
+    parse_epoch(std::env::var("SOURCE_DATE_EPOCH").ok().as_deref())
+}
+
+fn parse_epoch(epoch: Option<&str>) -> Result<Option<Timestamp>> {
+    let Some(epoch) = epoch.filter(|epoch| !epoch.is_empty()) else { return Ok(None) };
     let invalid = || format!("SOURCE_DATE_EPOCH {epoch:?} is not a time in seconds");
-    Timestamp::from_second(epoch.parse().with_context(invalid)?).with_context(invalid)
+    Timestamp::from_second(epoch.parse().with_context(invalid)?).map(Some).with_context(invalid)
 }
 
 /// The last layers of an image on another base than they were made for.
@@ -137,8 +142,9 @@ mod tests {
 
     #[test]
     fn the_epoch_sets_the_time() {
-        assert_eq!(at_epoch(Some("1700000000")).unwrap().to_string(), "2023-11-14T22:13:20Z");
-        assert!(at_epoch(Some("yesterday")).is_err());
-        assert!(at_epoch(Some("")).is_ok());
+        let time = parse_epoch(Some("1700000000")).unwrap().unwrap();
+        assert_eq!(time.to_string(), "2023-11-14T22:13:20Z");
+        assert!(parse_epoch(Some("yesterday")).is_err());
+        assert!(parse_epoch(Some("")).unwrap().is_none());
     }
 }

@@ -1,5 +1,7 @@
 //! commit: what a container changed becomes a layer, and nothing else does.
 
+use std::fs;
+
 use serde_json::json;
 
 use super::{Image, bundle, load, remove, run, scene};
@@ -129,6 +131,111 @@ fn a_container_is_committed_by_its_id() {
         bundle(scene, &["--network", "none"], NEW, "c", &["/probe", "cat", "/made"]);
         assert_eq!(run(scene, "c").success().stdout, "x\n");
         remove(scene, "c");
+        remove(scene, "b");
+    });
+}
+
+/// The digests of the layers of `name`, in the form that is stored and pushed.
+fn layers(scene: &super::Scene, name: &str) -> Vec<String> {
+    let manifest = scene.imgtool().args(["manifest", "inspect", name]).run();
+    let manifest = match manifest.code {
+        0 => manifest.json(),
+        _ => scene.imgtool().args(["inspect", "--raw", name]).run().success().json(),
+    };
+    let layers = manifest["layers"].as_array().expect("a manifest has layers");
+    layers.iter().map(|layer| layer["digest"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn committing_twice_gives_one_digest_and_committing_nothing_no_layer() {
+    scene(|scene| {
+        load(scene, &image(), NAME);
+        let before = layers(scene, NAME);
+        for flags in [&["--network", "none"][..], &["--network", "none", "--copy"]] {
+            let commit = |dir: &std::path::Path| {
+                let commit = scene.imgtool().env("SOURCE_DATE_EPOCH", "1700000000");
+                let id = commit.arg("commit").arg(dir).arg(NEW).run().success();
+                (id.word().to_owned(), layers(scene, NEW))
+            };
+            let dir = bundle(scene, flags, NAME, "b", &["/probe", "append", "/made", "x"]);
+            let (first, nothing) = commit(&dir);
+            assert_eq!(nothing, before, "{flags:?}: a layer without anything in it");
+            assert_eq!(commit(&dir).0, first, "{flags:?}");
+
+            // Two containers that do the same at different times.
+            run(scene, "b").success();
+            let (once, layer) = commit(&dir);
+            assert_eq!(layer.len(), before.len() + 1);
+            assert_eq!(commit(&dir), (once.clone(), layer.clone()), "{flags:?}");
+            remove(scene, "b");
+            let dir = bundle(scene, flags, NAME, "b", &["/probe", "append", "/made", "x"]);
+            run(scene, "b").success();
+            assert_eq!(commit(&dir), (once, layer), "{flags:?}: the time of the change shows");
+            remove(scene, "b");
+            scene.imgtool().args(["rmi", NEW]).run().success();
+        }
+    });
+}
+
+#[test]
+fn squashing_makes_one_layer_of_the_same_tree() {
+    scene(|scene| {
+        load(scene, &image(), NAME);
+        for flags in [&["--network", "none"][..], &["--network", "none", "--copy"]] {
+            let dir = bundle(scene, flags, NAME, "b", &["/probe", "append", "/made", "x"]);
+            run(scene, "b").success();
+            let change = crate::harness::Cmd::new("sh").args(["-c", CHANGES]).arg(&dir);
+            change.run().success();
+            scene.imgtool().args(["umount"]).arg(&dir).run().success();
+            scene.imgtool().arg("commit").arg(&dir).arg("e2e.test/commit:plain").run().success();
+            scene.imgtool().args(["commit", "--squash"]).arg(&dir).arg(NEW).run().success();
+            remove(scene, "b");
+            assert_eq!(layers(scene, NEW).len(), 1);
+            let seen = scene.imgtool().args(["inspect", NEW]).run().success().json();
+            assert_eq!(seen[0]["Config"]["Env"], json!(["PATH=/"]));
+            let tree = |name: &str| {
+                let words = ["/probe", "tree", "/proc", "/sys", "/dev", "/etc", "~/"];
+                bundle(scene, &["--network", "none"], name, "c", &words);
+                let tree = run(scene, "c").success().stdout;
+                remove(scene, "c");
+                tree
+            };
+            assert_eq!(tree(NEW), tree("e2e.test/commit:plain"), "{flags:?}");
+            scene.imgtool().args(["rmi", NEW, "e2e.test/commit:plain"]).run().success();
+        }
+    });
+}
+
+/// While the files are read the container stands still, and afterwards it goes on.
+#[test]
+fn a_running_container_is_paused_and_goes_on() {
+    scene(|scene| {
+        load(scene, &image(), NAME);
+        let dir = bundle(scene, &["--network", "none"], NAME, "b", &["/probe", "pause"]);
+        let id = scene.id("paused");
+        scene.runtime().args(["run", "--detach", "--bundle"]).arg(&dir).arg(&id).run().success();
+        let status = || {
+            let state = scene.runtime().args(["state", &id]).run().success().json();
+            state["status"].as_str().unwrap().to_owned()
+        };
+        let commit = scene.imgtool().args(["commit", "--pause", &id, NEW]).run().success();
+        assert_eq!(commit.stderr, "");
+        assert_eq!(status(), "running");
+
+        // One that is paused already stays so.
+        scene.runtime().args(["pause", &id]).run().success();
+        scene.imgtool().args(["commit", &id, NEW]).run().success();
+        assert_eq!(status(), "paused");
+        scene.imgtool().args(["commit", "--pause=false", &id, NEW]).run().success();
+        assert_eq!(status(), "paused");
+        scene.runtime().args(["resume", &id]).run().success();
+
+        // A commit that fails lets it go on as well.
+        fs::rename(dir.join("upper"), dir.join("elsewhere")).unwrap();
+        scene.imgtool().args(["commit", &id, NEW]).run().refused(&["upper"]);
+        assert_eq!(status(), "running");
+        fs::rename(dir.join("elsewhere"), dir.join("upper")).unwrap();
+        scene.runtime().args(["delete", "--force", &id]).run().success();
         remove(scene, "b");
     });
 }

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::fs;
 use std::io::Read;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -26,6 +26,10 @@ const MAX_RECORD_BYTES: u64 = 16 << 20;
 pub(crate) struct Container {
     pub(crate) id: String,
     pub(crate) running: bool,
+    /// Its first process, and when that was started, in the kernel's ticks; 0 where not known.
+    init: (i64, u64),
+    /// Where the runtime that has it keeps its containers.
+    pub(crate) root: PathBuf,
     /// Which directory its bundle is.
     bundle: FileId,
 }
@@ -70,6 +74,8 @@ fn container(directory: &Path) -> Option<Container> {
     Some(Container {
         id: directory.file_name()?.to_str()?.to_owned(),
         running: pid > 0 && is_alive(pid, start),
+        init: (pid, start),
+        root: directory.parent()?.to_owned(),
         bundle: file_id(Path::new(bundle))?,
     })
 }
@@ -94,6 +100,19 @@ fn is_alive(pid: i64, start: u64) -> bool {
 impl Container {
     pub(crate) fn uses(&self, bundle: &Path) -> bool {
         file_id(bundle) == Some(self.bundle)
+    }
+
+    /// The root directory as the running container sees it, mounts and all; `None` if it ended.
+    pub(crate) fn root_directory(&self) -> Result<Option<OwnedFd>> {
+        let (pid, start) = self.init;
+        let path = format!("/proc/{pid}/root");
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let opened = rustix::fs::open(&path, flags, Mode::empty());
+        // What was opened is its root if it is still the same process.
+        if !self.running || !is_alive(pid, start) {
+            return Ok(None);
+        }
+        opened.map(Some).with_context(|| format!("open the root of container {}", self.id))
     }
 }
 

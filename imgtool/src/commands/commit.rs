@@ -3,9 +3,10 @@
 use std::io::Write;
 
 use anyhow::{Result, ensure};
+use jiff::Timestamp;
 
 use crate::commit::change::Change;
-use crate::commit::{Request, commit};
+use crate::commit::{Pause, Request, commit};
 use crate::output;
 use crate::reference::Reference;
 use crate::rewrite;
@@ -24,6 +25,13 @@ pub(crate) struct Args {
     /// What was changed
     #[arg(short, long)]
     message: Option<String>,
+    /// Pause the container while its files are read [default: if its runtime can]
+    #[arg(short, long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+        default_missing_value = "true")]
+    pause: Option<bool>,
+    /// Make one layer of the whole file system, and one step of the history
+    #[arg(short, long)]
+    squash: bool,
     /// Directory of a bundle, or the name of a bundle or of its container
     bundle: String,
     /// Name of the new image
@@ -44,6 +52,13 @@ pub(crate) fn run(store: &Store, args: &Args) -> Result<()> {
         author: args.author.clone(),
         message: args.message.clone(),
         created: rewrite::now()?,
+        newest: rewrite::epoch()?.map(Timestamp::as_second),
+        squash: args.squash,
+        pause: match args.pause {
+            None => Pause::IfPossible,
+            Some(true) => Pause::Always,
+            Some(false) => Pause::Never,
+        },
     };
     let id = commit(store, &request)?;
     writeln!(output::stdout(), "{id}")?;

@@ -75,6 +75,6 @@ pub(crate) fn run(store: &Store, args: &Args) -> Result<()> {
 pub(super) fn whole_tree(root: BorrowedFd<'_>, out: &mut dyn Write) -> Result<()> {
     let nothing = Record::default();
     let mut archive = tar::Writer::new(out);
-    diff(root, &Baseline::Record(&nothing), &BTreeSet::new(), &mut archive)?;
+    diff(root, &Baseline::Record(&nothing), &BTreeSet::new(), None, &mut archive)?;
     archive.finish().map(drop)
 }

@@ -2,33 +2,47 @@
 //! from its plain tree and the record of what that was. Entries come sorted, a directory before
 //! what is in it; where something changed the directories above are named too.
 
-use std::collections::{BTreeSet, HashMap};
+mod baseline;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::CString;
-use std::io::{Read, Write};
+use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use anyhow::{Context, Result, ensure};
-use rustix::fs::{self, FileType, Gid, Mode, OFlags, Stat, Uid};
+use rustix::fs::{FileType, Gid, Stat, Uid};
 use rustix::process::{getegid, geteuid};
 
-use super::compress::BUFFER;
-use super::extract::{MAX_PATH, join};
-use super::lower::{Found, Lowers};
+pub(crate) use self::baseline::Baseline;
+use self::baseline::Before;
+use super::extract::{MAX_PATH, join, split};
+use super::lower::Found;
 use super::metadata::Place;
-use super::record::{Record, read_entry};
-use super::tar::{Entry, Kind, Writer};
+use super::pack::{self, Links};
+use super::record::read_entry;
+use super::tar::{Entry, Kind, Time, Writer};
 use super::whiteout::{self, OPAQUE, OPAQUE_XATTR, is_whiteout};
 use crate::rooted;
 
-/// What a tree is compared with.
-pub(crate) enum Baseline<'a> {
-    /// The tree is an upper directory above these layers.
-    Layers(&'a Lowers),
-    /// The tree is whole, and was like this.
-    Record(&'a Record),
+/// How a path differs from what it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    Added,
+    Changed,
+    Deleted,
+}
+
+/// Differing paths from the root, without a slash before them.
+pub(crate) type Changes = BTreeMap<Vec<u8>, Change>;
+
+/// Where a difference goes.
+enum Output<'a, W> {
+    Layer(&'a mut Writer<W>),
+    List(&'a mut Changes),
 }
 
 /// Writes the difference between the directory `root` and `baseline`; gives the number of entries.
+/// Files newer than `newest`, in seconds since 1970, are given that time.
 ///
 /// `mount_points` are the paths, from the root and without a slash before them, that something is
 /// mounted on in the container: what is there, and the directories made only to hold them, is no
@@ -37,31 +51,33 @@ pub(crate) fn diff<W: Write>(
     root: BorrowedFd<'_>,
     baseline: &Baseline<'_>,
     mount_points: &BTreeSet<Vec<u8>>,
+    newest: Option<i64>,
     output: &mut Writer<W>,
 ) -> Result<u64> {
-    let mut differ = Differ {
-        baseline,
-        mount_points,
-        output,
-        above: Vec::new(),
-        links: HashMap::new(),
-        count: 0,
-        root_is: (geteuid(), getegid()),
-    };
-    let place = Place::itself(root);
-    let stat = place.stat().context("read root")?;
-    differ.directory(place, rooted::reopen(root)?.as_fd(), &stat, b"", false)?;
-    Ok(differ.count)
+    Differ::new(baseline, mount_points, newest, Output::Layer(output)).run(root)
+}
+
+/// Lists the same difference, by path. As `docker diff` has it, all directories above something
+/// that differs have changed, and one of which only the time differs has not.
+pub(crate) fn changes(
+    root: BorrowedFd<'_>,
+    baseline: &Baseline<'_>,
+    mount_points: &BTreeSet<Vec<u8>>,
+) -> Result<Changes> {
+    let mut changes = Changes::new();
+    let output: Output<'_, io::Sink> = Output::List(&mut changes);
+    Differ::new(baseline, mount_points, None, output).run(root)?;
+    Ok(changes)
 }
 
 struct Differ<'a, W> {
     baseline: &'a Baseline<'a>,
     mount_points: &'a BTreeSet<Vec<u8>>,
-    output: &'a mut Writer<W>,
+    newest: Option<i64>,
+    output: Output<'a, W>,
     /// Directories that are written only if something in them is.
     above: Vec<Entry>,
-    /// The name under which a file with several was written.
-    links: HashMap<(u64, u64), Vec<u8>>,
+    links: Links,
     count: u64,
     /// Who root in the container is: us. Without privileges its map has this one pair.
     root_is: (Uid, Gid),
@@ -83,19 +99,32 @@ fn packing(path: &[u8]) -> String {
     format!("pack {:?}", String::from_utf8_lossy(path))
 }
 
-/// How a file relates to what was at its path before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Before {
-    Nothing,
-    /// The same in all that a layer tells.
-    Same,
-    /// A directory of which only the time differs, so its entries may.
-    OtherTime(super::tar::Time),
-    OtherDirectory,
-    Other,
-}
+impl<'a, W: Write> Differ<'a, W> {
+    fn new(
+        baseline: &'a Baseline<'a>,
+        mount_points: &'a BTreeSet<Vec<u8>>,
+        newest: Option<i64>,
+        output: Output<'a, W>,
+    ) -> Self {
+        Self {
+            baseline,
+            mount_points,
+            newest,
+            output,
+            above: Vec::new(),
+            links: Links::default(),
+            count: 0,
+            root_is: (geteuid(), getegid()),
+        }
+    }
 
-impl<W: Write> Differ<'_, W> {
+    fn run(mut self, root: BorrowedFd<'_>) -> Result<u64> {
+        let place = Place::itself(root);
+        let stat = place.stat().context("read root")?;
+        self.directory(place, rooted::reopen(root)?.as_fd(), &stat, b"", false)?;
+        Ok(self.count)
+    }
+
     /// `hidden`: nothing of lower layers shows here.
     fn directory(
         &mut self,
@@ -124,19 +153,20 @@ impl<W: Write> Differ<'_, W> {
             Before::Nothing => !holds_mount,
         };
         if forced {
-            self.write_above()?;
+            self.write_above(before)?;
         }
         if opaque && was_directory && !hidden {
-            self.marker(&join(path, OPAQUE))?;
+            self.marker(path, OPAQUE)?;
         }
         let mut names = disk.clone();
-        names.extend(self.recorded(path).iter().cloned());
+        names.extend(self.gone(path, opaque)?);
         for name in names {
             if disk.contains(&name) {
-                let hidden = hidden || opaque || !was_directory;
+                // A list tells what of a lower layer's came back.
+                let hidden = hidden || !was_directory || opaque && !self.lists();
                 self.child(directory, &name, path, hidden, mark.as_deref() == Some(b"x"))?;
             } else if !self.mount_points.contains(&join(path, &name)) {
-                self.marker(&whiteout::marker(path, &name))?;
+                self.delete(path, &name)?;
             }
         }
         // Children that were written took the directory with them.
@@ -157,7 +187,7 @@ impl<W: Write> Differ<'_, W> {
     ) -> Result<Option<Look>> {
         ensure!(path.len() <= MAX_PATH, "directories are nested too deeply");
         let Some(mut entry) = read_entry(place, stat, path)? else { return Ok(None) };
-        let before = self.before(&entry, stat, hidden)?;
+        let before = self.baseline.before(&entry, stat, hidden)?;
         let mark = self.opaque(directory)?;
         let names = rooted::names(directory).context("read directory")?;
         let disk: Names = names.into_iter().map(CString::into_bytes).collect();
@@ -170,12 +200,17 @@ impl<W: Write> Differ<'_, W> {
         Ok(Some(Look { entry, before, mark, disk }))
     }
 
-    /// The names that a plain tree had here.
-    fn recorded(&self, path: &[u8]) -> &[Vec<u8>] {
+    /// The names there were here, where there is no whiteout for each that is gone.
+    fn gone(&self, path: &[u8], opaque: bool) -> Result<Vec<Vec<u8>>> {
         match self.baseline {
-            Baseline::Record(record) => record.children(path),
-            Baseline::Layers(_) => &[],
+            Baseline::Record(record) => Ok(record.children(path).to_vec()),
+            Baseline::Layers(lowers) if opaque && self.lists() => lowers.names(path),
+            Baseline::Layers(_) => Ok(Vec::new()),
         }
+    }
+
+    fn lists(&self) -> bool {
+        matches!(self.output, Output::List(_))
     }
 
     fn child(
@@ -198,7 +233,7 @@ impl<W: Write> Differ<'_, W> {
         }
         let by_xattr = marks_by_xattr && place.xattr(b"trusted.overlay.whiteout")?.is_some();
         if is_whiteout(&stat) || by_xattr {
-            return if hidden { Ok(()) } else { self.marker(&whiteout::marker(parent, name)) };
+            return if hidden { Ok(()) } else { self.delete(parent, name) };
         }
         self.file(place, &stat, &path, hidden).with_context(|| packing(&path))
     }
@@ -210,77 +245,26 @@ impl<W: Write> Differ<'_, W> {
             ensure!(!redirected, "its contents are in a lower layer: mount with metacopy=off");
         }
         // A new name of an old file copies that up: the names belong together.
-        if stat.st_nlink < 2 && self.before(&entry, stat, hidden)? == Before::Same {
+        if stat.st_nlink < 2 && self.baseline.before(&entry, stat, hidden)? == Before::Same {
             return Ok(());
         }
         if let Baseline::Record(_) = self.baseline
-            && self.before(&entry, stat, hidden)? == Before::Same
+            && self.baseline.before(&entry, stat, hidden)? == Before::Same
         {
             return Ok(());
         }
-        if stat.st_nlink > 1 {
-            if let Some(first) = self.links.get(&(stat.st_dev, stat.st_ino)) {
-                entry.link.clone_from(first);
-                entry.kind = Kind::HardLink;
-                entry.xattrs.clear();
-                return self.write(&entry);
-            }
-            self.links.insert((stat.st_dev, stat.st_ino), path.to_vec());
+        if let Output::List(_) = self.output {
+            return self.note(path, self.baseline.before(&entry, stat, hidden)?);
         }
-        if entry.kind != Kind::File {
+        if self.links.is_another_name(&mut entry, stat) {
             return self.write(&entry);
         }
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = fs::openat(place.parent, place.name, flags, Mode::empty()).context("open")?;
-        let opened = fs::fstat(&file)?;
-        ensure!(
-            (opened.st_dev, opened.st_ino) == (stat.st_dev, stat.st_ino),
-            "file was replaced while it was read"
-        );
+        let opened = (entry.kind == Kind::File).then(|| pack::open(place, stat)).transpose()?;
         self.write(&entry)?;
-        let mut contents = std::fs::File::from(file).take(entry.size);
-        let mut buffer = vec![0; BUFFER.min(usize::try_from(entry.size.max(1))?)];
-        loop {
-            match contents.read(&mut buffer).context("read file")? {
-                0 => return Ok(()),
-                read => self.output.contents(&buffer[..read])?,
-            }
+        match (opened, &mut self.output) {
+            (Some(file), Output::Layer(output)) => pack::contents(file, entry.size, output),
+            _ => Ok(()),
         }
-    }
-
-    fn before(&self, entry: &Entry, stat: &Stat, hidden: bool) -> Result<Before> {
-        if hidden {
-            return Ok(Before::Nothing);
-        }
-        match self.baseline {
-            Baseline::Record(record) => Ok(match record.get(&entry.path) {
-                None => Before::Nothing,
-                Some(known) if known.is(entry, stat) => Before::Same,
-                Some(known) => {
-                    let mut aged = entry.clone();
-                    aged.mtime = known.entry.mtime;
-                    differing(known.is(&aged, stat), &known.entry, entry.kind)
-                }
-            }),
-            Baseline::Layers(lowers) => match lowers.find(&entry.path)? {
-                Found::Nothing => Ok(Before::Nothing),
-                Found::Directory(lower) => self.compare(Place::itself(lower.as_fd()), entry),
-                Found::Other(_, parent, name) => {
-                    self.compare(Place { parent: parent.as_fd(), name: &name }, entry)
-                }
-            },
-        }
-    }
-
-    fn compare(&self, lower: Place<'_>, entry: &Entry) -> Result<Before> {
-        let stat = lower.stat().context("read file of a lower layer")?;
-        let Some(lower) = read_entry(lower, &stat, &entry.path)? else { return Ok(Before::Other) };
-        if lower == *entry {
-            return Ok(Before::Same);
-        }
-        let mut aged = entry.clone();
-        aged.mtime = lower.mtime;
-        Ok(differing(lower == aged, &lower, entry.kind))
     }
 
     /// Whether something is mounted somewhere beneath.
@@ -315,16 +299,51 @@ impl<W: Write> Differ<'_, W> {
         place.xattr(OPAQUE_XATTR)
     }
 
-    fn marker(&mut self, path: &[u8]) -> Result<()> {
-        self.write(&Entry::new(path.to_vec(), Kind::File, 0o644))
+    fn delete(&mut self, parent: &[u8], name: &[u8]) -> Result<()> {
+        match (&mut self.output, self.baseline) {
+            (Output::Layer(_), _) => self.marker(parent, &whiteout::hiding(name)),
+            (Output::List(changes), baseline) => {
+                let path = join(parent, name);
+                let was_there = match baseline {
+                    Baseline::Record(_) => true,
+                    Baseline::Layers(lowers) => !matches!(lowers.find(&path)?, Found::Nothing),
+                };
+                if was_there {
+                    list(changes, &path, Change::Deleted);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn marker(&mut self, parent: &[u8], name: &[u8]) -> Result<()> {
+        self.write(&Entry::new(join(parent, name), Kind::File, 0o644))
+    }
+
+    fn note(&mut self, path: &[u8], before: Before) -> Result<()> {
+        if let Output::List(changes) = &mut self.output {
+            match before {
+                Before::Same | Before::OtherTime(_) => {}
+                Before::Nothing => list(changes, path, Change::Added),
+                _ => list(changes, path, Change::Changed),
+            }
+        }
+        Ok(())
     }
 
     fn write(&mut self, entry: &Entry) -> Result<()> {
-        self.write_above()?;
+        if let Output::Layer(_) = self.output {
+            self.write_above(Before::Same)?;
+        }
         self.write_one(entry)
     }
 
-    fn write_above(&mut self) -> Result<()> {
+    /// Writes the directories that what follows is in; a list gets the last one.
+    fn write_above(&mut self, before: Before) -> Result<()> {
+        if self.lists() {
+            let last = self.above.last().map(|entry| entry.path.clone()).unwrap_or_default();
+            return self.note(last.strip_suffix(b"/").unwrap_or_default(), before);
+        }
         for entry in std::mem::take(&mut self.above) {
             self.write_one(&entry)?;
         }
@@ -332,24 +351,32 @@ impl<W: Write> Differ<'_, W> {
     }
 
     fn write_one(&mut self, entry: &Entry) -> Result<()> {
+        let Output::Layer(output) = &mut self.output else { return Ok(()) };
         self.count += 1;
-        let (uid, gid) = self.root_is;
-        if uid.is_root() {
-            return self.output.entry(entry);
-        }
         let mut entry = entry.clone();
-        entry.uid = if entry.uid == uid.as_raw() { 0 } else { entry.uid };
-        entry.gid = if entry.gid == gid.as_raw() { 0 } else { entry.gid };
-        self.output.entry(&entry)
+        let (uid, gid) = self.root_is;
+        if !uid.is_root() {
+            entry.uid = if entry.uid == uid.as_raw() { 0 } else { entry.uid };
+            entry.gid = if entry.gid == gid.as_raw() { 0 } else { entry.gid };
+        }
+        if let Some(newest) = self.newest.map(|seconds| Time { seconds, nanoseconds: 0 }) {
+            entry.mtime = entry.mtime.min(newest);
+        }
+        output.entry(&entry)
     }
 }
 
-fn differing(only_time: bool, before: &Entry, now: Kind) -> Before {
-    match (before.kind, now) {
-        (Kind::Directory, Kind::Directory) if only_time => Before::OtherTime(before.mtime),
-        (Kind::Directory, Kind::Directory) => Before::OtherDirectory,
-        _ => Before::Other,
+/// What differs changes the directories that it is in, but for the root, which nobody lists.
+fn list(changes: &mut Changes, path: &[u8], change: Change) {
+    if path.is_empty() || path == b"." {
+        return;
     }
+    let mut above = split(path).0;
+    while !above.is_empty() {
+        changes.entry(above.to_vec()).or_insert(Change::Changed);
+        above = split(above).0;
+    }
+    changes.insert(path.to_vec(), change);
 }
 
 #[cfg(test)]

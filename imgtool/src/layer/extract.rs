@@ -2,6 +2,7 @@
 //! directory as the root, entries are made relative to their parent's descriptor, and what stands
 //! in the way of an entry is removed, never written through.
 
+mod contents;
 mod directories;
 
 use std::collections::{BTreeSet, HashSet};
@@ -13,6 +14,7 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, XattrFlags};
 use rustix::io::Errno;
 
+use self::contents::write_contents;
 use self::directories::{Directories, Directory};
 use super::metadata::{Place, Setter};
 use super::tar::{Entry, Kind, Reader};
@@ -27,6 +29,9 @@ pub(crate) enum Target {
     Overlay,
     /// All lower layers too: whiteouts remove what those gave.
     Flat,
+    /// Something that is no image: the archive is no layer, so no name is a marker, and nothing
+    /// that is there changes between a directory and something else.
+    Copy,
 }
 
 /// What is to be known after a layer was unpacked.
@@ -97,14 +102,21 @@ impl Extractor<'_> {
             return self.describe_directory(&root, b"", entry);
         }
         let (parent, name) = split(&path);
-        match whiteout::meaning(parent, name)? {
+        let meaning = match self.target {
+            Target::Copy => Meaning::Entry,
+            Target::Overlay | Target::Flat => whiteout::meaning(parent, name)?,
+        };
+        match meaning {
             Meaning::Ignore => return Ok(()),
             Meaning::Opaque => return self.opaque(parent),
             Meaning::Hide(name) => return self.hide(parent, name),
             Meaning::Entry => {}
         }
         match entry.kind {
-            Kind::CharDevice if entry.device == (0, 0) => self.hide(parent, name),
+            Kind::CharDevice if entry.device == (0, 0) => {
+                ensure!(self.target != Target::Copy, "it would hide a file of the image");
+                self.hide(parent, name)
+            }
             Kind::Directory => self.directory(&path, entry),
             Kind::File => self.file(parent, name, entry, reader),
             Kind::HardLink => self.hard_link(parent, name, entry),
@@ -184,6 +196,7 @@ impl Extractor<'_> {
     ) -> Result<Rc<Directory>> {
         let (_, name) = split(path);
         if replaces {
+            ensure!(self.target != Target::Copy, "a directory can't replace what is none");
             self.remove(parent, name)?;
         }
         fs::mkdirat(parent.fd(), name, Mode::RWXU).context("make directory")?;
@@ -290,7 +303,7 @@ impl Extractor<'_> {
             None => None,
         };
         let Some((target_parent, stat)) = found else {
-            ensure!(self.target == Target::Flat, NeedsLower(missing()));
+            ensure!(self.target != Target::Overlay, NeedsLower(missing()));
             bail!(missing());
         };
         ensure!(rooted::file_type(&stat) != FileType::Directory, "hard link to a directory");
@@ -378,8 +391,13 @@ impl Extractor<'_> {
 
     fn remove(&mut self, parent: &Directory, name: &[u8]) -> Result<()> {
         let stat = rooted::stat(parent.fd(), name)?;
+        let is_directory = rooted::file_type(&stat) == FileType::Directory;
+        ensure!(
+            self.target != Target::Copy || !is_directory,
+            "a directory is replaced by nothing but a directory"
+        );
         rooted::remove(parent.fd(), name).context("remove what stands in the way")?;
-        if matches!(rooted::file_type(&stat), FileType::Directory | FileType::Symlink) {
+        if is_directory || rooted::file_type(&stat) == FileType::Symlink {
             self.directories.forget();
         }
         self.made.remove(&(parent.inode(), name.to_vec()));
@@ -391,39 +409,6 @@ impl Extractor<'_> {
             self.made.insert((parent.inode(), name.to_vec()));
         }
     }
-}
-
-fn write_contents(file: BorrowedFd<'_>, entry: &Entry, reader: &mut Input<'_>) -> Result<()> {
-    let Some(segments) = &entry.segments else {
-        return reader.contents(|bytes| write_all(file, bytes, None));
-    };
-    for segment in segments {
-        let mut offset = segment.offset;
-        reader.read_contents(segment.length, &mut |bytes| {
-            write_all(file, bytes, Some(offset))?;
-            offset += bytes.len() as u64;
-            Ok(())
-        })?;
-    }
-    fs::ftruncate(file, entry.size).context("set size of file")
-}
-
-fn write_all(file: BorrowedFd<'_>, mut bytes: &[u8], mut offset: Option<u64>) -> Result<()> {
-    while !bytes.is_empty() {
-        let written = match offset {
-            Some(offset) => rustix::io::pwrite(file, bytes, offset),
-            None => rustix::io::write(file, bytes),
-        };
-        match written {
-            Err(Errno::INTR) => {}
-            written => {
-                let written = written.context("write file")?;
-                bytes = &bytes[written..];
-                offset = offset.map(|offset| offset + written as u64);
-            }
-        }
-    }
-    Ok(())
 }
 
 /// Links let short paths lead on from deep directories, without end. A tree is taken as deep as the
@@ -458,7 +443,7 @@ fn clean(path: &[u8]) -> Result<Vec<u8>> {
 }
 
 /// Cuts a cleaned path into the path of its directory and its name.
-pub(super) fn split(path: &[u8]) -> (&[u8], &[u8]) {
+pub(crate) fn split(path: &[u8]) -> (&[u8], &[u8]) {
     match path.iter().rposition(|byte| *byte == b'/') {
         Some(slash) => (&path[..slash], &path[slash + 1..]),
         None => (&[], path),

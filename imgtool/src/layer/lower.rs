@@ -1,6 +1,7 @@
 //! What the layers beneath one show together: looked up without a mount, or mounted for a layer
 //! that can't be unpacked alone.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -45,6 +46,28 @@ impl Lowers {
     /// Looks a path up as overlayfs would, one component at a time. Symbolic links are not
     /// followed.
     pub(crate) fn find(&self, path: &[u8]) -> Result<Found> {
+        Ok(match self.walk(path)? {
+            Ok(parts) => parts.into_iter().next().map_or(Found::Nothing, Found::Directory),
+            Err(other) => other,
+        })
+    }
+
+    /// The names in the directory at `path`, none where there is no directory.
+    pub(crate) fn names(&self, path: &[u8]) -> Result<Vec<Vec<u8>>> {
+        // The topmost part that has a name decides what it is.
+        let mut names = BTreeMap::new();
+        for part in self.walk(path)?.unwrap_or_default() {
+            let part = rooted::reopen(part.as_fd()).context("open directory of a lower layer")?;
+            for name in rooted::names(&part)? {
+                let hides = is_whiteout(&rooted::stat(part.as_fd(), name.to_bytes())?);
+                names.entry(name.into_bytes()).or_insert(hides);
+            }
+        }
+        Ok(names.into_iter().filter(|(_, hidden)| !hidden).map(|(name, _)| name).collect())
+    }
+
+    /// The parts of the directory at `path`, top first, or what is there instead.
+    fn walk(&self, path: &[u8]) -> Result<Result<Vec<OwnedFd>, Found>> {
         let mut parts: Vec<OwnedFd> = Vec::new();
         for layer in &self.layers {
             parts.push(layer.try_clone()?);
@@ -60,7 +83,7 @@ impl Lowers {
                     if !next.is_empty() || is_whiteout(&stat) {
                         break;
                     }
-                    return Ok(Found::Other(stat, part.try_clone()?, name.to_vec()));
+                    return Ok(Err(Found::Other(stat, part.try_clone()?, name.to_vec())));
                 }
                 let directory = rooted::open_child(part.as_fd(), name)?;
                 let opaque = is_opaque(directory.as_fd())?;
@@ -70,11 +93,11 @@ impl Lowers {
                 }
             }
             if next.is_empty() {
-                return Ok(Found::Nothing);
+                return Ok(Err(Found::Nothing));
             }
             parts = next;
         }
-        Ok(parts.into_iter().next().map_or(Found::Nothing, Found::Directory))
+        Ok(Ok(parts))
     }
 
     /// Completes a layer that was unpacked alone: directories that it does not describe get the

@@ -48,15 +48,9 @@ pub(crate) fn meaning<'a>(parent: &[u8], name: &'a [u8]) -> Result<Meaning<'a>> 
     }
 }
 
-/// The path of the marker that hides `name` in the directory `parent`.
-pub(crate) fn marker(parent: &[u8], name: &[u8]) -> Vec<u8> {
-    let mut path = parent.to_vec();
-    if !path.is_empty() {
-        path.push(b'/');
-    }
-    path.extend_from_slice(PREFIX);
-    path.extend_from_slice(name);
-    path
+/// The name of the marker that hides `name`.
+pub(crate) fn hiding(name: &[u8]) -> Vec<u8> {
+    [PREFIX, name].concat()
 }
 
 /// Whether overlayfs takes the entry for a whiteout: a character device with number 0:0.

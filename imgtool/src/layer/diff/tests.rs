@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use super::*;
 use crate::layer::extract::{Target, extract};
-use crate::layer::lower::{make_root, mount_writable, open_directory};
-use crate::layer::record;
+use crate::layer::lower::{Lowers, make_root, mount_writable, open_directory};
+use crate::layer::record::{self, Record};
 use crate::layer::tar::Reader;
 
 /// An image's tree of one layer, made in any number of places.
@@ -69,7 +69,7 @@ fn mount_points() -> BTreeSet<Vec<u8>> {
 
 fn difference(root: &OwnedFd, baseline: &Baseline<'_>) -> Vec<u8> {
     let mut writer = Writer::new(Vec::new());
-    diff(root.as_fd(), baseline, &mount_points(), &mut writer).unwrap();
+    diff(root.as_fd(), baseline, &mount_points(), None, &mut writer).unwrap();
     writer.finish().unwrap()
 }
 

@@ -75,7 +75,7 @@ impl<'a> Directories<'a> {
         // does not show.
         let symlinks = match self.target {
             Target::Overlay => Symlinks::Refuse,
-            Target::Flat => Symlinks::InRoot,
+            Target::Flat | Target::Copy => Symlinks::InRoot,
         };
         let mut opened = rooted::open_directory(self.root, path, symlinks);
         if matches!(opened, Err(Errno::ACCESS)) && !path.is_empty() {
