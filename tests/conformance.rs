@@ -11,6 +11,8 @@ use serde_json::Value;
 use crate::harness::command::binary;
 use crate::harness::{Cmd, Outcome, Scene, bundle, requires, scene};
 
+mod users;
+
 /// What `expect.json` may say; spec-bundles/README.md explains each key.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
@@ -98,7 +100,7 @@ fn every_bundle_passes_under_runc() {
 fn no_bundle_passes_under_a_runtime_that_does_nothing() {
     scene(|scene| {
         for case in cases() {
-            let outcome = judge(scene, &case, Path::new("/bin/true"));
+            let outcome = judge(&case, &AsRoot::new(scene, Path::new("/bin/true")));
             assert!(outcome.is_err(), "{} passes under /bin/true: it proves nothing", case.name);
         }
     });
@@ -129,6 +131,7 @@ fn assert_all_pass(runtime: &Path) {
     let mut failures = Vec::new();
     let (mut passed, mut newer, mut skipped) = (0, 0, 0);
     scene(|scene| {
+        let runner = AsRoot::new(scene, runtime);
         for case in cases() {
             if case.expect.since.get(&name).is_some_and(|since| numbers(since) > numbers(&version))
             {
@@ -140,7 +143,7 @@ fn assert_all_pass(runtime: &Path) {
                 skipped += 1;
                 continue;
             }
-            match judge(scene, &case, runtime) {
+            match judge(&case, &runner) {
                 Ok(()) => passed += 1,
                 Err(why) => failures.push(format!("{}: {why}", case.name)),
             }
@@ -192,29 +195,72 @@ fn sorted(dir: &Path) -> Vec<PathBuf> {
     dirs
 }
 
+/// Who runs the bundles, and where.
+trait Runner {
+    /// Of the bundle.
+    fn dir(&self) -> &Path;
+    fn id(&self) -> &str;
+    /// Makes the bundle what it has to be for this runner.
+    fn prepare(&self);
+    fn runtime(&self, words: &[&str]) -> Cmd;
+
+    /// Ends what a failure may have left; it must work, and nothing is to be said of it.
+    fn delete(&self) {
+        self.runtime(&["delete", "--force", self.id()]).run();
+    }
+}
+
+struct AsRoot<'a> {
+    runtime: &'a Path,
+    dir: PathBuf,
+    id: String,
+}
+
+impl<'a> AsRoot<'a> {
+    fn new(scene: &Scene, runtime: &'a Path) -> Self {
+        Self { runtime, dir: scene.path("spec-bundle"), id: scene.id("spec") }
+    }
+}
+
+impl Runner for AsRoot<'_> {
+    fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn prepare(&self) {}
+
+    fn runtime(&self, words: &[&str]) -> Cmd {
+        Cmd::new(self.runtime).args(words)
+    }
+}
+
 /// Copies the bundle, gives it a rootfs, runs it, and says the first thing that is not as expected.
-fn judge(scene: &Scene, case: &Case, runtime: &Path) -> Result<(), String> {
+fn judge(case: &Case, runner: &impl Runner) -> Result<(), String> {
     let profile = case.dir.join("apparmor.profile");
     let _loaded = profile.exists().then(|| Profile::load(&profile));
-    let dir = scene.path("spec-bundle");
+    let dir = runner.dir();
     if dir.exists() {
-        fs::remove_dir_all(&dir).expect("remove the bundle before");
+        fs::remove_dir_all(dir).expect("remove the bundle before");
     }
     bundle::rootfs(&dir.join("rootfs"));
+    let path = dir.display().to_string();
     let config = fs::read_to_string(case.dir.join("config.json")).expect("read config.json");
-    let config = config.replace("@BUNDLE@", &dir.display().to_string());
-    fs::write(dir.join("config.json"), config).expect("write config.json");
+    fs::write(dir.join("config.json"), config.replace("@BUNDLE@", &path))
+        .expect("write config.json");
+    runner.prepare();
 
-    let id = scene.id("spec");
     if case.expect.created.is_empty() {
-        let run = Cmd::new(runtime).args(["run", "--bundle"]).arg(&dir).arg(&id);
+        let run = runner.runtime(&["run", "--bundle", &path, runner.id()]);
         let outcome = if case.expect.terminal { run.on_terminal() } else { run }.run();
-        // After a failure the container may be left: this must work, and say nothing of it.
-        Cmd::new(runtime).args(["delete", "--force", &id]).run();
+        runner.delete();
         ended(&case.expect, &outcome)?;
     } else {
-        let outcome = lifecycle(&case.expect, runtime, &dir, &id);
-        Cmd::new(runtime).args(["delete", "--force", &id]).run();
+        let outcome = lifecycle(&case.expect, runner, &path);
+        runner.delete();
         outcome?;
     }
     for (name, text) in &case.expect.files {
@@ -250,12 +296,13 @@ impl Drop for Profile<'_> {
     }
 }
 
-fn lifecycle(expect: &Expect, runtime: &Path, dir: &Path, id: &str) -> Result<(), String> {
+fn lifecycle(expect: &Expect, runner: &impl Runner, dir: &str) -> Result<(), String> {
+    let id = runner.id();
     let step = |words: &[&str]| {
-        let outcome = Cmd::new(runtime).args(words).run();
+        let outcome = runner.runtime(words).run();
         if outcome.code == 0 { Ok(outcome) } else { Err(format!("{outcome:?}")) }
     };
-    step(&["create", "--bundle", &dir.display().to_string(), id])?;
+    step(&["create", "--bundle", dir, id])?;
     matches(&parse(&step(&["state", id])?.stdout)?, &expect.created)?;
     step(&["start", id])?;
     matches(&parse(&step(&["state", id])?.stdout)?, &expect.running)
