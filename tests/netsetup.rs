@@ -6,8 +6,12 @@ use crate::harness::{Cmd, Outcome, Scene, scene};
 
 mod bad_input;
 mod bridge;
+mod forward;
+mod ipv6;
 mod killed;
+mod networks;
 mod publish;
+mod restore;
 mod rootless;
 
 /// `netsetup <words>`, which must succeed.

@@ -385,14 +385,15 @@ fn fork_until_refused(limit: &str) -> io::Result<usize> {
 /// Answers every connection with one small page that names the peer as it is seen from here.
 fn serve_tcp(port: &str, text: &str) -> io::Result<()> {
     let port: u16 = port.parse().map_err(io::Error::other)?;
-    let listener = TcpListener::bind(("0.0.0.0", port))?;
+    let listener =
+        TcpListener::bind(("::", port)).or_else(|_| TcpListener::bind(("0.0.0.0", port)))?;
     println!("listening on {port}");
     for stream in listener.incoming() {
         let mut stream = stream?;
         let peer = stream.peer_addr()?;
         // One read is enough for the requests of these tests; a peer that hangs up early is its own loss.
         let _ = stream.read(&mut [0; 1024]);
-        let body = format!("{text} {}\n", peer.ip());
+        let body = format!("{text} {}\n", peer.ip().to_canonical());
         let head = format!("HTTP/1.0 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
         let _ = stream.write_all((head + &body).as_bytes());
     }
@@ -401,11 +402,12 @@ fn serve_tcp(port: &str, text: &str) -> io::Result<()> {
 
 fn serve_udp(port: &str, text: &str) -> io::Result<()> {
     let port: u16 = port.parse().map_err(io::Error::other)?;
-    let socket = UdpSocket::bind(("0.0.0.0", port))?;
+    let socket = UdpSocket::bind(("::", port)).or_else(|_| UdpSocket::bind(("0.0.0.0", port)))?;
     println!("listening on {port}");
     let mut buffer = [0; 1024];
     loop {
         let (_, peer) = socket.recv_from(&mut buffer)?;
-        socket.send_to(format!("{text} {}\n", peer.ip()).as_bytes(), peer)?;
+        let answer = format!("{text} {}\n", peer.ip().to_canonical());
+        socket.send_to(answer.as_bytes(), peer)?;
     }
 }

@@ -1,8 +1,11 @@
 //! Carries plans out. What is about to be made is recorded first; a failure is undone by the
 //! same code that takes things away later, which therefore accepts any half-made state.
 
+mod attach;
 mod bridge;
-mod container;
+mod check;
+mod detach;
+mod link;
 mod ports;
 
 use anyhow::{Context, Error, Result, anyhow};
@@ -24,27 +27,35 @@ pub(crate) struct Host<'store> {
 impl Host<'_> {
     /// Opens the sockets, and collects what containers left that are gone.
     pub(crate) fn open(store: &Store) -> Result<Host<'_>> {
-        hold_signals()?;
-        let mut host = Host {
-            home: NetworkNamespace::own()?,
-            store,
-            route: Connection::route()?,
-            netfilter: Connection::netfilter()?,
-        };
+        let mut host = Host::open_at_once(store)?;
         host.collect()?;
         Ok(host)
     }
 
+    /// Opens the sockets. What attaches and publishes looks for the dead only when they are in
+    /// the way, so that its cost does not grow with the number of containers.
+    pub(crate) fn open_at_once(store: &Store) -> Result<Host<'_>> {
+        hold_signals()?;
+        Ok(Host {
+            home: NetworkNamespace::own()?,
+            store,
+            route: Connection::route()?,
+            netfilter: Connection::netfilter()?,
+        })
+    }
+
     /// Takes away what is recorded for containers whose namespace no longer exists, and what a
-    /// killed command left.
-    fn collect(&mut self) -> Result<()> {
+    /// killed command left. Says whether there was anything.
+    fn collect(&mut self) -> Result<bool> {
+        let mut found = false;
         for id in self.store.container_ids()? {
             if !self.store.place(&id)?.is_some_and(|place| place.is_alive()) {
+                found = true;
                 self.detach(&id, None)
                     .with_context(|| format!("collect what container {id} left"))?;
             }
         }
-        self.collect_bridges()
+        Ok(self.collect_bridges()? || found)
     }
 
     /// Everything that our table should hold.

@@ -1,15 +1,19 @@
 //! The command line as the user types it; nothing here touches the host.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::str::FromStr;
 
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::netlink::link::Mac;
 use crate::output;
+use crate::plan;
 use crate::port::{PortSelector, PortSpec};
-use crate::subnet::Subnet;
+use crate::state::{Isolation, StaticRoute};
+use crate::subnet::{Family, Subnet};
 
 /// The exit code of a wrong command line.
 const USAGE: u8 = 2;
@@ -54,7 +58,7 @@ pub(crate) enum Command {
     Unpublish(Unpublish),
     /// List published ports
     Ports(Ports),
-    /// Show or switch IPv4 forwarding of the host
+    /// Show or switch forwarding of the host
     Forward(Forward),
     /// Attach or detach as an OCI hook, by the state read from standard input
     Hook(Hook),
@@ -62,6 +66,12 @@ pub(crate) enum Command {
     Inspect(Inspect),
     /// Show what exists and what stands in the way
     Status(Status),
+    /// Say what is missing of what should exist; fails if anything is
+    Check,
+    /// Bring back what is missing: bridges after a reboot, rules after a flush
+    Restore,
+    /// Collect what containers left that are gone
+    Gc,
 }
 
 /// `netsetup bridge …`
@@ -75,18 +85,26 @@ pub(crate) enum BridgeCommand {
     Inspect(BridgeInspect),
     /// Remove bridges that no container uses
     Delete(BridgeDelete),
+    /// Remove all bridges that no container uses, and print their names
+    Prune,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct BridgeCreate {
     /// Name of the bridge and of its link
     pub(crate) name: String,
-    /// Addresses of the containers, as 10.1.0.0/24 [default: a free one]
+    /// Addresses of the containers, as 10.1.0.0/24 or fd00:1::/64; may be repeated [default: a free one]
     #[arg(long, value_name = "CIDR")]
-    pub(crate) subnet: Option<Subnet>,
-    /// The host's address on the bridge [default: the first of the subnet]
+    pub(crate) subnet: Vec<Subnet>,
+    /// The host's address in one of the subnets [default: the first of each]
     #[arg(long, value_name = "ADDRESS")]
-    pub(crate) gateway: Option<Ipv4Addr>,
+    pub(crate) gateway: Vec<IpAddr>,
+    /// Addresses to give out in one of the subnets, as 10.1.0.16-10.1.0.31 [default: all]
+    #[arg(long, value_name = "FIRST-LAST")]
+    pub(crate) range: Vec<AddressRange>,
+    /// A free IPv6 subnet too
+    #[arg(long)]
+    pub(crate) ipv6: bool,
     /// Largest packet [default: that of the default route's link]
     #[arg(long, value_name = "BYTES")]
     pub(crate) mtu: Option<u32>,
@@ -96,6 +114,9 @@ pub(crate) struct BridgeCreate {
     /// No way out of this bridge and none in: no default route, no masquerade, no forwarding
     #[arg(long)]
     pub(crate) internal: bool,
+    /// From whom its containers are kept
+    #[arg(long, value_enum, value_name = "WHOM", default_value = "bridges")]
+    pub(crate) isolation: Isolation,
 }
 
 #[derive(Debug, Args)]
@@ -127,12 +148,72 @@ pub(crate) struct Wishes {
     /// Bridge to attach to; `none` and `host` mean no network of ours [default: netsetup0]
     #[arg(long, value_name = "NAME")]
     pub(crate) network: Option<String>,
-    /// Port to publish: [[IP:][HOST[-HOST]]:]CONTAINER[-CONTAINER][/tcp|udp|sctp]
+    /// Port to publish: [[IP:][HOST[-HOST]]:]CONTAINER[-CONTAINER][/tcp|udp|sctp], IPv6 in brackets
     #[arg(short, long, value_name = "SPEC")]
     pub(crate) publish: Vec<PortSpec>,
-    /// Address to take [default: the next free one]
+    /// Address to take; may be repeated [default: the next free one of each subnet]
     #[arg(long, value_name = "ADDRESS")]
-    pub(crate) ip: Option<Ipv4Addr>,
+    pub(crate) ip: Vec<IpAddr>,
+    /// Hardware address of the interface [default: made from the IP address]
+    #[arg(long, value_name = "MAC", value_parser = plan::parse_mac)]
+    pub(crate) mac: Option<Mac>,
+    /// Name of the interface in the container [default: the first free one of eth0, eth1, …]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) interface: Option<String>,
+    /// Route through the interface: DESTINATION[=GATEWAY], as 10.9.0.0/16=10.1.0.1; may be repeated
+    #[arg(long, value_name = "ROUTE")]
+    pub(crate) route: Vec<RouteWish>,
+    /// Further name of the container on this network; may be repeated
+    #[arg(long, value_name = "NAME")]
+    pub(crate) alias: Vec<String>,
+    /// No default route through this network
+    #[arg(long)]
+    pub(crate) no_default_route: bool,
+}
+
+/// `DESTINATION[=GATEWAY]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RouteWish(pub(crate) StaticRoute);
+
+impl FromStr for RouteWish {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<RouteWish, String> {
+        let (destination, gateway) = match text.split_once('=') {
+            Some((destination, gateway)) => (destination, Some(gateway)),
+            None => (text, None),
+        };
+        let destination: Subnet = destination.parse().map_err(|error| format!("{error}"))?;
+        let gateway = gateway
+            .map(|gateway| gateway.parse::<IpAddr>().map_err(|error| format!("{gateway}: {error}")))
+            .transpose()?;
+        if gateway.is_some_and(|gateway| Family::of(gateway) != destination.family()) {
+            return Err(format!("{text:?} leads from one family of addresses to the other"));
+        }
+        Ok(RouteWish(StaticRoute { destination, gateway, metric: None }))
+    }
+}
+
+/// `FIRST-LAST`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct AddressRange {
+    pub(crate) first: IpAddr,
+    pub(crate) last: IpAddr,
+}
+
+impl FromStr for AddressRange {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<AddressRange, String> {
+        let range = text.split_once('-').and_then(|(first, last)| {
+            Some(AddressRange { first: first.parse().ok()?, last: last.parse().ok()? })
+        });
+        let is_range =
+            |it: &AddressRange| Family::of(it.first) == Family::of(it.last) && it.first <= it.last;
+        range
+            .filter(is_range)
+            .ok_or_else(|| format!("{text:?} is no range of addresses, as 10.1.0.16-10.1.0.31"))
+    }
 }
 
 #[derive(Debug, Args)]
@@ -161,7 +242,7 @@ pub(crate) struct Detach {
 pub(crate) struct Publish {
     /// An attached container
     pub(crate) target: String,
-    /// [[IP:][HOST[-HOST]]:]CONTAINER[-CONTAINER][/tcp|udp|sctp]
+    /// [[IP:][HOST[-HOST]]:]CONTAINER[-CONTAINER][/tcp|udp|sctp], IPv6 in brackets
     #[arg(required = true, value_name = "SPEC")]
     pub(crate) ports: Vec<PortSpec>,
 }
@@ -190,6 +271,15 @@ pub(crate) struct Forward {
     /// Keep it over a reboot, in /etc/sysctl.d/99-netsetup.conf
     #[arg(long, requires = "state")]
     pub(crate) persist: bool,
+    /// IPv4 only
+    #[arg(short = '4', long, conflicts_with = "ipv6")]
+    pub(crate) ipv4: bool,
+    /// IPv6 only
+    #[arg(short = '6', long)]
+    pub(crate) ipv6: bool,
+    /// Of one interface instead of all
+    #[arg(long, value_name = "NAME")]
+    pub(crate) interface: Option<String>,
 }
 
 /// On or off.

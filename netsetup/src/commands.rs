@@ -2,6 +2,7 @@
 
 mod attach;
 mod bridge;
+mod check;
 mod detach;
 mod forward;
 mod hook;
@@ -34,6 +35,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         Command::Hook(hook) => hook::run(hook, directories),
         Command::Inspect(inspect) => inspect::run(inspect, directories),
         Command::Status(status) => status::run(status, directories),
+        Command::Check => check::check(directories),
+        Command::Restore => check::restore(directories),
+        Command::Gc => check::gc(directories),
     }
 }
 

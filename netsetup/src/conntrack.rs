@@ -2,7 +2,7 @@
 //! decision of its first packet for ever, so the entries of a port that is published or
 //! withdrawn are forgotten.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use anyhow::{Context, Result};
 use netlink_packet_netfilter::conntrack::{
@@ -21,15 +21,24 @@ pub(crate) fn forget<'a>(
     connection: &mut Connection,
     bindings: impl Iterator<Item = &'a Binding>,
 ) -> Result<()> {
-    let ports: HashSet<u16> = bindings
-        .filter(|binding| binding.protocol == port::Protocol::Udp)
-        .map(|binding| binding.host_port)
-        .collect();
-    if ports.is_empty() {
-        return Ok(());
+    let mut ports: HashMap<bool, HashSet<u16>> = HashMap::new();
+    for binding in bindings.filter(|binding| binding.protocol == port::Protocol::Udp) {
+        ports.entry(binding.host_ip.is_ipv4()).or_default().insert(binding.host_port);
     }
+    for (is_ipv4, ports) in ports {
+        let family = if is_ipv4 { NetfilterProtoFamily::IPv4 } else { NetfilterProtoFamily::IPv6 };
+        forget_ports(connection, family, &ports)?;
+    }
+    Ok(())
+}
+
+fn forget_ports(
+    connection: &mut Connection,
+    family: NetfilterProtoFamily,
+    ports: &HashSet<u16>,
+) -> Result<()> {
     let answers = connection
-        .query(&request(ConntrackMessage::Get(Vec::new()), DUMP))
+        .query(&request(family, ConntrackMessage::Get(Vec::new()), DUMP))
         .context("list connections")?;
     for answer in answers {
         let NetfilterMessageInner::Conntrack(ConntrackMessage::New(attributes)) = answer.inner
@@ -37,11 +46,11 @@ pub(crate) fn forget<'a>(
             continue;
         };
         let Some(tuple) = attributes.into_iter().find_map(original) else { continue };
-        if !leads_to(&tuple, &ports) {
+        if !leads_to(&tuple, ports) {
             continue;
         }
         let delete = ConntrackMessage::Delete(vec![ConntrackAttribute::CtaTupleOrig(tuple)]);
-        match connection.transact(vec![request(delete, 0)]) {
+        match connection.transact(vec![request(family, delete, 0)]) {
             Err(error) if !is_errno(&error, Errno::ENOENT) => {
                 return Err(error).context("forget connection");
             }
@@ -51,8 +60,12 @@ pub(crate) fn forget<'a>(
     Ok(())
 }
 
-fn request(message: ConntrackMessage, flags: u16) -> Request<NetfilterMessage> {
-    let header = NetfilterHeader::new(NetfilterProtoFamily::IPv4, 0, 0);
+fn request(
+    family: NetfilterProtoFamily,
+    message: ConntrackMessage,
+    flags: u16,
+) -> Request<NetfilterMessage> {
+    let header = NetfilterHeader::new(family, 0, 0);
     Request { message: NetfilterMessage::new(header, message), flags }
 }
 

@@ -45,7 +45,7 @@ pub(crate) fn read(source: impl Read) -> Result<State> {
 
 /// What is to be done by a container's status.
 pub(crate) enum Phase {
-    Attach(AttachRequest),
+    Attach(Box<AttachRequest>),
     /// The id.
     Detach(String),
 }
@@ -60,7 +60,8 @@ impl State {
                 if self.pid == 0 {
                     bail!("container {} is {} and has no pid", self.id, self.status);
                 }
-                AttachRequest::new(Target::of_pid(&self.id, self.pid), &wishes).map(Phase::Attach)
+                let target = Target::of_pid(&self.id, self.pid);
+                AttachRequest::new(target, &wishes).map(|request| Phase::Attach(Box::new(request)))
             }
             "stopped" => Ok(Phase::Detach(self.id.clone())),
             other => bail!("container {} has the unknown status {other:?}", self.id),
@@ -76,7 +77,7 @@ pub(crate) fn run(state: &State, arguments: &Wishes, directories: &Directories) 
                 return Ok(());
             }
             let store = Store::open(directories)?;
-            Host::open(&store)?.attach(&request).map(|_| ())
+            Host::open_at_once(&store)?.attach(&request).map(|_| ())
         }
         Phase::Detach(id) => {
             let store = Store::open(directories)?;
@@ -92,10 +93,14 @@ fn complete(arguments: &Wishes, state: &State) -> Result<Wishes> {
     if wishes.network.is_none() {
         wishes.network = annotation(NETWORK).cloned();
     }
-    if wishes.ip.is_none()
-        && let Some(address) = annotation(ADDRESS)
+    if wishes.ip.is_empty()
+        && let Some(addresses) = annotation(ADDRESS)
     {
-        wishes.ip = Some(address.parse().with_context(|| format!("read annotation {ADDRESS}"))?);
+        let words = addresses.split([',', ' ']).filter(|word| !word.is_empty());
+        wishes.ip = words
+            .map(str::parse)
+            .collect::<Result<_, _>>()
+            .with_context(|| format!("read annotation {ADDRESS}"))?;
     }
     if wishes.publish.is_empty()
         && let Some(ports) = annotation(PUBLISH)
@@ -131,7 +136,7 @@ mod tests {
         let arguments = Wishes {
             network: Some("br2".to_owned()),
             publish: vec!["1:1".parse().unwrap()],
-            ip: None,
+            ..Wishes::default()
         };
         let wishes = complete(&arguments, &state).unwrap();
         assert_eq!(wishes.network.as_deref(), Some("br2"));

@@ -1,20 +1,20 @@
 //! Which address an attachment gets: pure over the question whether one is taken.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use thiserror::Error;
 
-use crate::subnet::Subnet;
+use crate::subnet::{Family, Subnet, number};
 
 /// Why there is no address.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub(crate) enum AddressError {
     #[error("address {0} is not in subnet {1}")]
-    Outside(Ipv4Addr, Subnet),
+    Outside(IpAddr, Subnet),
     #[error("address {0} is the gateway's")]
-    Gateway(Ipv4Addr),
+    Gateway(IpAddr),
     #[error("address {0} is taken by container {1}")]
-    Taken(Ipv4Addr, String),
+    Taken(IpAddr, String),
     #[error("subnet {0} has no free address left")]
     Exhausted(Subnet),
 }
@@ -23,15 +23,17 @@ pub(crate) enum AddressError {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pool {
     pub(crate) subnet: Subnet,
-    pub(crate) gateway: Ipv4Addr,
+    pub(crate) gateway: Option<IpAddr>,
+    /// The part of the subnet that is given out to those who ask for no address of their own.
+    pub(crate) range: Option<(IpAddr, IpAddr)>,
 }
 
 impl Pool {
     /// Checks an address that was asked for.
-    pub(crate) fn check(self, address: Ipv4Addr) -> Result<(), AddressError> {
+    pub(crate) fn check(self, address: IpAddr) -> Result<(), AddressError> {
         if !self.subnet.is_host(address) {
             Err(AddressError::Outside(address, self.subnet))
-        } else if address == self.gateway {
+        } else if Some(address) == self.gateway {
             Err(AddressError::Gateway(address))
         } else {
             Ok(())
@@ -42,20 +44,23 @@ impl Pool {
     /// reused at once, so that no neighbour mistakes a new container for its predecessor.
     pub(crate) fn next<E>(
         self,
-        last: Option<Ipv4Addr>,
-        mut is_taken: impl FnMut(Ipv4Addr) -> Result<bool, E>,
-    ) -> Result<Option<Ipv4Addr>, E> {
+        last: Option<IpAddr>,
+        mut is_taken: impl FnMut(IpAddr) -> Result<bool, E>,
+    ) -> Result<Option<IpAddr>, E> {
         let hosts = self.subnet.hosts();
-        let (first, end) = (*hosts.start(), *hosts.end());
-        let start = match last {
-            Some(last) if hosts.contains(&u32::from(last)) && u32::from(last) < end => {
-                u32::from(last) + 1
+        let (first, end) = match self.range {
+            Some((first, end)) => {
+                (number(first).max(*hosts.start()), number(end).min(*hosts.end()))
             }
+            None => (*hosts.start(), *hosts.end()),
+        };
+        let start = match last.filter(|last| Family::of(*last) == self.subnet.family()) {
+            Some(last) if (first..end).contains(&number(last)) => number(last) + 1,
             _ => first,
         };
         for number in (start..=end).chain(first..start) {
-            let address = Ipv4Addr::from(number);
-            if address != self.gateway && !is_taken(address)? {
+            let address = self.subnet.host(number);
+            if Some(address) != self.gateway && !is_taken(address)? {
                 return Ok(Some(address));
             }
         }
@@ -71,37 +76,49 @@ mod tests {
 
     fn pool(subnet: &str) -> Pool {
         let subnet: Subnet = subnet.parse().unwrap();
-        Pool { subnet, gateway: Ipv4Addr::from(*subnet.hosts().start()) }
+        Pool { subnet, gateway: Some(subnet.first_host()), range: None }
     }
 
-    fn next(pool: Pool, last: Option<[u8; 4]>, taken: &[[u8; 4]]) -> Option<[u8; 4]> {
-        let taken = |address: Ipv4Addr| Ok::<_, Infallible>(taken.contains(&address.octets()));
-        pool.next(last.map(Ipv4Addr::from), taken).unwrap().map(|address| address.octets())
+    fn next(pool: Pool, last: &str, taken: &[&str]) -> Option<String> {
+        let taken = |address: IpAddr| Ok::<_, Infallible>(taken.contains(&&*address.to_string()));
+        pool.next(last.parse().ok(), taken).unwrap().map(|address| address.to_string())
     }
 
     #[test]
     fn the_first_address_follows_the_gateway() {
-        assert_eq!(next(pool("10.0.0.0/24"), None, &[]), Some([10, 0, 0, 2]));
+        assert_eq!(next(pool("10.0.0.0/24"), "", &[]).unwrap(), "10.0.0.2");
+        assert_eq!(next(pool("fd00:1::/64"), "", &[]).unwrap(), "fd00:1::2");
     }
 
     #[test]
     fn addresses_go_round_before_they_are_reused() {
         let pool = pool("10.0.0.0/29");
-        assert_eq!(next(pool, Some([10, 0, 0, 4]), &[[10, 0, 0, 5]]), Some([10, 0, 0, 6]));
-        assert_eq!(next(pool, Some([10, 0, 0, 6]), &[]), Some([10, 0, 0, 2]));
+        assert_eq!(next(pool, "10.0.0.4", &["10.0.0.5"]).unwrap(), "10.0.0.6");
+        assert_eq!(next(pool, "10.0.0.6", &[]).unwrap(), "10.0.0.2");
+    }
+
+    #[test]
+    fn a_range_is_kept_to() {
+        let range = Some(("10.0.0.16".parse().unwrap(), "10.0.0.17".parse().unwrap()));
+        let pool = Pool { range, ..pool("10.0.0.0/24") };
+        assert_eq!(next(pool, "", &[]).unwrap(), "10.0.0.16");
+        assert_eq!(next(pool, "10.0.0.16", &[]).unwrap(), "10.0.0.17");
+        assert_eq!(next(pool, "10.0.0.17", &[]).unwrap(), "10.0.0.16");
+        assert_eq!(next(pool, "10.0.0.17", &["10.0.0.16", "10.0.0.17"]), None);
     }
 
     #[test]
     fn a_full_subnet_has_none() {
-        assert_eq!(next(pool("10.0.0.0/30"), None, &[[10, 0, 0, 2]]), None);
+        assert_eq!(next(pool("10.0.0.0/30"), "", &["10.0.0.2"]), None);
     }
 
     #[test]
     fn asked_for_addresses_are_checked() {
-        let pool = pool("10.0.0.0/24");
-        assert!(pool.check(Ipv4Addr::new(10, 0, 0, 9)).is_ok());
-        assert!(matches!(pool.check(Ipv4Addr::new(10, 0, 0, 1)), Err(AddressError::Gateway(_))));
-        assert!(matches!(pool.check(Ipv4Addr::new(10, 0, 0, 255)), Err(AddressError::Outside(..))));
-        assert!(matches!(pool.check(Ipv4Addr::new(10, 0, 1, 9)), Err(AddressError::Outside(..))));
+        let check = |address: &str| pool("10.0.0.0/24").check(address.parse().unwrap());
+        assert!(check("10.0.0.9").is_ok());
+        assert!(matches!(check("10.0.0.1"), Err(AddressError::Gateway(_))));
+        assert!(matches!(check("10.0.0.255"), Err(AddressError::Outside(..))));
+        assert!(matches!(check("10.0.1.9"), Err(AddressError::Outside(..))));
+        assert!(matches!(check("fd00::1"), Err(AddressError::Outside(..))));
     }
 }

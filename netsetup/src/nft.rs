@@ -5,8 +5,7 @@ mod expression;
 pub(crate) mod foreign;
 mod message;
 mod table;
-
-use std::net::Ipv4Addr;
+mod verify;
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
@@ -14,7 +13,10 @@ use nix::errno::Errno;
 use self::message::{Change, Element, add_elements, address, interface, remove_elements};
 use crate::netlink::{Connection, is_errno};
 use crate::port::Binding;
-use crate::state::Bridge;
+use crate::state::{Bridge, Isolation};
+use crate::subnet::{self, Family, Subnet};
+
+pub(crate) use self::verify::missing;
 
 /// A published port and the container that it leads to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +32,13 @@ pub(crate) struct Contents {
     pub(crate) ports: Vec<Published>,
 }
 
+impl Contents {
+    /// Whether nothing of this needs a table.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.bridges.is_empty() && self.ports.is_empty()
+    }
+}
+
 /// Whether our table exists.
 pub(crate) fn exists(connection: &mut Connection) -> Result<bool> {
     match connection.query(&message::get_table()) {
@@ -42,6 +51,14 @@ pub(crate) fn exists(connection: &mut Connection) -> Result<bool> {
 /// Makes the table and fills it.
 pub(crate) fn create(connection: &mut Connection, contents: &Contents) -> Result<()> {
     let mut changes = table::whole();
+    changes.extend(additions(contents));
+    commit(connection, changes)
+}
+
+/// Makes the table anew, whatever was there, in one transaction: no packet sees it empty.
+pub(crate) fn replace(connection: &mut Connection, contents: &Contents) -> Result<()> {
+    let mut changes = vec![message::ensure_table(), message::delete_table()];
+    changes.extend(table::whole());
     changes.extend(additions(contents));
     commit(connection, changes)
 }
@@ -87,40 +104,67 @@ fn additions(contents: &Contents) -> Vec<Change> {
 
 /// The elements of each set that stand for the contents.
 fn elements(contents: &Contents) -> Vec<(&'static str, Vec<Element>)> {
-    let mut sets: Vec<(&'static str, Vec<Element>)> = Vec::new();
-    let bridges = &contents.bridges;
-    let key = |key: Vec<u8>| Element { key, ..Element::default() };
-    let link = |bridge: &Bridge| interface(&bridge.name);
-    sets.push((table::BRIDGES, bridges.iter().map(|bridge| key(link(bridge))).collect()));
-    sets.push((
-        table::INSIDE,
-        bridges.iter().map(|bridge| key([link(bridge), link(bridge)].concat())).collect(),
-    ));
-    let internal = bridges.iter().filter(|bridge| bridge.internal);
-    sets.push((table::INTERNAL, internal.map(|bridge| key(link(bridge))).collect()));
-    let masqueraded = bridges.iter().filter(|bridge| bridge.masquerade && !bridge.internal);
-    sets.push((table::MASQUERADED, masqueraded.flat_map(range).collect()));
-    sets.push((table::SUBNETS, bridges.iter().flat_map(range).collect()));
-    let hairpin = |bridge: &Bridge| Element {
-        key: [address(bridge.subnet.first()), link(bridge)].concat(),
-        key_end: Some([address(bridge.subnet.last()), link(bridge)].concat()),
-        ..Element::default()
-    };
-    sets.push((table::HAIRPIN, bridges.iter().map(hairpin).collect()));
-    let (anywhere, somewhere): (Vec<_>, Vec<_>) =
-        contents.ports.iter().partition(|port| port.binding.host_ip.is_unspecified());
-    sets.push((table::PORTS, anywhere.into_iter().map(port).collect()));
-    sets.push((table::PORTS_AT, somewhere.into_iter().map(port).collect()));
+    let mut sets = link_elements(&contents.bridges);
+    for family in Family::BOTH {
+        let names = table::names(family);
+        let pairs = contents.bridges.iter().flat_map(|bridge| {
+            let subnets = bridge.subnets.iter().map(move |it| (bridge, it.subnet));
+            subnets.filter(move |(_, subnet)| subnet.family() == family)
+        });
+        let (mut masqueraded, mut subnets, mut hairpin) = (Vec::new(), Vec::new(), Vec::new());
+        for (bridge, subnet) in pairs {
+            if bridge.masquerade && !bridge.internal {
+                masqueraded.extend(range(subnet));
+            }
+            subnets.extend(range(subnet));
+            let link = interface(&bridge.name);
+            hairpin.push(Element {
+                key: [address(subnet.first()), link.clone()].concat(),
+                key_end: Some([address(subnet.last()), link].concat()),
+                ..Element::default()
+            });
+        }
+        let ports = contents.ports.iter();
+        let ports = ports.filter(|port| Family::of(port.binding.host_ip) == family);
+        let (anywhere, somewhere): (Vec<_>, Vec<_>) =
+            ports.partition(|port| port.binding.host_ip.is_unspecified());
+        sets.extend([
+            (names.masqueraded, masqueraded),
+            (names.subnets, subnets),
+            (names.hairpin, hairpin),
+            (names.ports, anywhere.into_iter().map(port).collect()),
+            (names.ports_at, somewhere.into_iter().map(port).collect()),
+        ]);
+    }
     sets.retain(|(_, elements)| !elements.is_empty());
     sets
 }
 
+/// What stands for bridges in the sets of link names.
+fn link_elements(bridges: &[Bridge]) -> Vec<(&'static str, Vec<Element>)> {
+    let key = |key: Vec<u8>| Element { key, ..Element::default() };
+    let link = |bridge: &Bridge| interface(&bridge.name);
+    let links = |wanted: fn(&Bridge) -> bool| {
+        let wanted = bridges.iter().filter(|bridge| wanted(bridge));
+        wanted.map(|bridge| key(link(bridge))).collect::<Vec<_>>()
+    };
+    let inside = bridges.iter().filter(|bridge| bridge.isolation != Isolation::Containers);
+    let inside = inside.map(|bridge| key([link(bridge), link(bridge)].concat()));
+    vec![
+        (table::BRIDGES, links(|_| true)),
+        (table::INSIDE, inside.collect()),
+        (table::INTERNAL, links(|bridge| bridge.internal)),
+        (table::OPEN, links(|bridge| bridge.isolation == Isolation::None)),
+    ]
+}
+
 /// The first address of a subnet, and the first behind it.
-fn range(bridge: &Bridge) -> Vec<Element> {
-    let mut range = vec![Element { key: address(bridge.subnet.first()), ..Element::default() }];
-    if let Some(behind) = u32::from(bridge.subnet.last()).checked_add(1) {
-        let key = address(Ipv4Addr::from(behind));
-        range.push(Element { key, ends_range: true, ..Element::default() });
+fn range(subnet: Subnet) -> Vec<Element> {
+    let mut range = vec![Element { key: address(subnet.first()), ..Element::default() }];
+    if subnet::number(subnet.last()) < subnet::number(Subnet::containing(subnet.first(), 0).last())
+    {
+        let behind = subnet.host(subnet::number(subnet.last()) + 1);
+        range.push(Element { key: address(behind), ends_range: true, ..Element::default() });
     }
     range
 }
@@ -133,7 +177,7 @@ fn port(published: &Published) -> Element {
         key.extend(address(binding.host_ip));
     }
     key.extend([binding.protocol.number(), 0, 0, 0, high, low, 0, 0]);
-    let mut data = address(*binding.target.ip());
+    let mut data = address(binding.target.ip());
     let [high, low] = binding.target.port().to_be_bytes();
     data.extend([high, low, 0, 0]);
     Element {
@@ -146,37 +190,70 @@ fn port(published: &Published) -> Element {
 
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddrV4;
-
     use super::*;
     use crate::port::Protocol;
+    use crate::state::BridgeSubnet;
 
-    fn published(host_ip: Ipv4Addr) -> Published {
-        let target = SocketAddrV4::new(Ipv4Addr::new(10, 1, 0, 2), 80);
+    fn published(host_ip: &str, target: &str) -> Published {
+        let (host_ip, target) = (host_ip.parse().unwrap(), target.parse().unwrap());
         let binding = Binding { protocol: Protocol::Tcp, host_ip, host_port: 8080, target };
         Published { binding, container: "web".to_owned() }
     }
 
     #[test]
     fn ports_go_into_the_map_of_their_kind() {
-        let contents = Contents {
-            ports: vec![published(Ipv4Addr::UNSPECIFIED), published(Ipv4Addr::LOCALHOST)],
-            ..Contents::default()
-        };
-        let sets = elements(&contents);
+        let ports = [
+            ("0.0.0.0", "10.1.0.2:80"),
+            ("127.0.0.1", "10.1.0.2:80"),
+            ("::", "[fd00::2]:80"),
+            ("fd00::1", "[fd00::2]:80"),
+        ];
+        let ports = ports.map(|(host_ip, target)| published(host_ip, target)).into();
+        let sets = elements(&Contents { ports, ..Contents::default() });
         assert_eq!(
             sets.iter().map(|(set, elements)| (*set, elements.len())).collect::<Vec<_>>(),
-            [(table::PORTS, 1), (table::PORTS_AT, 1)]
+            [("ports", 1), ("ports_at", 1), ("ports6", 1), ("ports6_at", 1)]
         );
         assert_eq!(sets[0].1[0].key, [6, 0, 0, 0, 0x1f, 0x90, 0, 0]);
         assert_eq!(sets[0].1[0].data, Some(vec![10, 1, 0, 2, 0, 80, 0, 0]));
         assert_eq!(sets[1].1[0].key, [127, 0, 0, 1, 6, 0, 0, 0, 0x1f, 0x90, 0, 0]);
+        assert_eq!(sets[2].1[0].key, sets[0].1[0].key);
+        assert_eq!(sets[3].1[0].key.len(), 16 + 8);
+        assert_eq!(sets[3].1[0].data.as_ref().unwrap().len(), 16 + 4);
+    }
+
+    #[test]
+    fn a_bridge_stands_in_the_sets_of_its_families() {
+        let subnets =
+            ["10.1.0.0/24", "fd00:1::/64"].map(|text| BridgeSubnet::new(text.parse().unwrap()));
+        let mut bridge = Bridge::new("br0", subnets.into());
+        bridge.isolation = Isolation::Containers;
+        let sets = |bridge: &Bridge| {
+            let contents = Contents { bridges: vec![bridge.clone()], ports: Vec::new() };
+            elements(&contents).iter().map(|(set, _)| *set).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            sets(&bridge),
+            [
+                "bridges",
+                "masqueraded",
+                "subnets",
+                "hairpin",
+                "masqueraded6",
+                "subnets6",
+                "hairpin6"
+            ]
+        );
+        bridge = Bridge { internal: true, isolation: Isolation::None, ..bridge };
+        bridge.subnets.pop();
+        assert_eq!(sets(&bridge), ["bridges", "inside", "internal", "open", "subnets", "hairpin"]);
     }
 
     #[test]
     fn a_range_up_to_the_last_address_has_no_end() {
-        let bridge = |subnet: &str| Bridge::new("br0", subnet.parse().unwrap());
-        assert_eq!(range(&bridge("10.0.0.0/24")).len(), 2);
-        assert_eq!(range(&bridge("255.255.255.0/24")).len(), 1);
+        let range = |subnet: &str| range(subnet.parse().unwrap()).len();
+        assert_eq!(range("10.0.0.0/24"), 2);
+        assert_eq!(range("255.255.255.0/24"), 1);
+        assert_eq!(range("fd00::/64"), 2);
     }
 }

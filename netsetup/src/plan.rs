@@ -1,12 +1,13 @@
 //! Decisions, pure over what was asked for and what there is.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Result, bail};
 
 use crate::netlink::link::Mac;
 use crate::netlink::route::Route;
 use crate::port::PortSpec;
+use crate::state::Bridge;
 use crate::subnet::Subnet;
 
 /// The bridge of those who name none.
@@ -24,11 +25,14 @@ const POOLS: [(Ipv4Addr, u8, u32); 3] = [
 ];
 
 /// Addresses with a meaning of their own, which the kernel would never route to a container.
-const NOT_FOR_LINKS: [(Ipv4Addr, u8, &str); 4] = [
-    (Ipv4Addr::new(0, 0, 0, 0), 8, "unspecified"),
-    (Ipv4Addr::new(127, 0, 0, 0), 8, "loopback"),
-    (Ipv4Addr::new(224, 0, 0, 0), 4, "multicast"),
-    (Ipv4Addr::new(240, 0, 0, 0), 4, "reserved"),
+const NOT_FOR_LINKS: [(IpAddr, u8, &str); 7] = [
+    (IpAddr::V4(Ipv4Addr::new(0, 0, 0, 0)), 8, "unspecified"),
+    (IpAddr::V4(Ipv4Addr::new(127, 0, 0, 0)), 8, "loopback"),
+    (IpAddr::V4(Ipv4Addr::new(224, 0, 0, 0)), 4, "multicast"),
+    (IpAddr::V4(Ipv4Addr::new(240, 0, 0, 0)), 4, "reserved"),
+    (IpAddr::V6(Ipv6Addr::UNSPECIFIED), 64, "unspecified and loopback"),
+    (IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0)), 10, "link-local"),
+    (IpAddr::V6(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0)), 8, "multicast"),
 ];
 
 /// The first subnet of the pools that overlaps neither a route nor a subnet promised already.
@@ -36,7 +40,7 @@ pub(crate) fn choose_subnet(routes: &[Route], promised: &[Subnet]) -> Result<Sub
     for (first, length, count) in POOLS {
         for index in 0..count {
             let base = u32::from(first) + (index << (32 - u32::from(length)));
-            let subnet = Subnet::containing(Ipv4Addr::from(base), length);
+            let subnet = Subnet::containing(Ipv4Addr::from(base).into(), length);
             let is_free = route_in_the_way(subnet, routes).is_none()
                 && !promised.iter().any(|other| other.overlaps(subnet));
             if is_free {
@@ -47,6 +51,22 @@ pub(crate) fn choose_subnet(routes: &[Route], promised: &[Subnet]) -> Result<Sub
     bail!(
         "every subnet of 172.18-31, 192.168 and 10.64-191 overlaps a route of the host: choose one with --subnet"
     )
+}
+
+/// A random unique local subnet of RFC 4193 that overlaps neither a route nor a promised one.
+pub(crate) fn choose_subnet6(
+    random: [u8; 7],
+    routes: &[Route],
+    promised: &[Subnet],
+) -> Result<Subnet> {
+    let mut octets = [0; 16];
+    octets[0] = 0xfd;
+    octets[1..8].copy_from_slice(&random);
+    let subnet = Subnet::containing(Ipv6Addr::from(octets).into(), 64);
+    if route_in_the_way(subnet, routes).is_some() || promised.iter().any(|it| it.overlaps(subnet)) {
+        bail!("subnet {subnet}, chosen by chance, is in use: choose one with --subnet");
+    }
+    Ok(subnet)
 }
 
 /// The route of the host that a subnet would shadow.
@@ -74,9 +94,10 @@ pub(crate) fn check_bridge_name(name: &str) -> Result<()> {
 
 /// Checks that a bridge may have a subnet at all, whatever routes the host has.
 pub(crate) fn check_subnet(subnet: Subnet) -> Result<()> {
-    if subnet.length() > 30 || subnet.length() < 8 {
+    let longest = subnet.family().bits() - 2;
+    if subnet.length() > longest || subnet.length() < 8 {
         bail!(
-            "subnet {subnet} is too small or too large: a bridge takes a prefix length of 8 to 30"
+            "subnet {subnet} is too small or too large: a bridge takes a prefix length of 8 to {longest}"
         );
     }
     for (first, length, meaning) in NOT_FOR_LINKS {
@@ -96,10 +117,46 @@ pub(crate) fn check_id(id: &str) -> Result<()> {
     Ok(())
 }
 
+/// What tells a link from others: names, hardware addresses and groups are made from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Seed {
+    /// An IPv4 address, which is on one link at most.
+    Address(u32),
+    /// A digest of whatever the link is known by.
+    Digest(u32),
+}
+
+impl Seed {
+    /// From the addresses of a link that were given out by us.
+    pub(crate) fn of_addresses(addresses: &[IpAddr]) -> Option<Seed> {
+        let v4 = addresses.iter().find_map(|address| match address {
+            IpAddr::V4(address) => Some(Seed::Address(u32::from(*address))),
+            IpAddr::V6(_) => None,
+        });
+        v4.or_else(|| addresses.first().map(|address| Seed::of_words(&[&address.to_string()])))
+    }
+
+    /// From words that no other link is known by.
+    pub(crate) fn of_words(words: &[&str]) -> Seed {
+        // FNV-1a; a zero ends each word, so that no two lists of words are one text.
+        let bytes = words.iter().flat_map(|word| word.bytes().chain([0]));
+        let digest = bytes.fold(0x811c_9dc5_u32, |digest, byte| {
+            (digest ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+        });
+        Seed::Digest(digest)
+    }
+
+    fn number(self) -> u32 {
+        match self {
+            Seed::Address(number) | Seed::Digest(number) => number,
+        }
+    }
+}
+
 /// A hardware address made from an IP address: whoever gets the address next answers with the
 /// same, so that no neighbour's table is ever stale. The second byte tells the ends apart.
-pub(crate) fn mac(address: Ipv4Addr, end: End) -> Mac {
-    let [a, b, c, d] = address.octets();
+pub(crate) fn mac(seed: Seed, end: End) -> Mac {
+    let [a, b, c, d] = seed.number().to_be_bytes();
     [0x02, end as u8, a, b, c, d]
 }
 
@@ -111,16 +168,67 @@ pub(crate) enum End {
     Bridge = 0x70,
 }
 
-/// Name of the host's end of a container's link: `veth` keeps NetworkManager away from it. An
-/// address is on one link at most, so that the address makes the name unique.
-pub(crate) fn host_interface(address: Ipv4Addr) -> String {
-    format!("veth{:08x}", u32::from(address))
+/// Name of the host's end of a container's link: `veth` keeps NetworkManager away from it.
+pub(crate) fn host_interface(seed: Seed) -> String {
+    match seed {
+        Seed::Address(number) => format!("veth{number:08x}"),
+        Seed::Digest(number) => format!("veth{number:08x}x"),
+    }
 }
 
-/// The group of a bridge and of its containers' links, by which they are removed at once. Made
-/// from an address that no other bridge can have, and far from the numbers that people choose.
-pub(crate) fn link_group(gateway: Ipv4Addr) -> u32 {
-    u32::from(gateway)
+fn bridge_seed(bridge: &Bridge) -> Seed {
+    let gateways: Vec<IpAddr> = bridge.gateways().map(|(gateway, _)| gateway).collect();
+    match Seed::of_addresses(&gateways) {
+        Some(seed @ Seed::Address(_)) => seed,
+        _ => Seed::of_words(&["bridge", &bridge.name]),
+    }
+}
+
+/// The hardware address of a bridge.
+pub(crate) fn bridge_mac(bridge: &Bridge) -> Mac {
+    mac(bridge_seed(bridge), End::Bridge)
+}
+
+/// The group of a bridge and of its containers' links, by which they are removed at once: far
+/// from the numbers that people choose, and another for every bridge.
+pub(crate) fn link_group(bridge: &Bridge) -> u32 {
+    bridge_seed(bridge).number()
+}
+
+/// Reads a hardware address as people write it.
+pub(crate) fn parse_mac(text: &str) -> Result<Mac, String> {
+    let mut mac = [0; 6];
+    let mut parts = text.split(':');
+    for byte in &mut mac {
+        let part = parts.next().filter(|part| part.len() == 2);
+        let parsed = part.and_then(|part| u8::from_str_radix(part, 16).ok());
+        *byte =
+            parsed.ok_or_else(|| format!("{text:?} is no MAC address, as 02:00:00:00:00:01"))?;
+    }
+    if parts.next().is_some() || mac[0] & 1 == 1 || mac == [0; 6] {
+        return Err(format!("{text:?} is no MAC address that one link can have"));
+    }
+    Ok(mac)
+}
+
+/// A hardware address as people read it.
+pub(crate) fn mac_text(mac: Mac) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
+}
+
+/// Checks the name of a link in a container.
+pub(crate) fn check_interface(name: &str) -> Result<()> {
+    let bad = |byte: u8| byte == b'/' || byte == b':' || byte <= b' ' || byte == 127;
+    if name.is_empty()
+        || name.len() > LONGEST_LINK_NAME
+        || [".", "..", "lo"].contains(&name)
+        || name.bytes().any(bad)
+    {
+        bail!(
+            "{name:?} is no name for an interface: 1 to {LONGEST_LINK_NAME} bytes without '/', ':' and blanks"
+        );
+    }
+    Ok(())
 }
 
 /// Name of the next interface of a container that has these.
@@ -161,7 +269,8 @@ mod tests {
     use super::*;
 
     fn route(destination: &str) -> Route {
-        Route { destination: destination.parse().unwrap(), gateway: None, link: None, metric: 0 }
+        let destination = destination.parse().unwrap();
+        Route { destination, gateway: None, link: None, metric: 0, from_router: false }
     }
 
     #[test]
@@ -196,11 +305,33 @@ mod tests {
 
     #[test]
     fn subnets_are_of_addresses_that_a_link_can_have() {
-        for subnet in ["10.1.0.0/24", "172.18.0.0/16", "203.0.113.0/30", "169.254.7.0/24"] {
+        for subnet in
+            ["10.1.0.0/24", "172.18.0.0/16", "203.0.113.0/30", "169.254.7.0/24", "fd00:1::/64"]
+        {
             check_subnet(subnet.parse().unwrap()).unwrap();
         }
-        for subnet in ["127.0.0.0/8", "224.0.1.0/24", "240.0.0.0/24", "0.0.0.0/8", "10.0.0.0/31"] {
+        for subnet in ["127.0.0.0/8", "224.0.1.0/24", "240.0.0.0/24", "0.0.0.0/8", "10.0.0.0/31"]
+            .into_iter()
+            .chain(["fe80::/64", "ff02::/64", "::/64", "fd00::/127"])
+        {
             assert!(check_subnet(subnet.parse().unwrap()).is_err(), "{subnet}");
+        }
+    }
+
+    #[test]
+    fn chosen_ipv6_subnets_are_unique_local_ones() {
+        let subnet = choose_subnet6([1, 2, 3, 4, 5, 6, 7], &[], &[]).unwrap();
+        assert_eq!(subnet.to_string(), "fd01:203:405:607::/64");
+        assert!(choose_subnet6([1, 2, 3, 4, 5, 6, 7], &[], &[subnet]).is_err());
+    }
+
+    #[test]
+    fn macs_are_those_of_single_links() {
+        assert_eq!(parse_mac("02:00:0a:ff:00:01"), Ok([2, 0, 10, 255, 0, 1]));
+        for text in
+            ["", "02:00:0a:ff:00", "02:00:0a:ff:00:01:02", "01:00:00:00:00:01", "2:0:0:0:0:1"]
+        {
+            assert!(parse_mac(text).is_err(), "{text}");
         }
     }
 

@@ -1,7 +1,7 @@
 //! Published ports: the specs that users write and the bindings they become.
 
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -47,8 +47,8 @@ impl PortRange {
 /// `[[IP:][HOST[-HOST]]:]CONTAINER[-CONTAINER][/PROTOCOL]`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PortSpec {
-    /// `0.0.0.0` for every address of the host.
-    pub(crate) host_ip: Ipv4Addr,
+    /// `None` for every address of the host, `0.0.0.0` and `::` for every one of a family.
+    pub(crate) host_ip: Option<IpAddr>,
     /// `None` leaves the choice to us.
     pub(crate) host: Option<PortRange>,
     pub(crate) container: PortRange,
@@ -58,7 +58,7 @@ pub(crate) struct PortSpec {
 /// `[IP:]HOST[-HOST][/PROTOCOL]`: which published ports to withdraw.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PortSelector {
-    host_ip: Option<Ipv4Addr>,
+    host_ip: Option<IpAddr>,
     host: PortRange,
     protocol: Option<Protocol>,
 }
@@ -67,9 +67,9 @@ pub(crate) struct PortSelector {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Binding {
     pub(crate) protocol: Protocol,
-    pub(crate) host_ip: Ipv4Addr,
+    pub(crate) host_ip: IpAddr,
     pub(crate) host_port: u16,
-    pub(crate) target: SocketAddrV4,
+    pub(crate) target: SocketAddr,
 }
 
 impl PortSelector {
@@ -95,10 +95,8 @@ pub(crate) enum PortError {
     Port(String),
     #[error("unknown protocol {0:?}: expected tcp, udp or sctp")]
     Protocol(String),
-    #[error("{0:?} is not an IPv4 address of the host")]
+    #[error("{0:?} is not an IP address of the host (IPv6 addresses stand in brackets)")]
     Address(String),
-    #[error("publishing on an IPv6 address ({0}) is not supported")]
-    Ipv6(String),
     #[error("{host} host ports cannot stand for {container} container ports")]
     Lengths { host: u32, container: u32 },
 }
@@ -146,10 +144,7 @@ impl FromStr for PortSpec {
             Some((outside, container)) => (Some(outside), container),
             None => (None, ports),
         };
-        let (host_ip, host) = match outside.map(split_address).transpose()? {
-            Some((ip, host)) => (ip.unwrap_or(Ipv4Addr::UNSPECIFIED), host),
-            None => (Ipv4Addr::UNSPECIFIED, ""),
-        };
+        let (host_ip, host) = outside.map(split_address).transpose()?.unwrap_or((None, ""));
         let host = if host.is_empty() { None } else { Some(host.parse::<PortRange>()?) };
         let container: PortRange = container.parse()?;
         if let Some(host) = host
@@ -167,10 +162,7 @@ impl FromStr for PortSelector {
 
     fn from_str(text: &str) -> Result<PortSelector, PortError> {
         let (ports, protocol) = split_protocol(text)?;
-        let (host_ip, host) = match ports.rsplit_once(':') {
-            Some((ip, host)) => (split_address(&format!("{ip}:"))?.0, host),
-            None => (None, ports),
-        };
+        let (host_ip, host) = split_address(ports)?;
         Ok(PortSelector { host_ip, host: host.parse()?, protocol })
     }
 }
@@ -182,17 +174,14 @@ fn split_protocol(text: &str) -> Result<(&str, Option<Protocol>), PortError> {
     }
 }
 
-/// `IP:HOST` or `HOST`. An address in brackets is IPv6, which has no way to the container.
-fn split_address(text: &str) -> Result<(Option<Ipv4Addr>, &str), PortError> {
-    if text.starts_with('[') {
-        return Err(PortError::Ipv6(text.to_owned()));
-    }
-    match text.rsplit_once(':') {
-        Some((ip, host)) => match ip.parse() {
-            Ok(ip) => Ok((Some(ip), host)),
-            Err(_) => Err(PortError::Address(ip.to_owned())),
-        },
-        None => Ok((None, text)),
+/// `IP:HOST` or `HOST`; an IPv6 address stands in brackets.
+fn split_address(text: &str) -> Result<(Option<IpAddr>, &str), PortError> {
+    let Some((ip, host)) = text.rsplit_once(':') else { return Ok((None, text)) };
+    let bare = ip.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let address: Option<IpAddr> = bare.unwrap_or(ip).parse().ok();
+    match address.filter(|address| address.is_ipv6() == bare.is_some()) {
+        Some(address) => Ok((Some(address), host)),
+        None => Err(PortError::Address(ip.to_owned())),
     }
 }
 
@@ -208,14 +197,8 @@ impl fmt::Display for Protocol {
 
 impl fmt::Display for Binding {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            formatter,
-            "{}:{}->{}/{}",
-            self.host_ip,
-            self.host_port,
-            self.target.port(),
-            self.protocol
-        )
+        let outside = SocketAddr::new(self.host_ip, self.host_port);
+        write!(formatter, "{outside}->{}/{}", self.target.port(), self.protocol)
     }
 }
 
@@ -229,17 +212,19 @@ mod tests {
 
     #[test]
     fn specs_are_read_as_docker_reads_them() {
-        let any = Ipv4Addr::UNSPECIFIED;
         let tcp = Protocol::Tcp;
         for (text, host_ip, host, container, protocol) in [
-            ("80", any, None, range(80, 80), tcp),
-            ("8080:80", any, Some(range(8080, 8080)), range(80, 80), tcp),
-            ("8080:80/udp", any, Some(range(8080, 8080)), range(80, 80), Protocol::Udp),
-            ("127.0.0.1:8080:80", Ipv4Addr::LOCALHOST, Some(range(8080, 8080)), range(80, 80), tcp),
-            ("127.0.0.1::80", Ipv4Addr::LOCALHOST, None, range(80, 80), tcp),
-            ("7000-7002:80-82/sctp", any, Some(range(7000, 7002)), range(80, 82), Protocol::Sctp),
-            ("7000-7002:80", any, Some(range(7000, 7002)), range(80, 80), tcp),
+            ("80", "", None, range(80, 80), tcp),
+            ("8080:80", "", Some(range(8080, 8080)), range(80, 80), tcp),
+            ("8080:80/udp", "", Some(range(8080, 8080)), range(80, 80), Protocol::Udp),
+            ("127.0.0.1:8080:80", "127.0.0.1", Some(range(8080, 8080)), range(80, 80), tcp),
+            ("127.0.0.1::80", "127.0.0.1", None, range(80, 80), tcp),
+            ("[fd00::1]:8080:80", "fd00::1", Some(range(8080, 8080)), range(80, 80), tcp),
+            ("[::]::80/udp", "::", None, range(80, 80), Protocol::Udp),
+            ("7000-7002:80-82/sctp", "", Some(range(7000, 7002)), range(80, 82), Protocol::Sctp),
+            ("7000-7002:80", "", Some(range(7000, 7002)), range(80, 80), tcp),
         ] {
+            let host_ip = host_ip.parse().ok();
             let expected = PortSpec { host_ip, host, container, protocol };
             assert_eq!(text.parse::<PortSpec>(), Ok(expected), "{text}");
         }
@@ -258,7 +243,9 @@ mod tests {
             "82-80",
             "1-3:1-2",
             "x:1:2",
-            "[::1]:1:2",
+            "::1:1:2",
+            "[10.0.0.1]:1:2",
+            "[::1:1:2",
             "+80",
             "1:2:3:4",
         ] {
@@ -270,9 +257,9 @@ mod tests {
     fn selectors_match_by_what_they_name() {
         let binding = Binding {
             protocol: Protocol::Udp,
-            host_ip: Ipv4Addr::LOCALHOST,
+            host_ip: "127.0.0.1".parse().unwrap(),
             host_port: 53,
-            target: SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 2), 53),
+            target: "10.0.0.2:53".parse().unwrap(),
         };
         for (text, expected) in [
             ("53", true),
@@ -280,6 +267,7 @@ mod tests {
             ("53/tcp", false),
             ("127.0.0.1:53", true),
             ("10.0.0.1:53", false),
+            ("[::1]:53", false),
         ] {
             assert_eq!(text.parse::<PortSelector>().unwrap().matches(&binding), expected, "{text}");
         }

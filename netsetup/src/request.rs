@@ -1,17 +1,20 @@
 //! From words to a request: which container is meant and where its network namespace is.
 
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
 use crate::args::Wishes;
+use crate::netlink::link::Mac;
 use crate::netns::{self, NetworkNamespace};
 use crate::plan;
 use crate::port::PortSpec;
-use crate::state::{Place, Source, Store, run_directory};
+use crate::state::{
+    Address, Attachment, Bridge, Kind, Place, Source, StaticRoute, Store, run_directory,
+};
 
 /// What runtimes call the directory of their containers.
 const RUNTIMES: [&str; 2] = ["runtime", "runc"];
@@ -23,28 +26,82 @@ pub(crate) struct AttachRequest {
     pub(crate) netns: NetworkNamespace,
     pub(crate) place: Place,
     pub(crate) network: String,
+    pub(crate) kind: Kind,
+    /// The bridge, where whoever asks defines it; otherwise it is looked up by its name.
+    pub(crate) bridge: Option<Bridge>,
+    /// Name of the link in the container; `None` for the next free `eth<n>`.
+    pub(crate) interface: Option<String>,
+    /// Name of the other end; `None` leaves the choice to us.
+    pub(crate) host_interface: Option<String>,
+    pub(crate) addresses: Addresses,
+    pub(crate) mac: Option<Mac>,
     pub(crate) ports: Vec<PortSpec>,
-    pub(crate) address: Option<Ipv4Addr>,
+    pub(crate) routes: Vec<StaticRoute>,
+    /// Names by which others on the network find it.
+    pub(crate) names: Vec<String>,
+    /// Whether the default route may lead this way.
+    pub(crate) default_route: bool,
+    /// Of the default route.
+    pub(crate) metric: Option<u32>,
+    pub(crate) mtu: Option<u32>,
+}
+
+/// Where a container's addresses come from.
+#[derive(Clone, Debug)]
+pub(crate) enum Addresses {
+    /// From us: these, and the next free one of every subnet of which there is none among them.
+    Wishes(Vec<IpAddr>),
+    /// From somebody who keeps the leases himself.
+    #[expect(dead_code, reason = "for the doors that come with leases of their own")]
+    Given(Vec<Address>),
+}
+
+impl Addresses {
+    /// Those that were asked for by name.
+    pub(crate) fn wishes(&self) -> Vec<IpAddr> {
+        match self {
+            Addresses::Wishes(wishes) => wishes.clone(),
+            Addresses::Given(given) => given.iter().map(|it| it.address).collect(),
+        }
+    }
 }
 
 impl AttachRequest {
     /// Opens the namespace of a target.
     pub(crate) fn new(target: Target, wishes: &Wishes) -> Result<AttachRequest> {
         plan::check_id(&target.id)?;
+        wishes.interface.as_deref().map(plan::check_interface).transpose()?;
         let netns = NetworkNamespace::open(&target.source.path())?;
         if let Some(init) = target.init {
             init.check()?;
         }
         let place = Place { source: target.source, identity: netns.identity() };
         let network = wishes.network.clone().unwrap_or_else(|| plan::DEFAULT_BRIDGE.to_owned());
+        let routes = wishes.route.iter().map(|wish| wish.0.clone()).collect();
         Ok(AttachRequest {
             id: target.id,
             netns,
             place,
             network,
+            kind: Kind::Bridge,
+            bridge: None,
+            interface: wishes.interface.clone(),
+            host_interface: None,
+            addresses: Addresses::Wishes(wishes.ip.clone()),
+            mac: wishes.mac,
             ports: wishes.publish.clone(),
-            address: wishes.ip,
+            routes,
+            names: wishes.alias.clone(),
+            default_route: !wishes.no_default_route,
+            metric: None,
+            mtu: None,
         })
+    }
+
+    /// Whether an attachment is the one that is asked for.
+    pub(crate) fn means(&self, attachment: &Attachment) -> bool {
+        attachment.network == self.network
+            && self.interface.as_ref().is_none_or(|name| *name == attachment.interface)
     }
 
     /// Whether the wish is for no network of ours.

@@ -2,12 +2,13 @@
 //!
 //! ```text
 //! lock                                   held from the first look to the last change
-//! forwarding                             we switched ip_forward on; it goes off with the last bridge
+//! forwarding, forwarding6                we switched it on; it goes off with the last bridge
 //! bridges/<name>/bridge.json             a bridge that exists, or is about to
 //! bridges/<name>/leases/<address>        link to the id of the container that has it
-//! bridges/<name>/last                    the address given out most recently
+//! bridges/<name>/last-{4,6}              the address given out most recently
+//! bridges/<name>/members/<id>,<link>     a container that is on the bridge
 //! containers/<id>/netns                  where the container's namespace is, and which it was
-//! containers/<id>/on/<bridge>.json       an attachment that exists, or is about to
+//! containers/<id>/on/<link>.json         an attachment that exists, or is about to
 //! containers/<id>/ports/<proto>-<ip>-<port>   link to the address and port behind it
 //! ports/<proto>-<port>/<ip>              link to the id of the container that has it
 //! ```
@@ -27,9 +28,10 @@ use anyhow::{Context, Result};
 
 use self::files::{entries, read_text, remove, remove_tree, write};
 use crate::args::Directories;
+use crate::subnet::Family;
 
-pub(crate) use self::bridges::{Bridge, BridgeRecord};
-pub(crate) use self::containers::{Attachment, Place, Source};
+pub(crate) use self::bridges::{Bridge, BridgeRecord, BridgeSubnet, Isolation};
+pub(crate) use self::containers::{Address, Attachment, Kind, Place, Source, StaticRoute};
 
 const CONFIG: &str = "/etc/netsetup";
 
@@ -69,31 +71,41 @@ impl Store {
         &self.root
     }
 
-    /// Whether we switched forwarding on.
-    pub(crate) fn owns_forwarding(&self) -> Result<bool> {
-        Ok(read_text(&self.root.join("forwarding"))?.is_some())
+    fn forwarding_path(&self, family: Family) -> PathBuf {
+        self.root.join(if family == Family::V4 { "forwarding" } else { "forwarding6" })
+    }
+
+    /// Whether we switched forwarding of a family on.
+    pub(crate) fn owns_forwarding(&self, family: Family) -> Result<bool> {
+        Ok(read_text(&self.forwarding_path(family))?.is_some())
     }
 
     /// Notes that we are about to switch forwarding on.
-    pub(crate) fn own_forwarding(&self) -> Result<()> {
-        write(&self.root.join("forwarding"), b"was 0\n")
+    pub(crate) fn own_forwarding(&self, family: Family) -> Result<()> {
+        write(&self.forwarding_path(family), b"was 0\n")
     }
 
     /// Notes that forwarding is no business of ours.
-    pub(crate) fn disown_forwarding(&self) -> Result<()> {
-        remove(&self.root.join("forwarding"))
+    pub(crate) fn disown_forwarding(&self, family: Family) -> Result<()> {
+        remove(&self.forwarding_path(family))
     }
 
-    /// Removes everything when no bridge is left: it is what killed commands recorded and never
-    /// came to make, since a bridge is recorded before the first change.
+    /// Removes everything when no bridge and no attachment is left: it is what killed commands
+    /// recorded and never came to make, since they are recorded before the first change.
     pub(crate) fn tidy(&self) -> Result<()> {
         if !self.bridges()?.is_empty() {
             return Ok(());
         }
+        for id in self.container_ids()? {
+            if !self.attachments(&id)?.is_empty() || !self.bindings(&id)?.is_empty() {
+                return Ok(());
+            }
+        }
         for name in ["bridges", "containers", "ports"] {
             remove_tree(&self.root.join(name))?;
         }
-        remove(&self.root.join("forwarding.new"))
+        remove(&self.root.join("forwarding.new"))?;
+        remove(&self.root.join("forwarding6.new"))
     }
 
     fn names(&self, directory: &str) -> Result<Vec<String>> {

@@ -6,8 +6,15 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
-/// `net/ipv4/ip_forward`
-pub(crate) const FORWARDING: &str = "net/ipv4/ip_forward";
+use crate::subnet::Family;
+
+/// The setting that lets the host forward packets of a family.
+pub(crate) fn forwarding(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "net/ipv4/ip_forward",
+        Family::V6 => "net/ipv6/conf/all/forwarding",
+    }
+}
 
 fn path(name: &str) -> PathBuf {
     PathBuf::from("/proc/sys").join(name)
@@ -37,4 +44,24 @@ pub(crate) fn set(name: &str, value: &str) -> Result<()> {
 pub(crate) fn close_ipv6(link: &str) -> Result<()> {
     set(&format!("net/ipv6/conf/{link}/accept_ra"), "0")?;
     set(&format!("net/ipv6/conf/{link}/disable_ipv6"), "1")
+}
+
+/// Readies a link of ours for the IPv6 addresses that it is given: no others come by a
+/// neighbour's advertisements, and none waits for an answer that it is somebody else's.
+pub(crate) fn open_ipv6(link: &str) -> Result<()> {
+    set(&format!("net/ipv6/conf/{link}/accept_ra"), "0")?;
+    set(&format!("net/ipv6/conf/{link}/accept_dad"), "0")?;
+    set(&format!("net/ipv6/conf/{link}/disable_ipv6"), "0")
+}
+
+/// Takes packets that would be answered by another link, as those of a container with several
+/// networks are, where the host is strict about that.
+pub(crate) fn loosen_reverse_path(link: &str) -> Result<()> {
+    let own = format!("net/ipv4/conf/{link}/rp_filter");
+    for name in ["net/ipv4/conf/all/rp_filter", &own] {
+        if read(name)?.as_deref() == Some("1") {
+            return set(&own, "2");
+        }
+    }
+    Ok(())
 }

@@ -183,7 +183,7 @@ fn refuse_what_takes_root(request: &AttachRequest) -> Result<()> {
     if request.network != crate::plan::DEFAULT_BRIDGE && request.network != "user" {
         bail!("there is no bridge {} without root: leave --network out", request.network);
     }
-    if request.address.is_some() {
+    if !request.addresses.wishes().is_empty() {
         bail!("without root every container has the address {ADDRESS}: leave --ip out");
     }
     Ok(())
@@ -196,6 +196,7 @@ fn published(specs: &[PortSpec]) -> Result<Vec<Port>> {
         if spec.protocol == Protocol::Sctp {
             bail!("without root only tcp and udp ports can be published, not sctp");
         }
+        let host_ip = spec.host_ip.unwrap_or(Ipv4Addr::UNSPECIFIED.into()).to_string();
         for (index, container_port) in spec.container.iter().enumerate() {
             let host_port = match spec.host {
                 Some(range) => {
@@ -203,9 +204,9 @@ fn published(specs: &[PortSpec]) -> Result<Vec<Port>> {
                     process::check_port(port)?;
                     port
                 }
-                None => process::free_port(&spec.host_ip.to_string(), spec.protocol)?,
+                None => process::free_port(&host_ip, spec.protocol)?,
             };
-            let host_ip = spec.host_ip.to_string();
+            let host_ip = host_ip.clone();
             ports.push(Port { protocol: spec.protocol, host_ip, host_port, container_port });
         }
         if ports.len() > MAX_PORTS {

@@ -16,18 +16,21 @@ impl Netns {
         netns
     }
 
-    /// A host of its own on the other end of a cable: this side has `10.199.0.1/24`, that one
-    /// `10.199.0.2/24` and a default route to here.
+    /// A host of its own on the other end of a cable: this side has `10.199.0.1/24` and
+    /// `fd99::1/64`, that one `10.199.0.2/24`, `fd99::2/64` and default routes to here.
     pub(crate) fn remote_host() -> Self {
         let remote = Self::new("remote");
         let name = &remote.name;
         let cable = format!("ip link add e2e-here type veth peer name eth0 netns {name}");
         Cmd::line(&cable).run().success();
         Cmd::line("ip addr add 10.199.0.1/24 dev e2e-here").run().success();
+        Cmd::line("ip addr add fd99::1/64 dev e2e-here nodad").run().success();
         Cmd::line("ip link set e2e-here up").run().success();
         remote.line("ip addr add 10.199.0.2/24 dev eth0");
+        remote.line("ip addr add fd99::2/64 dev eth0 nodad");
         remote.line("ip link set eth0 up");
         remote.line("ip route add default via 10.199.0.1");
+        remote.line("ip route add default via fd99::1");
         remote
     }
 

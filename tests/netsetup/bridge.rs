@@ -1,7 +1,5 @@
 //! Bridges, and what a container gets on one.
 
-use std::fs;
-
 use super::{Cmd, Netns, address_of, netsetup, scene};
 
 #[test]
@@ -69,25 +67,5 @@ fn without_a_bridge_the_default_one_is_made_and_goes_with_its_last_container() {
         container.line("ip route").stdout_has("default via");
         netsetup(scene, ["status"]);
         netsetup(scene, ["detach", &container.path()]);
-    });
-}
-
-#[test]
-fn forwarding_is_shown_and_switched() {
-    scene(|scene| {
-        let file = "/proc/sys/net/ipv4/ip_forward";
-        let before = fs::read_to_string(file).unwrap();
-        netsetup(scene, ["forward", "on"]);
-        assert_eq!(fs::read_to_string(file).unwrap(), "1\n");
-        netsetup(scene, ["forward"]).stdout_has("ip_forward = 1");
-        netsetup(scene, ["forward", "off"]);
-        assert_eq!(fs::read_to_string(file).unwrap(), "0\n");
-        netsetup(scene, ["forward"]).stdout_has("ip_forward = 0");
-        let kept = "/etc/sysctl.d/99-netsetup.conf";
-        netsetup(scene, ["forward", "on", "--persist"]);
-        assert!(fs::read_to_string(kept).unwrap().contains("net.ipv4.ip_forward"));
-        netsetup(scene, ["forward", "off", "--persist"]);
-        fs::remove_file(kept).unwrap();
-        fs::write(file, before).unwrap();
     });
 }

@@ -7,10 +7,10 @@ use super::{Cmd, Netns, netsetup, scene};
 use crate::harness::command::binary;
 
 /// The probe serving in a namespace until it is dropped.
-struct Server(Child);
+pub(super) struct Server(Child);
 
 impl Server {
-    fn start(netns: &Netns, verb: &str, port: &str) -> Self {
+    pub(super) fn start(netns: &Netns, verb: &str, port: &str) -> Self {
         let mut child = Command::new("nsenter")
             .arg(format!("--net={}", netns.path()))
             .arg(binary("probe"))
@@ -35,7 +35,8 @@ impl Drop for Server {
     }
 }
 
-const ASK_UDP: &str = "import socket,sys; s=socket.socket(socket.AF_INET,socket.SOCK_DGRAM); \
+pub(super) const ASK_UDP: &str = "import socket,sys; \
+    s=socket.socket([socket.AF_INET,socket.AF_INET6][':' in sys.argv[1]],socket.SOCK_DGRAM); \
     s.settimeout(5); s.connect((sys.argv[1],int(sys.argv[2]))); s.send(b'?'); \
     print(s.recv(100).decode(),end='')";
 

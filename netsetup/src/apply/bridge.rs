@@ -1,14 +1,16 @@
 //! Bridges: link, address, settings, their part of the table, forwarding.
 
 use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
+use rustix::rand::{GetRandomFlags, getrandom};
 
 use super::{Failures, Host, undone};
 use crate::netlink::link::{self, Link};
-use crate::netlink::{address, route};
+use crate::netlink::{address, is_errno, route};
 use crate::nft::{self, Contents, foreign};
-use crate::plan::{self, DEFAULT_BRIDGE, End};
-use crate::state::{Bridge, BridgeRecord};
-use crate::subnet::Subnet;
+use crate::plan::{self, DEFAULT_BRIDGE};
+use crate::state::{Bridge, BridgeRecord, BridgeSubnet};
+use crate::subnet::{Family, Subnet};
 use crate::sysctl;
 
 const USUAL_MTU: u32 = 1500;
@@ -25,18 +27,13 @@ impl Host<'_> {
             bail!(
                 "bridge {} exists already, with subnet {} and other settings",
                 bridge.name,
-                existing.subnet
+                existing.subnets_text()
             );
         }
         self.check_bridge(&bridge)?;
-        let record = BridgeRecord { bridge, automatic: false };
+        let record = BridgeRecord { bridge, automatic: false, found: false, ready: false };
         self.store.save_definition(&record.bridge)?;
-        let made = self.make_bridge(&record).and_then(|(_, is_new)| {
-            let bridges = if is_new { vec![record.bridge.clone()] } else { Vec::new() };
-            self.add_to_table(&Contents { bridges, ports: Vec::new() })?;
-            foreign::open_way(&mut self.netfilter, &record.bridge.name)
-        });
-        made.map_err(|error| {
+        self.complete_bridge(&record).map_err(|error| {
             // What was there before this command is not this command's to take away.
             let mut failures = Failures::default();
             if made_before.is_none() {
@@ -49,6 +46,15 @@ impl Host<'_> {
         })
     }
 
+    /// Makes whatever is missing of a bridge, its part of the table too.
+    pub(super) fn complete_bridge(&mut self, record: &BridgeRecord) -> Result<()> {
+        self.make_bridge(record)?;
+        let bridges = vec![record.bridge.clone()];
+        self.add_to_table(&Contents { bridges, ports: Vec::new() })?;
+        foreign::open_way(&mut self.netfilter, &record.bridge.name)?;
+        self.store.save_bridge(&BridgeRecord { ready: true, ..record.clone() })
+    }
+
     /// Removes a bridge that no container uses, and its definition.
     pub(crate) fn delete_bridge(&mut self, name: &str) -> Result<()> {
         plan::check_bridge_name(name)?;
@@ -56,7 +62,7 @@ impl Host<'_> {
         if record.is_none() && self.store.definition(name)?.is_none() {
             bail!("no bridge named {name}");
         }
-        if let Some((_, id)) = self.store.leases(name)?.first() {
+        if let Some((id, _)) = self.store.members(name)?.first() {
             bail!("bridge {name} is in use by container {id}: detach it first");
         }
         self.store.remove_definition(name)?;
@@ -71,24 +77,60 @@ impl Host<'_> {
         if let Some(record) = self.store.bridge(name)? {
             return Ok(record);
         }
+        let made =
+            |bridge, automatic| BridgeRecord { bridge, automatic, found: false, ready: false };
         if let Some(bridge) = self.store.definition(name)? {
             self.check_bridge(&bridge)?;
-            return Ok(BridgeRecord { bridge, automatic: false });
+            return Ok(made(bridge, false));
         }
         if name != DEFAULT_BRIDGE {
             bail!("no bridge named {name}: create it with 'netsetup bridge create {name}'");
         }
-        let bridge = Bridge::new(name, self.free_subnet()?);
+        let subnet = BridgeSubnet::new(self.free_subnet()?);
+        let bridge = Bridge::new(name, vec![subnet]);
         self.check_bridge(&bridge)?;
-        Ok(BridgeRecord { bridge, automatic: true })
+        Ok(made(bridge, true))
+    }
+
+    /// The record of a bridge that somebody else defines: a CNI configuration or podman. Its
+    /// link may be there already, and it may get further subnets later.
+    pub(super) fn adopt_bridge(&mut self, wanted: &Bridge) -> Result<BridgeRecord> {
+        plan::check_bridge_name(&wanted.name)?;
+        if let Some(mut record) = self.store.bridge(&wanted.name)? {
+            for subnet in &wanted.subnets {
+                let known = &mut record.bridge.subnets;
+                if !known.iter().any(|other| other.subnet == subnet.subnet) {
+                    known.push(subnet.clone());
+                    record.ready = false;
+                }
+            }
+            return Ok(record);
+        }
+        let link = link::find(&mut self.route, &wanted.name)?;
+        if link.as_ref().is_some_and(|link| !link.is_bridge) {
+            bail!("link {} is no bridge", wanted.name);
+        }
+        let found = link.is_some();
+        Ok(BridgeRecord { bridge: wanted.clone(), automatic: true, found, ready: false })
     }
 
     /// A subnet that is nobody's.
     pub(crate) fn free_subnet(&mut self) -> Result<Subnet> {
-        let mut promised: Vec<Subnet> = Vec::new();
-        promised.extend(self.store.bridges()?.iter().map(|record| record.bridge.subnet));
-        promised.extend(self.store.definitions()?.iter().map(|bridge| bridge.subnet));
+        let promised = self.promised_subnets()?;
         plan::choose_subnet(&route::list(&mut self.route)?, &promised)
+    }
+
+    /// An IPv6 subnet that is nobody's.
+    pub(crate) fn free_subnet6(&mut self) -> Result<Subnet> {
+        let promised = self.promised_subnets()?;
+        let mut random = [0; 7];
+        fill_random(&mut random)?;
+        plan::choose_subnet6(random, &route::list(&mut self.route)?, &promised)
+    }
+
+    fn promised_subnets(&self) -> Result<Vec<Subnet>> {
+        let bridges = self.recorded_bridges()?.into_iter().chain(self.store.definitions()?);
+        Ok(bridges.flat_map(|bridge| bridge.subnets).map(|it| it.subnet).collect())
     }
 
     /// Checks a bridge that does not exist yet against the host: its link's name and its subnet
@@ -100,71 +142,96 @@ impl Host<'_> {
         if link::find(&mut self.route, &bridge.name)?.is_some() {
             bail!("the host has a link {} that is not ours: choose another name", bridge.name);
         }
+        for subnet in bridge.subnets.iter().map(|it| it.subnet) {
+            self.check_free(&bridge.name, subnet)?;
+        }
+        Ok(())
+    }
+
+    fn check_free(&mut self, name: &str, subnet: Subnet) -> Result<()> {
         for other in self.store.definitions()?.into_iter().chain(self.recorded_bridges()?) {
-            if other.name != bridge.name && other.subnet.overlaps(bridge.subnet) {
+            let overlapping = other.subnets.iter().find(|it| it.subnet.overlaps(subnet));
+            if let Some(overlapping) = overlapping.filter(|_| other.name != name) {
                 bail!(
-                    "subnet {} overlaps subnet {} of bridge {}: choose another with --subnet",
-                    bridge.subnet,
-                    other.subnet,
+                    "subnet {subnet} overlaps subnet {} of bridge {}: choose another with --subnet",
+                    overlapping.subnet,
                     other.name
                 );
             }
         }
         let routes = route::list(&mut self.route)?;
-        if let Some(route) = plan::route_in_the_way(bridge.subnet, &routes) {
+        if let Some(route) = plan::route_in_the_way(subnet, &routes) {
             let links = link::list(&mut self.route)?;
             let through = links.iter().find(|link| Some(link.index) == route.link);
             bail!(
-                "subnet {} overlaps the host's route {route}{}: choose another with --subnet, or remove the route",
-                bridge.subnet,
+                "subnet {subnet} overlaps the host's route {route}{}: choose another with --subnet, or remove the route",
                 through.map(|link| format!(" dev {}", link.name)).unwrap_or_default()
             );
         }
         Ok(())
     }
 
-    fn recorded_bridges(&self) -> Result<Vec<Bridge>> {
+    pub(super) fn recorded_bridges(&self) -> Result<Vec<Bridge>> {
         Ok(self.store.bridges()?.into_iter().map(|record| record.bridge).collect())
     }
 
-    /// Makes what is missing of a bridge, but for its part of the table. Says whether it is new.
-    pub(super) fn make_bridge(&mut self, record: &BridgeRecord) -> Result<(Link, bool)> {
+    /// Makes what is missing of a bridge, but for its part of the table.
+    pub(super) fn make_bridge(&mut self, record: &BridgeRecord) -> Result<Link> {
         let bridge = &record.bridge;
         if self.store.bridge(&bridge.name)?.as_ref() != Some(record) {
             self.store.save_bridge(record)?;
         }
-        if !bridge.internal {
-            self.switch_forwarding_on()?;
+        for family in Family::BOTH {
+            if !bridge.internal && bridge.has(family) {
+                self.switch_forwarding_on(family)?;
+            }
         }
         if let Some(link) = link::find(&mut self.route, &bridge.name)? {
             if !link.is_bridge {
                 bail!("link {} is no bridge", bridge.name);
             }
-            return Ok((link, false));
+            if !record.ready {
+                self.equip_bridge(bridge, link.index)?;
+            }
+            return Ok(link);
         }
         let mtu = match bridge.mtu {
             Some(mtu) => mtu,
             None => self.default_mtu()?,
         };
-        let mac = plan::mac(bridge.gateway, End::Bridge);
-        let create = link::create_bridge(&bridge.name, mac, mtu, plan::link_group(bridge.gateway));
+        let group = plan::link_group(bridge);
+        let create = link::create_bridge(&bridge.name, plan::bridge_mac(bridge), mtu, group);
         self.route
             .transact(vec![create])
             .with_context(|| format!("create bridge {}", bridge.name))?;
         let link = link::find(&mut self.route, &bridge.name)?
             .with_context(|| format!("bridge {} vanished while it was made", bridge.name))?;
-        sysctl::close_ipv6(&bridge.name)?;
+        self.equip_bridge(bridge, link.index)?;
+        Ok(link)
+    }
+
+    /// The settings and addresses of a bridge; what it has already is no error.
+    fn equip_bridge(&mut self, bridge: &Bridge, index: u32) -> Result<()> {
+        if bridge.has(Family::V6) {
+            sysctl::open_ipv6(&bridge.name)?;
+        } else {
+            sysctl::close_ipv6(&bridge.name)?;
+        }
         // Without it the kernel takes answers to 127.0.0.1 for forged. The table guards it.
         sysctl::set(&format!("net/ipv4/conf/{}/route_localnet", bridge.name), "1")?;
+        sysctl::loosen_reverse_path(&bridge.name)?;
+        for (gateway, subnet) in bridge.gateways() {
+            match self.route.transact(vec![address::add(index, gateway, subnet)]) {
+                Err(error) if !is_errno(&error, Errno::EEXIST) => {
+                    let text = format!("give bridge {} the address {gateway}", bridge.name);
+                    return Err(error.context(text));
+                }
+                _ => {}
+            }
+        }
         self.route
-            .transact(vec![
-                address::add(link.index, bridge.gateway, bridge.subnet),
-                link::set_up(link.index),
-            ])
-            .with_context(|| {
-                format!("give bridge {} the address {}", bridge.name, bridge.gateway)
-            })?;
-        Ok((link, true))
+            .transact(vec![link::set_up(index)])
+            .with_context(|| format!("switch bridge {} on", bridge.name))
     }
 
     /// Takes a bridge away that has no containers; with the last one goes all else that is ours.
@@ -179,7 +246,9 @@ impl Host<'_> {
         } else {
             self.remove_from_table(&contents)
         });
-        failures.note(link::delete(&mut self.route, name));
+        if !record.found {
+            failures.note(link::delete(&mut self.route, name));
+        }
         failures.into_result()?;
         // The record goes last: as long as it is there, the next attempt does all of this again.
         if is_last {
@@ -190,32 +259,56 @@ impl Host<'_> {
 
     /// Takes away automatic bridges that no container is on: the command that took the last one
     /// off was killed.
-    pub(super) fn collect_bridges(&mut self) -> Result<()> {
+    pub(super) fn collect_bridges(&mut self) -> Result<bool> {
+        let mut found = false;
         for record in self.store.bridges()? {
             let name = &record.bridge.name;
-            if record.automatic && self.store.leases(name)?.is_empty() {
+            if record.automatic && self.store.members(name)?.is_empty() {
+                found = true;
                 self.unmake_bridge(&record)
                     .with_context(|| format!("collect the unused bridge {name}"))?;
                 self.store.tidy()?;
             }
         }
+        Ok(found)
+    }
+
+    fn switch_forwarding_on(&mut self, family: Family) -> Result<()> {
+        let name = sysctl::forwarding(family);
+        // A kernel without this setting is without the family.
+        if sysctl::read(name)?.is_none_or(|value| value == "1") {
+            return Ok(());
+        }
+        self.store.own_forwarding(family)?;
+        if family == Family::V6 {
+            self.keep_router_advertisements()?;
+        }
+        sysctl::set(name, "1")
+    }
+
+    /// A host that forwards IPv6 no longer listens to routers, unless it is told to: it would
+    /// lose the default route that it has from one.
+    fn keep_router_advertisements(&mut self) -> Result<()> {
+        let routes = route::list(&mut self.route)?;
+        let links = link::list(&mut self.route)?;
+        for index in routes.iter().filter(|route| route.from_router).filter_map(|it| it.link) {
+            let Some(link) = links.iter().find(|link| link.index == index) else { continue };
+            let name = format!("net/ipv6/conf/{}/accept_ra", link.name);
+            if sysctl::read(&name)?.as_deref() == Some("1") {
+                sysctl::set(&name, "2")?;
+            }
+        }
         Ok(())
     }
 
-    fn switch_forwarding_on(&self) -> Result<()> {
-        if sysctl::read(sysctl::FORWARDING)?.as_deref() == Some("1") {
-            return Ok(());
-        }
-        self.store.own_forwarding()?;
-        sysctl::set(sysctl::FORWARDING, "1")
-    }
-
     fn restore_forwarding(&self) -> Result<()> {
-        if !self.store.owns_forwarding()? {
-            return Ok(());
+        for family in Family::BOTH {
+            if self.store.owns_forwarding(family)? {
+                sysctl::set(sysctl::forwarding(family), "0")?;
+                self.store.disown_forwarding(family)?;
+            }
         }
-        sysctl::set(sysctl::FORWARDING, "0")?;
-        self.store.disown_forwarding()
+        Ok(())
     }
 
     /// What fits through the link of the default route: larger packets would vanish in VPNs and
@@ -230,4 +323,10 @@ impl Host<'_> {
         let links = link::list(&mut self.route)?;
         Ok(links.iter().find(|link| link.index == index).map_or(USUAL_MTU, |link| link.mtu))
     }
+}
+
+fn fill_random(buffer: &mut [u8]) -> Result<()> {
+    let filled = getrandom(&mut *buffer, GetRandomFlags::empty()).context("get random bytes")?;
+    anyhow::ensure!(filled == buffer.len(), "the kernel gave {filled} random bytes");
+    Ok(())
 }

@@ -8,7 +8,7 @@ use crate::output;
 use crate::request::{AttachRequest, Target};
 use crate::state::Store;
 
-/// Attaches a container and prints its address.
+/// Attaches a container and prints its addresses.
 pub(crate) fn run(attach: &Attach, directories: &Directories) -> Result<()> {
     let mut target = Target::resolve(&attach.target, directories.runtime_root.as_deref())?;
     if let Some(id) = &attach.id {
@@ -19,9 +19,11 @@ pub(crate) fn run(attach: &Attach, directories: &Directories) -> Result<()> {
         return Ok(());
     }
     let store = Store::open(directories)?;
-    let attachment = Host::open(&store)?.attach(&request)?;
+    let attachment = Host::open_at_once(&store)?.attach(&request)?;
     match attach.output.format {
-        Format::Table => output::lines([attachment.address.to_string()]),
+        Format::Table => {
+            output::lines(attachment.addresses.iter().map(|it| it.address.to_string()))
+        }
         Format::Json => output::json(&attachment),
     }
 }

@@ -1,8 +1,8 @@
 //! `netsetup bridge`
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use serde::Serialize;
 
 use crate::apply::Host;
@@ -12,7 +12,8 @@ use crate::args::{
 use crate::ipam::Pool;
 use crate::output;
 use crate::plan;
-use crate::state::{Bridge, BridgeRecord, Store};
+use crate::state::{Bridge, BridgeRecord, BridgeSubnet, Store};
+use crate::subnet::{Family, Subnet};
 
 /// A bridge, as programs read it.
 #[derive(Serialize)]
@@ -29,7 +30,8 @@ struct BridgeView {
 #[derive(Serialize)]
 struct ContainerView {
     id: String,
-    address: String,
+    interface: String,
+    addresses: Vec<String>,
 }
 
 /// Runs one of the verbs of `bridge`.
@@ -41,6 +43,7 @@ pub(crate) fn run(command: &BridgeCommand, directories: &Directories) -> Result<
         BridgeCommand::List(list) => run_list(list, &store),
         BridgeCommand::Inspect(inspect) => run_inspect(inspect, &store),
         BridgeCommand::Delete(delete) => run_delete(delete, &mut host),
+        BridgeCommand::Prune => run_prune(&mut host),
     }
 }
 
@@ -50,22 +53,67 @@ fn run_create(create: &BridgeCreate, host: &mut Host) -> Result<()> {
         Some(definition) => Some(definition),
         None => host.store.bridge(&create.name)?.map(|record| record.bridge),
     };
-    let subnet = match (create.subnet, existing) {
-        (Some(subnet), _) => subnet,
-        (None, Some(existing)) => existing.subnet,
-        (None, None) => host.free_subnet()?,
+    let subnets = match existing {
+        Some(existing) if create.subnet.is_empty() => existing.subnets,
+        _ => chosen_subnets(create, host)?,
     };
-    plan::check_subnet(subnet)?;
-    let mut bridge = Bridge::new(&create.name, subnet);
-    if let Some(gateway) = create.gateway {
-        Pool { subnet, gateway: Ipv4Addr::UNSPECIFIED }.check(gateway)?;
-        bridge.gateway = gateway;
-    }
+    let mut bridge = Bridge::new(&create.name, subnets);
     bridge.mtu = create.mtu;
     bridge.masquerade = !create.no_masquerade;
     bridge.internal = create.internal;
+    bridge.isolation = create.isolation;
     host.create_bridge(bridge)?;
     output::lines([create.name.clone()])
+}
+
+/// The subnets that were asked for or are free, with gateways and ranges.
+fn chosen_subnets(create: &BridgeCreate, host: &mut Host) -> Result<Vec<BridgeSubnet>> {
+    let mut subnets = create.subnet.clone();
+    let has = |subnets: &[Subnet], family| subnets.iter().any(|it| it.family() == family);
+    if subnets.is_empty() {
+        subnets.push(host.free_subnet()?);
+    }
+    if create.ipv6 && !has(&subnets, Family::V6) {
+        subnets.push(host.free_subnet6()?);
+    }
+    for (index, subnet) in subnets.iter().enumerate() {
+        plan::check_subnet(*subnet)?;
+        if let Some(other) = subnets.iter().take(index).find(|other| other.overlaps(*subnet)) {
+            bail!("subnets {other} and {subnet} overlap");
+        }
+    }
+    let mut subnets: Vec<BridgeSubnet> = subnets.into_iter().map(BridgeSubnet::new).collect();
+    for gateway in &create.gateway {
+        let subnet = holding(&mut subnets, *gateway)?;
+        Pool { subnet: subnet.subnet, gateway: None, range: None }.check(*gateway)?;
+        subnet.gateway = Some(*gateway);
+    }
+    for range in &create.range {
+        let subnet = holding(&mut subnets, range.first)?;
+        for end in [range.first, range.last] {
+            Pool { subnet: subnet.subnet, gateway: None, range: None }.check(end)?;
+        }
+        subnet.range = Some((range.first, range.last));
+    }
+    Ok(subnets)
+}
+
+/// The subnet that an address is in.
+fn holding(subnets: &mut [BridgeSubnet], address: IpAddr) -> Result<&mut BridgeSubnet> {
+    let found = subnets.iter_mut().find(|it| it.subnet.contains(address));
+    found.with_context(|| format!("address {address} is in none of the bridge's subnets"))
+}
+
+/// Removes what no container uses, and says what that was.
+fn run_prune(host: &mut Host) -> Result<()> {
+    let mut removed = Vec::new();
+    for view in views(host.store)? {
+        if view.containers.is_empty() && !view.automatic {
+            host.delete_bridge(&view.bridge.name)?;
+            removed.push(view.bridge.name);
+        }
+    }
+    output::lines(removed)
 }
 
 fn run_list(list: &BridgeList, store: &Store) -> Result<()> {
@@ -88,11 +136,12 @@ fn row(view: &BridgeView) -> [String; 5] {
         (true, true) => "automatic",
         (true, false) => "active",
     };
-    let Bridge { name, subnet, gateway, .. } = &view.bridge;
+    let gateways = view.bridge.gateways().map(|(gateway, _)| gateway.to_string());
+    let gateways: Vec<String> = gateways.collect();
     [
-        name.clone(),
-        subnet.to_string(),
-        gateway.to_string(),
+        view.bridge.name.clone(),
+        view.bridge.subnets_text(),
+        if gateways.is_empty() { "none".to_owned() } else { gateways.join(",") },
         view.containers.len().to_string(),
         state.to_owned(),
     ]
@@ -120,9 +169,15 @@ fn run_delete(delete: &BridgeDelete, host: &mut Host) -> Result<()> {
 /// Bridges that exist and bridges that are only defined, by name.
 fn views(store: &Store) -> Result<Vec<BridgeView>> {
     let mut views = Vec::new();
-    for BridgeRecord { bridge, automatic } in store.bridges()? {
-        let leases = store.leases(&bridge.name)?.into_iter();
-        let containers = leases.map(|(address, id)| ContainerView { id, address }).collect();
+    for BridgeRecord { bridge, automatic, .. } in store.bridges()? {
+        let mut containers = Vec::new();
+        for (id, interface) in store.members(&bridge.name)? {
+            let attachments = store.attachments(&id)?;
+            let attachment = attachments.into_iter().find(|it| it.interface == interface);
+            let addresses = attachment.map(|it| it.addresses).unwrap_or_default();
+            let addresses = addresses.into_iter().map(|it| it.address.to_string()).collect();
+            containers.push(ContainerView { id, interface, addresses });
+        }
         views.push(BridgeView { bridge, automatic, active: true, containers });
     }
     for bridge in store.definitions()? {

@@ -1,5 +1,7 @@
 //! `netsetup ports`
 
+use std::net::SocketAddr;
+
 use anyhow::Result;
 use serde::Serialize;
 
@@ -37,8 +39,8 @@ impl PortView {
 
 /// `80/tcp -> 0.0.0.0:8080`
 pub(super) fn line(binding: &Binding) -> String {
-    let Binding { protocol, host_ip, host_port, target } = binding;
-    format!("{}/{protocol} -> {host_ip}:{host_port}", target.port())
+    let outside = SocketAddr::new(binding.host_ip, binding.host_port);
+    format!("{}/{} -> {outside}", binding.target.port(), binding.protocol)
 }
 
 /// Lists the published ports of one container or of all.
@@ -64,7 +66,7 @@ pub(crate) fn run(ports: &Ports, directories: &Directories) -> Result<()> {
             let rows: Vec<_> = found
                 .iter()
                 .map(|(id, binding)| {
-                    let host = format!("{}:{}", binding.host_ip, binding.host_port);
+                    let host = SocketAddr::new(binding.host_ip, binding.host_port).to_string();
                     [id.clone(), host, binding.target.to_string(), binding.protocol.to_string()]
                 })
                 .collect();

@@ -12,7 +12,7 @@ use crate::state::Store;
 /// Publishes ports and prints where they are reached.
 pub(crate) fn publish(publish: &Publish, directories: &Directories) -> Result<()> {
     let store = Store::open(directories)?;
-    let mut host = Host::open(&store)?;
+    let mut host = Host::open_at_once(&store)?;
     let id = attached_id(&store, &publish.target, directories)?;
     let bindings = host.publish(&id, &publish.ports)?;
     output::lines(bindings.iter().map(line))

@@ -5,9 +5,10 @@ use serde::Serialize;
 
 use crate::apply::Host;
 use crate::args::{Directories, Format, Status};
-use crate::nft::{self, foreign};
+use crate::nft;
 use crate::output;
 use crate::state::Store;
+use crate::subnet::Family;
 use crate::sysctl;
 
 /// What exists, and what stands in the way.
@@ -16,6 +17,7 @@ struct StatusView {
     version: &'static str,
     state_directory: String,
     forwarding: bool,
+    forwarding_ipv6: bool,
     /// We switched forwarding on, and will switch it off with the last bridge.
     forwarding_is_ours: bool,
     /// Our nf_tables table exists.
@@ -39,7 +41,11 @@ pub(crate) fn run(status: &Status, directories: &Directories) -> Result<()> {
     let mut lines = vec![
         format!("version:     {}", view.version),
         format!("state:       {}", view.state_directory),
-        format!("forwarding:  {}{by_whom}", yes(view.forwarding)),
+        format!(
+            "forwarding:  {}, IPv6: {}{by_whom}",
+            yes(view.forwarding),
+            yes(view.forwarding_ipv6)
+        ),
         format!("nf_tables:   {}", yes(view.table)),
         format!("bridges:     {}", view.bridges),
         format!("containers:  {}", view.containers),
@@ -56,33 +62,18 @@ fn look(store: &Store, host: &mut Host) -> Result<StatusView> {
     for id in &containers {
         ports += store.bindings(id)?.len();
     }
-    let forwarding = sysctl::read(sysctl::FORWARDING)?.as_deref() == Some("1");
+    let on = |family| -> Result<bool> {
+        Ok(sysctl::read(sysctl::forwarding(family))?.as_deref() == Some("1"))
+    };
+    let ours = store.owns_forwarding(Family::V4)? || store.owns_forwarding(Family::V6)?;
     let table = nft::exists(&mut host.netfilter)?;
-    let mut problems = Vec::new();
-    if !bridges.is_empty() && !forwarding {
-        problems
-            .push("forwarding is off: 'netsetup forward on' lets packets through again".to_owned());
-    }
-    if !bridges.is_empty() && !table {
-        problems.push(
-            "somebody removed the nf_tables table: the next attach makes it again".to_owned(),
-        );
-    }
-    for chain in foreign::dropping_chains(&mut host.netfilter)? {
-        let bridged = bridges.iter().map(|record| record.bridge.name.as_str());
-        if chain.is_opened_by_us() && foreign::is_open(&mut host.netfilter, bridged)? {
-            continue;
-        }
-        problems.push(format!(
-            "chain {} of table {} {} drops forwarded packets: accept those of our bridges there",
-            chain.name, chain.family, chain.table
-        ));
-    }
+    let problems = host.problems()?;
     Ok(StatusView {
         version: env!("CARGO_PKG_VERSION"),
         state_directory: store.root().display().to_string(),
-        forwarding,
-        forwarding_is_ours: store.owns_forwarding()?,
+        forwarding: on(Family::V4)?,
+        forwarding_ipv6: on(Family::V6)?,
+        forwarding_is_ours: ours,
         table,
         bridges: bridges.len(),
         containers: containers.len(),

@@ -23,12 +23,14 @@ pub(crate) struct Link {
     pub(crate) mtu: u32,
     pub(crate) group: u32,
     pub(crate) is_bridge: bool,
+    pub(crate) is_up: bool,
 }
 
 /// One end of a veth pair.
 pub(crate) struct VethEnd<'a> {
     pub(crate) name: &'a str,
     pub(crate) mac: Mac,
+    pub(crate) mtu: u32,
 }
 
 /// The link of this name.
@@ -58,6 +60,7 @@ fn read(answer: &RouteNetlinkMessage) -> Option<Link> {
         mtu: 0,
         group: 0,
         is_bridge: false,
+        is_up: message.header.flags.contains(LinkFlags::Up),
     };
     for attribute in &message.attributes {
         match attribute {
@@ -104,22 +107,23 @@ pub(crate) fn create_veth(
     host: &VethEnd,
     bridge: &Link,
     inside: &VethEnd,
+    group: u32,
     netns: BorrowedFd,
 ) -> Request<RouteNetlinkMessage> {
     let mut peer = LinkMessage::default();
     peer.attributes = vec![
         LinkAttribute::IfName(inside.name.to_owned()),
         LinkAttribute::Address(inside.mac.to_vec()),
-        LinkAttribute::Mtu(bridge.mtu),
+        LinkAttribute::Mtu(inside.mtu),
         LinkAttribute::NetNsFd(netns.as_raw_fd()),
     ];
     let mut message = LinkMessage::default();
     message.attributes = vec![
         LinkAttribute::IfName(host.name.to_owned()),
         LinkAttribute::Address(host.mac.to_vec()),
-        LinkAttribute::Mtu(bridge.mtu),
+        LinkAttribute::Mtu(host.mtu),
         LinkAttribute::Controller(bridge.index),
-        LinkAttribute::Group(bridge.group),
+        LinkAttribute::Group(group),
         LinkAttribute::LinkInfo(vec![
             LinkInfo::Kind(InfoKind::Veth),
             LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
@@ -139,14 +143,18 @@ pub(crate) fn set_up(index: u32) -> Request<RouteNetlinkMessage> {
 
 /// Switches a port of a bridge on. It may send a packet back to where it came from: where
 /// bridged packets pass IP hooks, that is the way of a container to its own published port.
-pub(crate) fn set_port_up(index: u32) -> Request<RouteNetlinkMessage> {
+/// An isolated port sends nothing to other isolated ones.
+pub(crate) fn set_port_up(index: u32, isolated: bool) -> Request<RouteNetlinkMessage> {
     let mut message = LinkMessage::default();
     message.header.index = index;
     message.header.flags = LinkFlags::Up;
     message.header.change_mask = LinkFlags::Up;
     message.attributes.push(LinkAttribute::LinkInfo(vec![
         LinkInfo::PortKind(InfoPortKind::Bridge),
-        LinkInfo::PortData(InfoPortData::BridgePort(vec![InfoBridgePort::HairpinMode(true)])),
+        LinkInfo::PortData(InfoPortData::BridgePort(vec![
+            InfoBridgePort::HairpinMode(true),
+            InfoBridgePort::Isolated(isolated),
+        ])),
     ]));
     Request { message: RouteNetlinkMessage::NewLink(message), flags: 0 }
 }

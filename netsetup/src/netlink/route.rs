@@ -1,7 +1,7 @@
-//! IPv4 routes.
+//! Routes.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use anyhow::{Context, Result};
 use netlink_packet_route::route::{
@@ -10,7 +10,8 @@ use netlink_packet_route::route::{
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::{CREATE, Connection, DUMP, EXCLUSIVE, Request};
-use crate::subnet::Subnet;
+use crate::state::StaticRoute;
+use crate::subnet::{Family, Subnet};
 
 const TABLE_LOCAL: u32 = 255;
 
@@ -18,10 +19,12 @@ const TABLE_LOCAL: u32 = 255;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Route {
     pub(crate) destination: Subnet,
-    pub(crate) gateway: Option<Ipv4Addr>,
+    pub(crate) gateway: Option<IpAddr>,
     /// Index of the link it leads to.
     pub(crate) link: Option<u32>,
     pub(crate) metric: u32,
+    /// A router advertised it.
+    pub(crate) from_router: bool,
 }
 
 impl fmt::Display for Route {
@@ -34,29 +37,41 @@ impl fmt::Display for Route {
     }
 }
 
-/// Every IPv4 route but those to the host itself.
-pub(crate) fn list(connection: &mut Connection) -> Result<Vec<Route>> {
-    let mut message = RouteMessage::default();
-    message.header.address_family = AddressFamily::Inet;
-    let request = Request { message: RouteNetlinkMessage::GetRoute(message), flags: DUMP };
-    let answers = connection.query(&request).context("list routes")?;
-    Ok(answers.iter().filter_map(read).collect())
+fn family(family: Family) -> AddressFamily {
+    match family {
+        Family::V4 => AddressFamily::Inet,
+        Family::V6 => AddressFamily::Inet6,
+    }
 }
 
-fn read(answer: &RouteNetlinkMessage) -> Option<Route> {
+/// Every route but those to the host itself.
+pub(crate) fn list(connection: &mut Connection) -> Result<Vec<Route>> {
+    let mut routes = Vec::new();
+    for of in Family::BOTH {
+        let mut message = RouteMessage::default();
+        message.header.address_family = family(of);
+        let request = Request { message: RouteNetlinkMessage::GetRoute(message), flags: DUMP };
+        let answers = connection.query(&request).context("list routes")?;
+        routes.extend(answers.iter().filter_map(|answer| read(of, answer)));
+    }
+    Ok(routes)
+}
+
+fn read(of: Family, answer: &RouteNetlinkMessage) -> Option<Route> {
     let RouteNetlinkMessage::NewRoute(message) = answer else { return None };
     let mut table = u32::from(message.header.table);
-    let mut destination = Ipv4Addr::UNSPECIFIED;
+    let mut destination = of.unspecified();
     let mut route = Route {
         destination: Subnet::containing(destination, 0),
         gateway: None,
         link: None,
         metric: 0,
+        from_router: message.header.protocol == RouteProtocol::Ra,
     };
     for attribute in &message.attributes {
         match attribute {
-            RouteAttribute::Destination(RouteAddress::Inet(address)) => destination = *address,
-            RouteAttribute::Gateway(RouteAddress::Inet(address)) => route.gateway = Some(*address),
+            RouteAttribute::Destination(address) => destination = ip(address)?,
+            RouteAttribute::Gateway(address) => route.gateway = ip(address),
             RouteAttribute::Oif(index) => route.link = Some(*index),
             RouteAttribute::Priority(metric) => route.metric = *metric,
             RouteAttribute::Table(number) => table = *number,
@@ -64,21 +79,46 @@ fn read(answer: &RouteNetlinkMessage) -> Option<Route> {
         }
     }
     route.destination = Subnet::containing(destination, message.header.destination_prefix_length);
-    (table != TABLE_LOCAL).then_some(route)
+    // Every link has a route to fe80::/64, and one to ff00::/8.
+    let local = [RouteType::Local, RouteType::Broadcast, RouteType::Anycast, RouteType::Multicast];
+    (table != TABLE_LOCAL && !local.contains(&message.header.kind)).then_some(route)
 }
 
-/// The default route through `gateway`.
-pub(crate) fn add_default(index: u32, gateway: Ipv4Addr) -> Request<RouteNetlinkMessage> {
+fn ip(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(address) => Some((*address).into()),
+        RouteAddress::Inet6(address) => Some((*address).into()),
+        _ => None,
+    }
+}
+
+fn route_address(address: IpAddr) -> RouteAddress {
+    match address {
+        IpAddr::V4(address) => RouteAddress::Inet(address),
+        IpAddr::V6(address) => RouteAddress::Inet6(address),
+    }
+}
+
+/// A route over a link, through a gateway or to what is on the link itself.
+pub(crate) fn add(index: u32, route: &StaticRoute) -> Request<RouteNetlinkMessage> {
+    let StaticRoute { destination, gateway, metric } = route;
     let mut message = RouteMessage::default();
     message.header = RouteHeader {
-        address_family: AddressFamily::Inet,
+        address_family: family(destination.family()),
+        destination_prefix_length: destination.length(),
         table: RouteHeader::RT_TABLE_MAIN,
         protocol: RouteProtocol::Static,
-        scope: RouteScope::Universe,
+        scope: if gateway.is_some() { RouteScope::Universe } else { RouteScope::Link },
         kind: RouteType::Unicast,
         ..RouteHeader::default()
     };
-    message.attributes =
-        vec![RouteAttribute::Gateway(RouteAddress::Inet(gateway)), RouteAttribute::Oif(index)];
+    message.attributes = vec![RouteAttribute::Oif(index)];
+    if destination.length() > 0 {
+        message.attributes.push(RouteAttribute::Destination(route_address(destination.first())));
+    }
+    message
+        .attributes
+        .extend(gateway.map(|gateway| RouteAttribute::Gateway(route_address(gateway))));
+    message.attributes.extend(metric.map(RouteAttribute::Priority));
     Request { message: RouteNetlinkMessage::NewRoute(message), flags: CREATE | EXCLUSIVE }
 }

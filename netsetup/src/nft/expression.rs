@@ -7,12 +7,15 @@ use netlink_packet_netfilter::nftables::{
     Lookup, Meta, MetaKey, Operator, Payload, Register, Verdict, VerdictAttribute,
 };
 
+use crate::subnet::Family;
+
 /// One expression of a rule.
 pub(super) type Expression = ListAttribute<ExpressionAttribute>;
 
 pub(super) const NF_ACCEPT: u32 = 1;
 pub(super) const NF_DROP: u32 = 0;
-pub(super) const NFPROTO_IPV4: u8 = 2;
+const NFPROTO_IPV4: u8 = 2;
+const NFPROTO_IPV6: u8 = 10;
 
 const RTN_LOCAL: u32 = 2;
 const FIB_RESULT_ADDRESS_TYPE: u32 = 3;
@@ -49,12 +52,34 @@ fn payload(base: u32, offset: u32, length: u32, register: Register) -> Expressio
     .into()
 }
 
-pub(super) fn source_address(register: Register) -> Expression {
-    payload(NETWORK_HEADER, 12, 4, register)
+pub(super) fn source_address(family: Family, register: Register) -> Expression {
+    match family {
+        Family::V4 => payload(NETWORK_HEADER, 12, 4, register),
+        Family::V6 => payload(NETWORK_HEADER, 8, 16, register),
+    }
 }
 
-pub(super) fn destination_address(register: Register) -> Expression {
-    payload(NETWORK_HEADER, 16, 4, register)
+pub(super) fn destination_address(family: Family, register: Register) -> Expression {
+    match family {
+        Family::V4 => payload(NETWORK_HEADER, 16, 4, register),
+        Family::V6 => payload(NETWORK_HEADER, 24, 16, register),
+    }
+}
+
+/// The 32-bit register behind an address that begins in the first.
+pub(super) fn behind_address(family: Family) -> Register {
+    match family {
+        Family::V4 => Register::Reg32_01,
+        Family::V6 => Register::Reg32_04,
+    }
+}
+
+/// The one after it.
+pub(super) fn second_behind_address(family: Family) -> Register {
+    match family {
+        Family::V4 => Register::Reg32_02,
+        Family::V6 => Register::Reg32_05,
+    }
 }
 
 pub(super) fn destination_port(register: Register) -> Expression {
@@ -142,9 +167,17 @@ pub(super) fn counter() -> Expression {
     other("counter", Vec::new())
 }
 
-/// The packet is IPv4. Every rule that looks into an IPv4 header needs this in an inet table.
-pub(super) fn ipv4() -> [Expression; 2] {
-    [meta(MetaKey::Nfproto, Register::Reg1), equal(Register::Reg1, &[NFPROTO_IPV4])]
+fn nfproto(family: Family) -> u8 {
+    match family {
+        Family::V4 => NFPROTO_IPV4,
+        Family::V6 => NFPROTO_IPV6,
+    }
+}
+
+/// The packet is of this family. Every rule that looks into an IP header needs this in an inet
+/// table.
+pub(super) fn is(family: Family) -> [Expression; 2] {
+    [meta(MetaKey::Nfproto, Register::Reg1), equal(Register::Reg1, &[nfproto(family)])]
 }
 
 /// The destination is an address of this host. Without this, a packet that the host merely
@@ -176,25 +209,36 @@ pub(super) fn is_published() -> [Expression; 3] {
     conntrack(CT_STATUS, CT_DESTINATION_NAT)
 }
 
-/// The address in a register is in 127.0.0.0/8.
+/// The IPv4 address in a register is in 127.0.0.0/8.
 pub(super) fn is_loopback(register: Register) -> [Expression; 2] {
     [mask(register, &[255, 0, 0, 0]), equal(register, &[127, 0, 0, 0])]
 }
 
-/// The address in a register is outside 224.0.0.0/4.
-pub(super) fn is_not_multicast(register: Register) -> [Expression; 2] {
-    [mask(register, &[240, 0, 0, 0]), not_equal(register, &[224, 0, 0, 0])]
+/// The destination is no multicast address: outside 224.0.0.0/4 or ff00::/8.
+pub(super) fn destination_is_not_multicast(family: Family) -> Vec<Expression> {
+    let register = Register::Reg1;
+    match family {
+        Family::V4 => vec![
+            destination_address(family, register),
+            mask(register, &[240, 0, 0, 0]),
+            not_equal(register, &[224, 0, 0, 0]),
+        ],
+        Family::V6 => {
+            vec![payload(NETWORK_HEADER, 24, 1, register), not_equal(register, &[0xff])]
+        }
+    }
 }
 
-/// Sends the packet to the IPv4 address in the first 32-bit register and the port in the second.
-pub(super) fn destination_nat() -> Expression {
+/// Sends the packet to the address that begins in the first 32-bit register and the port behind
+/// it.
+pub(super) fn destination_nat(family: Family) -> Expression {
     other(
         "nat",
         vec![
             number(1, NAT_DESTINATION),
-            number(2, u32::from(NFPROTO_IPV4)),
+            number(2, u32::from(nfproto(family))),
             number(3, u32::from(Register::Reg1)),
-            number(5, u32::from(Register::Reg32_01)),
+            number(5, u32::from(behind_address(family))),
         ],
     )
 }

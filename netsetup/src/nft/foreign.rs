@@ -12,7 +12,7 @@ use netlink_packet_netfilter::{NetfilterMessage, NetfilterMessageInner, Netfilte
 use nix::errno::Errno;
 
 use super::expression as e;
-use super::message::{Change, TABLE, comment_data, commit, interface, message};
+use super::message::{TABLE, comment_data, commit, interface, message};
 use crate::netlink::{CREATE, Connection, DUMP, is_errno};
 
 const POLICY_DROP: u32 = e::NF_DROP;
@@ -20,6 +20,8 @@ const POLICY_DROP: u32 = e::NF_DROP;
 const FILTER: &str = "filter";
 const USER_CHAIN: &str = "DOCKER-USER";
 const FORWARD: &str = "FORWARD";
+const FAMILIES: [NetfilterProtoFamily; 2] =
+    [NetfilterProtoFamily::IPv4, NetfilterProtoFamily::IPv6];
 
 /// Somebody else's chain that drops what it does not know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,7 +34,9 @@ pub(crate) struct DroppingChain {
 impl DroppingChain {
     /// Whether `open_way` cares for this chain.
     pub(crate) fn is_opened_by_us(&self) -> bool {
-        self.family == "ip" && self.table == FILTER && self.name == FORWARD
+        ["ip", "ip6"].contains(&self.family.as_str())
+            && self.table == FILTER
+            && self.name == FORWARD
     }
 }
 
@@ -42,9 +46,15 @@ pub(crate) fn is_open<'a>(
     mut bridges: impl Iterator<Item = &'a str>,
 ) -> Result<bool> {
     bridges.try_fold(true, |open, bridge| {
-        let rules = our_rules(connection, USER_CHAIN, bridge)?.len()
-            + our_rules(connection, FORWARD, bridge)?.len();
-        Ok(open && rules > 0)
+        let mut open = open;
+        for family in FAMILIES {
+            if drops(connection, family)? {
+                let rules = our_rules(connection, family, USER_CHAIN, bridge)?.len()
+                    + our_rules(connection, family, FORWARD, bridge)?.len();
+                open &= rules > 0;
+            }
+        }
+        Ok(open)
     })
 }
 
@@ -63,6 +73,7 @@ fn dropping(answer: &NetfilterMessage) -> Option<DroppingChain> {
     };
     let family = match answer.header.family {
         NetfilterProtoFamily::IPv4 => "ip",
+        NetfilterProtoFamily::IPv6 => "ip6",
         NetfilterProtoFamily::Inet => "inet",
         _ => return None,
     };
@@ -83,15 +94,28 @@ fn dropping(answer: &NetfilterMessage) -> Option<DroppingChain> {
     (forwards && drops && found.table != TABLE).then_some(found)
 }
 
-/// Lets the packets of a bridge through iptables' FORWARD chain if its policy is to drop.
+/// Lets the packets of a bridge through iptables' FORWARD chains if their policy is to drop.
 pub(crate) fn open_way(connection: &mut Connection, bridge: &str) -> Result<()> {
-    let forward = get_chain(connection, FORWARD)?;
-    if !forward.is_some_and(|chain| chain.attributes.contains(&ChainAttribute::Policy(POLICY_DROP)))
-    {
+    FAMILIES.into_iter().try_for_each(|family| open_way_of(connection, family, bridge))
+}
+
+/// Whether iptables' FORWARD chain of a family drops what it does not know.
+fn drops(connection: &mut Connection, family: NetfilterProtoFamily) -> Result<bool> {
+    let forward = get_chain(connection, family, FORWARD)?;
+    Ok(forward.is_some_and(|chain| chain.attributes.contains(&ChainAttribute::Policy(POLICY_DROP))))
+}
+
+fn open_way_of(
+    connection: &mut Connection,
+    family: NetfilterProtoFamily,
+    bridge: &str,
+) -> Result<()> {
+    if !drops(connection, family)? {
         return Ok(());
     }
-    let chain = if get_chain(connection, USER_CHAIN)?.is_some() { USER_CHAIN } else { FORWARD };
-    if !our_rules(connection, chain, bridge)?.is_empty() {
+    let has_user_chain = get_chain(connection, family, USER_CHAIN)?.is_some();
+    let chain = if has_user_chain { USER_CHAIN } else { FORWARD };
+    if !our_rules(connection, family, chain, bridge)?.is_empty() {
         return Ok(());
     }
     let rule = |key| {
@@ -106,7 +130,7 @@ pub(crate) fn open_way(connection: &mut Connection, bridge: &str) -> Result<()> 
             ]),
             RuleAttribute::UserData(mark(bridge)),
         ];
-        ip(NfTablesMessage::NewRule(RuleMessage { attributes }), CREATE)
+        message(family, NfTablesMessage::NewRule(RuleMessage { attributes }), CREATE)
     };
     commit(connection, vec![rule(MetaKey::Iifname), rule(MetaKey::Oifname)])
         .with_context(|| format!("let bridge {bridge} through the {chain} chain of iptables"))
@@ -115,22 +139,21 @@ pub(crate) fn open_way(connection: &mut Connection, bridge: &str) -> Result<()> 
 /// Takes out what `open_way` put in.
 pub(crate) fn close_way(connection: &mut Connection, bridge: &str) -> Result<()> {
     let mut changes = Vec::new();
-    for chain in [USER_CHAIN, FORWARD] {
-        for handle in our_rules(connection, chain, bridge)? {
-            let attributes = vec![
-                RuleAttribute::Table(FILTER.to_owned()),
-                RuleAttribute::Chain(chain.to_owned()),
-                RuleAttribute::Handle(handle),
-            ];
-            changes.push(ip(NfTablesMessage::DeleteRule(RuleMessage { attributes }), 0));
+    for family in FAMILIES {
+        for chain in [USER_CHAIN, FORWARD] {
+            for handle in our_rules(connection, family, chain, bridge)? {
+                let attributes = vec![
+                    RuleAttribute::Table(FILTER.to_owned()),
+                    RuleAttribute::Chain(chain.to_owned()),
+                    RuleAttribute::Handle(handle),
+                ];
+                let delete = NfTablesMessage::DeleteRule(RuleMessage { attributes });
+                changes.push(message(family, delete, 0));
+            }
         }
     }
     commit(connection, changes)
         .with_context(|| format!("take bridge {bridge} out of iptables' forward chain"))
-}
-
-fn ip(inner: NfTablesMessage, flags: u16) -> Change {
-    message(NetfilterProtoFamily::IPv4, inner, flags)
 }
 
 /// The comment by which we know our own rules.
@@ -138,10 +161,15 @@ fn mark(bridge: &str) -> Vec<u8> {
     comment_data(&format!("{TABLE} {bridge}"))
 }
 
-fn get_chain(connection: &mut Connection, name: &str) -> Result<Option<ChainMessage>> {
+fn get_chain(
+    connection: &mut Connection,
+    family: NetfilterProtoFamily,
+    name: &str,
+) -> Result<Option<ChainMessage>> {
     let attributes =
         vec![ChainAttribute::Table(FILTER.to_owned()), ChainAttribute::Name(name.to_owned())];
-    match connection.query(&ip(NfTablesMessage::GetChain(ChainMessage { attributes }), 0)) {
+    let get = NfTablesMessage::GetChain(ChainMessage { attributes });
+    match connection.query(&message(family, get, 0)) {
         Err(error) if is_errno(&error, Errno::ENOENT) => Ok(None),
         Err(error) => Err(error).with_context(|| format!("look up nf_tables chain {name}")),
         Ok(answers) => Ok(answers.into_iter().find_map(|answer| match answer.inner {
@@ -152,10 +180,16 @@ fn get_chain(connection: &mut Connection, name: &str) -> Result<Option<ChainMess
 }
 
 /// Handles of our rules for a bridge in one of iptables' chains.
-fn our_rules(connection: &mut Connection, chain: &str, bridge: &str) -> Result<Vec<u64>> {
+fn our_rules(
+    connection: &mut Connection,
+    family: NetfilterProtoFamily,
+    chain: &str,
+    bridge: &str,
+) -> Result<Vec<u64>> {
     let attributes =
         vec![RuleAttribute::Table(FILTER.to_owned()), RuleAttribute::Chain(chain.to_owned())];
-    let answers = connection.query(&ip(NfTablesMessage::GetRule(RuleMessage { attributes }), DUMP));
+    let get = NfTablesMessage::GetRule(RuleMessage { attributes });
+    let answers = connection.query(&message(family, get, DUMP));
     let answers = match answers {
         Err(error) if is_errno(&error, Errno::ENOENT) => Vec::new(),
         answers => answers.with_context(|| format!("list rules of nf_tables chain {chain}"))?,

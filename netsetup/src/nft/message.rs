@@ -1,6 +1,6 @@
 //! nf_tables messages and the transaction that carries them.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use anyhow::Result;
 use netlink_packet_core::{DefaultNla, NLA_F_NESTED};
@@ -14,7 +14,7 @@ use netlink_packet_netfilter::none::ControlMessage;
 use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterProtoFamily};
 
 use super::expression::Expression;
-use crate::netlink::{ACK, APPEND, CREATE, Connection, EXCLUSIVE, REQUEST, Request};
+use crate::netlink::{ACK, APPEND, CREATE, Connection, DUMP, EXCLUSIVE, REQUEST, Request};
 
 /// Our table.
 pub(super) const TABLE: &str = "netsetup";
@@ -26,7 +26,8 @@ const ELEMENTS_AT_ONCE: usize = 400;
 /// The type numbers by which `nft list` knows how to print keys.
 #[derive(Clone, Copy)]
 pub(super) enum Kind {
-    Address,
+    Address4,
+    Address6,
     Protocol,
     Port,
     Interface,
@@ -35,7 +36,8 @@ pub(super) enum Kind {
 impl Kind {
     fn number(self) -> u32 {
         match self {
-            Kind::Address => 7,
+            Kind::Address4 => 7,
+            Kind::Address6 => 8,
             Kind::Protocol => 12,
             Kind::Port => 13,
             Kind::Interface => 41,
@@ -45,16 +47,16 @@ impl Kind {
     /// Bytes in a register, padded to four.
     fn length(self) -> u32 {
         match self {
-            Kind::Interface => 16,
-            Kind::Address | Kind::Protocol | Kind::Port => 4,
+            Kind::Interface | Kind::Address6 => 16,
+            Kind::Address4 | Kind::Protocol | Kind::Port => 4,
         }
     }
 
     /// Bytes without the padding.
     fn bare_length(self) -> u32 {
         match self {
-            Kind::Interface => 16,
-            Kind::Address => 4,
+            Kind::Interface | Kind::Address6 => 16,
+            Kind::Address4 => 4,
             Kind::Port => 2,
             Kind::Protocol => 1,
         }
@@ -102,6 +104,11 @@ fn table() -> TableMessage {
 
 pub(super) fn get_table() -> Change {
     ours(NfTablesMessage::GetTable(table()), 0)
+}
+
+/// Makes the table if it does not exist, so that removing it does not fail.
+pub(super) fn ensure_table() -> Change {
+    ours(NfTablesMessage::NewTable(table()), CREATE)
 }
 
 /// Makes the table; fails if it exists, so that its rules are never added twice.
@@ -243,6 +250,19 @@ pub(super) fn remove_elements(set: &str, removed: &[Element]) -> Vec<Change> {
     changes
 }
 
+/// Asks for the elements of a set.
+pub(super) fn get_elements(set: &str) -> Change {
+    let attributes =
+        vec![SetElementList::Table(TABLE.to_owned()), SetElementList::Set(set.to_owned())];
+    ours(NfTablesMessage::GetSetElement(SetElementMessage { attributes }), DUMP)
+}
+
+/// Asks for the rules of the table.
+pub(super) fn get_rules() -> Change {
+    let attributes = vec![RuleAttribute::Table(TABLE.to_owned())];
+    ours(NfTablesMessage::GetRule(RuleMessage { attributes }), DUMP)
+}
+
 /// An interface name as a key.
 pub(super) fn interface(name: &str) -> Vec<u8> {
     let mut key = name.as_bytes().to_vec();
@@ -251,8 +271,11 @@ pub(super) fn interface(name: &str) -> Vec<u8> {
 }
 
 /// An address as a key.
-pub(super) fn address(address: Ipv4Addr) -> Vec<u8> {
-    address.octets().to_vec()
+pub(super) fn address(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
 }
 
 /// Sends changes as one transaction: all of them happen or none.
@@ -347,7 +370,7 @@ mod tests {
     #[test]
     fn types_of_concatenations_are_numbered_as_nft_numbers_them() {
         assert_eq!(type_number(&[Kind::Protocol, Kind::Port]), (12 << 6) | 13);
-        assert_eq!(length(&[Kind::Address, Kind::Protocol, Kind::Port]), 12);
+        assert_eq!(length(&[Kind::Address4, Kind::Protocol, Kind::Port]), 12);
         assert_eq!(length(&[Kind::Interface]), 16);
     }
 }

@@ -1,10 +1,14 @@
 //! The whole of our table, made at first use. Nothing in it grows with containers but the
 //! elements of its sets and maps.
 
+use std::collections::BTreeMap;
+use std::net::Ipv6Addr;
+
 use netlink_packet_netfilter::nftables::{InetHookNumber, MetaKey, Register};
 
 use super::expression::{self as e, Expression};
 use super::message::{Change, Kind, Set, interface, new_chain, new_rule, new_set, new_table};
+use crate::subnet::Family;
 
 /// Every link name that is a bridge of ours.
 pub(super) const BRIDGES: &str = "bridges";
@@ -13,38 +17,80 @@ pub(super) const BRIDGES: &str = "bridges";
 pub(super) const INSIDE: &str = "inside";
 /// Bridges from which there is no way out.
 pub(super) const INTERNAL: &str = "internal";
-/// Subnets whose packets leave with the host's address.
-pub(super) const MASQUERADED: &str = "masqueraded";
-/// Subnets of all bridges.
-pub(super) const SUBNETS: &str = "subnets";
-/// (subnet, its bridge): a container that reaches a neighbour, or itself, through a published
-/// port must see the answer come back through the host.
-pub(super) const HAIRPIN: &str = "hairpin";
-/// protocol . port -> address . port, for ports published on every address.
-pub(super) const PORTS: &str = "ports";
-/// address . protocol . port -> address . port, for ports published on one address.
-pub(super) const PORTS_AT: &str = "ports_at";
+/// Bridges that reach each other.
+pub(super) const OPEN: &str = "open";
 
-const SETS: [Set; 8] = [
-    Set { name: BRIDGES, key: &[Kind::Interface], data: &[], intervals: false },
-    Set { name: INSIDE, key: &[Kind::Interface, Kind::Interface], data: &[], intervals: false },
-    Set { name: INTERNAL, key: &[Kind::Interface], data: &[], intervals: false },
-    Set { name: MASQUERADED, key: &[Kind::Address], data: &[], intervals: true },
-    Set { name: SUBNETS, key: &[Kind::Address], data: &[], intervals: true },
-    Set { name: HAIRPIN, key: &[Kind::Address, Kind::Interface], data: &[], intervals: true },
-    Set {
-        name: PORTS,
-        key: &[Kind::Protocol, Kind::Port],
-        data: &[Kind::Address, Kind::Port],
-        intervals: false,
-    },
-    Set {
-        name: PORTS_AT,
-        key: &[Kind::Address, Kind::Protocol, Kind::Port],
-        data: &[Kind::Address, Kind::Port],
-        intervals: false,
-    },
-];
+/// The sets and maps of one family.
+pub(super) struct Names {
+    /// Subnets whose packets leave with the host's address.
+    pub(super) masqueraded: &'static str,
+    /// Subnets of all bridges.
+    pub(super) subnets: &'static str,
+    /// (subnet, its bridge): a container that reaches a neighbour, or itself, through a
+    /// published port must see the answer come back through the host.
+    pub(super) hairpin: &'static str,
+    /// protocol . port -> address . port, for ports published on every address.
+    pub(super) ports: &'static str,
+    /// address . protocol . port -> address . port, for ports published on one address.
+    pub(super) ports_at: &'static str,
+}
+
+/// The names of a family's sets.
+pub(super) fn names(family: Family) -> Names {
+    match family {
+        Family::V4 => Names {
+            masqueraded: "masqueraded",
+            subnets: "subnets",
+            hairpin: "hairpin",
+            ports: "ports",
+            ports_at: "ports_at",
+        },
+        Family::V6 => Names {
+            masqueraded: "masqueraded6",
+            subnets: "subnets6",
+            hairpin: "hairpin6",
+            ports: "ports6",
+            ports_at: "ports6_at",
+        },
+    }
+}
+
+fn sets() -> Vec<Set> {
+    let link: &[Kind] = &[Kind::Interface];
+    let mut sets = vec![
+        Set { name: BRIDGES, key: link, data: &[], intervals: false },
+        Set { name: INSIDE, key: &[Kind::Interface, Kind::Interface], data: &[], intervals: false },
+        Set { name: INTERNAL, key: link, data: &[], intervals: false },
+        Set { name: OPEN, key: link, data: &[], intervals: false },
+    ];
+    for family in Family::BOTH {
+        let names = names(family);
+        let (address, at_link, at_port, target): (&[Kind], &[Kind], &[Kind], &[Kind]) = match family
+        {
+            Family::V4 => (
+                &[Kind::Address4],
+                &[Kind::Address4, Kind::Interface],
+                &[Kind::Address4, Kind::Protocol, Kind::Port],
+                &[Kind::Address4, Kind::Port],
+            ),
+            Family::V6 => (
+                &[Kind::Address6],
+                &[Kind::Address6, Kind::Interface],
+                &[Kind::Address6, Kind::Protocol, Kind::Port],
+                &[Kind::Address6, Kind::Port],
+            ),
+        };
+        let port: &[Kind] = &[Kind::Protocol, Kind::Port];
+        sets.extend([
+            Set { name: names.masqueraded, key: address, data: &[], intervals: true },
+            Set { name: names.subnets, key: address, data: &[], intervals: true },
+            Set { name: names.hairpin, key: at_link, data: &[], intervals: true },
+            Set { name: names.ports, key: port, data: target, intervals: false },
+            Set { name: names.ports_at, key: at_port, data: target, intervals: false },
+        ]);
+    }
+    sets
+}
 
 const RAW: i32 = -300;
 const DESTINATION_NAT: i32 = -100;
@@ -54,7 +100,7 @@ const SOURCE_NAT: i32 = 100;
 /// Table, sets, chains and rules.
 pub(super) fn whole() -> Vec<Change> {
     let mut changes = vec![new_table()];
-    changes.extend((1..).zip(&SETS).map(|(id, set)| new_set(set, id)));
+    changes.extend((1..).zip(&sets()).map(|(id, set)| new_set(set, id)));
     changes.push(new_chain("publish", None));
     let filter = "filter";
     let nat = "nat";
@@ -77,94 +123,133 @@ fn rule<const N: usize>(parts: [&[Expression]; N]) -> Vec<Expression> {
     parts.concat()
 }
 
+fn from(set: &str) -> [Expression; 2] {
+    [e::meta(MetaKey::Iifname, Register::Reg1), e::is_in(set, Register::Reg1)]
+}
+
+fn to(set: &str) -> [Expression; 2] {
+    [e::meta(MetaKey::Oifname, Register::Reg1), e::is_in(set, Register::Reg1)]
+}
+
+/// How many rules each chain has.
+pub(super) fn rule_counts() -> BTreeMap<&'static str, usize> {
+    let mut counts = BTreeMap::new();
+    for (chain, _) in rules() {
+        *counts.entry(chain).or_default() += 1;
+    }
+    counts
+}
+
 fn rules() -> Vec<(&'static str, Vec<Expression>)> {
-    let from =
-        |set: &str| [e::meta(MetaKey::Iifname, Register::Reg1), e::is_in(set, Register::Reg1)];
-    let to = |set: &str| [e::meta(MetaKey::Oifname, Register::Reg1), e::is_in(set, Register::Reg1)];
-    let ipv4 = e::ipv4();
-    let to_loopback =
-        rule([&[e::destination_address(Register::Reg1)], &e::is_loopback(Register::Reg1)]);
-    let from_loopback =
-        rule([&[e::source_address(Register::Reg1)], &e::is_loopback(Register::Reg1)]);
+    let mut rules = guards();
+    for chain in ["prerouting", "output"] {
+        rules.push((chain, rule([&e::destination_is_local(), &[e::jump("publish")]])));
+    }
+    rules.extend(Family::BOTH.into_iter().flat_map(publish));
+    rules.extend(forward());
+    rules.extend(Family::BOTH.into_iter().flat_map(postrouting));
+    rules
+}
+
+fn guards() -> Vec<(&'static str, Vec<Expression>)> {
+    let to_loopback = rule([
+        &e::is(Family::V4),
+        &[e::destination_address(Family::V4, Register::Reg1)],
+        &e::is_loopback(Register::Reg1),
+    ]);
     let not_lo =
         [e::meta(MetaKey::Iifname, Register::Reg1), e::not_equal(Register::Reg1, &interface("lo"))];
+    // IPv6 has no route_localnet: nobody could answer, and who tries must hear so at once, as
+    // resolvers give ::1 for localhost before 127.0.0.1.
+    let to_loopback6 = rule([
+        &e::is(Family::V6),
+        &[e::destination_address(Family::V6, Register::Reg1)],
+        &[e::equal(Register::Reg1, &Ipv6Addr::LOCALHOST.octets()), e::return_()],
+    ]);
     vec![
+        ("output", to_loopback6),
         // Our bridges have route_localnet, so the kernel would let containers reach 127.0.0.0/8
         // of the host (CVE-2020-8558).
-        ("guard", rule([&from(BRIDGES), &ipv4, &to_loopback, &[e::drop()]])),
+        ("guard", rule([&from(BRIDGES), &to_loopback, &[e::drop()]])),
         // A port published on 127.0.0.1 is nobody else's: without its rewriting the kernel
         // refuses the packet as it would without us.
-        ("prerouting", rule([&not_lo, &ipv4, &to_loopback, &[e::return_()]])),
-        ("prerouting", rule([&e::destination_is_local(), &[e::jump("publish")]])),
-        ("output", rule([&e::destination_is_local(), &[e::jump("publish")]])),
-        (
-            "publish",
-            rule([
-                &ipv4,
-                &[
-                    e::destination_address(Register::Reg32_00),
-                    e::meta(MetaKey::L4Proto, Register::Reg32_01),
-                    e::destination_port(Register::Reg32_02),
-                    e::mapped(PORTS_AT),
-                    e::destination_nat(),
-                ],
-            ]),
-        ),
-        (
-            "publish",
-            rule([
-                &ipv4,
-                &[
-                    e::meta(MetaKey::L4Proto, Register::Reg32_00),
-                    e::destination_port(Register::Reg32_01),
-                    e::mapped(PORTS),
-                    e::destination_nat(),
-                ],
-            ]),
-        ),
-        (
-            "forward",
-            vec![
-                e::meta(MetaKey::Iifname, Register::Reg1),
-                e::meta(MetaKey::Oifname, Register::Reg2),
-                e::is_in(INSIDE, Register::Reg1),
-                e::accept(),
-            ],
-        ),
+        ("prerouting", rule([&not_lo, &to_loopback, &[e::return_()]])),
+    ]
+}
+
+fn publish(family: Family) -> Vec<(&'static str, Vec<Expression>)> {
+    let names = names(family);
+    let at_one_address = [
+        e::destination_address(family, Register::Reg32_00),
+        e::meta(MetaKey::L4Proto, e::behind_address(family)),
+        e::destination_port(e::second_behind_address(family)),
+        e::mapped(names.ports_at),
+        e::destination_nat(family),
+    ];
+    let at_every_address = [
+        e::meta(MetaKey::L4Proto, Register::Reg32_00),
+        e::destination_port(Register::Reg32_01),
+        e::mapped(names.ports),
+        e::destination_nat(family),
+    ];
+    vec![
+        ("publish", rule([&e::is(family), &at_one_address])),
+        ("publish", rule([&e::is(family), &at_every_address])),
+    ]
+}
+
+fn forward() -> Vec<(&'static str, Vec<Expression>)> {
+    let inside = vec![
+        e::meta(MetaKey::Iifname, Register::Reg1),
+        e::meta(MetaKey::Oifname, Register::Reg2),
+        e::is_in(INSIDE, Register::Reg1),
+        e::accept(),
+    ];
+    vec![
+        ("forward", inside),
         ("forward", rule([&from(INTERNAL), &[e::drop()]])),
         ("forward", rule([&to(INTERNAL), &[e::drop()]])),
         ("forward", rule([&e::is_established(), &[e::accept()]])),
         ("forward", rule([&e::is_published(), &[e::accept()]])),
+        ("forward", rule([&from(OPEN), &to(OPEN), &[e::accept()]])),
         // What is left came from another bridge or another host for a port that is not published.
         ("forward", rule([&to(BRIDGES), &[e::drop()]])),
-        (
-            "postrouting",
-            rule([
-                &e::is_published(),
-                &ipv4,
-                &[
-                    e::source_address(Register::Reg32_00),
-                    e::meta(MetaKey::Oifname, Register::Reg32_01),
-                    e::is_in(HAIRPIN, Register::Reg1),
-                    e::masquerade(),
-                ],
-            ]),
-        ),
-        // A program of the host that came by 127.0.0.1 cannot be answered there.
-        ("postrouting", rule([&to(BRIDGES), &ipv4, &from_loopback, &[e::masquerade()]])),
-        (
-            "postrouting",
-            rule([
-                &ipv4,
-                &[
-                    e::source_address(Register::Reg1),
-                    e::is_in(MASQUERADED, Register::Reg1),
-                    e::destination_address(Register::Reg1),
-                    e::is_not_in(SUBNETS, Register::Reg1),
-                ],
-                &e::is_not_multicast(Register::Reg1),
-                &[e::masquerade()],
-            ]),
-        ),
     ]
+}
+
+fn postrouting(family: Family) -> Vec<(&'static str, Vec<Expression>)> {
+    let names = names(family);
+    let own_answer = [
+        e::source_address(family, Register::Reg32_00),
+        e::meta(MetaKey::Oifname, e::behind_address(family)),
+        e::is_in(names.hairpin, Register::Reg1),
+        e::masquerade(),
+    ];
+    let source = e::source_address(family, Register::Reg1);
+    let leaves = [
+        source,
+        e::is_in(names.masqueraded, Register::Reg1),
+        e::destination_address(family, Register::Reg1),
+        e::is_not_in(names.subnets, Register::Reg1),
+    ];
+    let mut rules = vec![("postrouting", rule([&e::is_published(), &e::is(family), &own_answer]))];
+    if family == Family::V4 {
+        // A program of the host that came by 127.0.0.1 cannot be answered there.
+        let from_loopback = rule([
+            &e::is(family),
+            &[e::source_address(family, Register::Reg1)],
+            &e::is_loopback(Register::Reg1),
+        ]);
+        rules.push(("postrouting", rule([&to(BRIDGES), &from_loopback, &[e::masquerade()]])));
+    }
+    rules.push((
+        "postrouting",
+        rule([
+            &e::is(family),
+            &leaves,
+            &e::destination_is_not_multicast(family),
+            &[e::masquerade()],
+        ]),
+    ));
+    rules
 }

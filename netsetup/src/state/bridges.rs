@@ -1,9 +1,10 @@
 //! Bridges, their persistent definitions and their leases.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use anyhow::Result;
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use super::Store;
@@ -11,33 +12,87 @@ use super::files::{
     entries, read_json, read_link, read_text, remove, remove_directory, remove_tree, write,
     write_json, write_json_through, write_link,
 };
-use crate::subnet::Subnet;
+use crate::ipam::Pool;
+use crate::subnet::{Family, Subnet};
 
 /// What a bridge is to be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Bridge {
     pub(crate) name: String,
-    pub(crate) subnet: Subnet,
-    pub(crate) gateway: Ipv4Addr,
+    pub(crate) subnets: Vec<BridgeSubnet>,
     /// `None`: that of the default route's link when the bridge is made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) mtu: Option<u32>,
     pub(crate) masquerade: bool,
     pub(crate) internal: bool,
+    #[serde(default)]
+    pub(crate) isolation: Isolation,
+}
+
+/// Addresses of a bridge's containers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct BridgeSubnet {
+    pub(crate) subnet: Subnet,
+    /// The host's address on the bridge.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) gateway: Option<IpAddr>,
+    /// First and last of the addresses given out to those who ask for none of their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) range: Option<(IpAddr, IpAddr)>,
+}
+
+impl BridgeSubnet {
+    /// A subnet with its first address as gateway.
+    pub(crate) fn new(subnet: Subnet) -> BridgeSubnet {
+        BridgeSubnet { subnet, gateway: Some(subnet.first_host()), range: None }
+    }
+
+    /// Which of its addresses may be given out.
+    pub(crate) fn pool(&self) -> Pool {
+        Pool { subnet: self.subnet, gateway: self.gateway, range: self.range }
+    }
+}
+
+/// From whom the containers of a bridge are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Isolation {
+    /// From nobody: other bridges without isolation are reached.
+    None,
+    /// From the containers of other bridges
+    #[default]
+    Bridges,
+    /// From each other too
+    Containers,
 }
 
 impl Bridge {
-    /// A bridge with the first address of the subnet as gateway and nothing out of the ordinary.
-    pub(crate) fn new(name: &str, subnet: Subnet) -> Bridge {
-        let gateway = Ipv4Addr::from(*subnet.hosts().start());
+    /// A bridge with nothing out of the ordinary.
+    pub(crate) fn new(name: &str, subnets: Vec<BridgeSubnet>) -> Bridge {
         Bridge {
             name: name.to_owned(),
-            subnet,
-            gateway,
+            subnets,
             mtu: None,
             masquerade: true,
             internal: false,
+            isolation: Isolation::default(),
         }
+    }
+
+    /// The host's addresses on the bridge, each with its subnet.
+    pub(crate) fn gateways(&self) -> impl Iterator<Item = (IpAddr, Subnet)> {
+        self.subnets.iter().filter_map(|it| it.gateway.map(|gateway| (gateway, it.subnet)))
+    }
+
+    /// Whether it has subnets of this family.
+    pub(crate) fn has(&self, family: Family) -> bool {
+        self.subnets.iter().any(|it| it.subnet.family() == family)
+    }
+
+    /// Its subnets, as people read them.
+    pub(crate) fn subnets_text(&self) -> String {
+        let texts: Vec<String> = self.subnets.iter().map(|it| it.subnet.to_string()).collect();
+        if texts.is_empty() { "none".to_owned() } else { texts.join(",") }
     }
 }
 
@@ -48,6 +103,11 @@ pub(crate) struct BridgeRecord {
     pub(crate) bridge: Bridge,
     /// Made because an attachment needed it: it goes with its last container.
     pub(crate) automatic: bool,
+    /// Its link was there before us: it stays, with the addresses that it had.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) found: bool,
+    /// Everything was made, its part of the table too.
+    pub(crate) ready: bool,
 }
 
 impl Store {
@@ -59,7 +119,7 @@ impl Store {
         self.config.join("bridges").join(format!("{name}.json"))
     }
 
-    fn lease_path(&self, bridge: &str, address: Ipv4Addr) -> PathBuf {
+    fn lease_path(&self, bridge: &str, address: IpAddr) -> PathBuf {
         self.bridge_directory(bridge).join("leases").join(address.to_string())
     }
 
@@ -82,7 +142,8 @@ impl Store {
     pub(crate) fn forget_bridge(&self, name: &str) -> Result<()> {
         let directory = self.bridge_directory(name);
         remove_tree(&directory.join("leases"))?;
-        for file in ["last", "last.new", "bridge.new", "bridge.json"] {
+        remove_tree(&directory.join("members"))?;
+        for file in ["last-4", "last-4.new", "last-6", "last-6.new", "bridge.new", "bridge.json"] {
             remove(&directory.join(file))?;
         }
         remove_directory(&directory)
@@ -115,44 +176,54 @@ impl Store {
     }
 
     /// Which container has an address.
-    pub(crate) fn lease_owner(&self, bridge: &str, address: Ipv4Addr) -> Result<Option<String>> {
+    pub(crate) fn lease_owner(&self, bridge: &str, address: IpAddr) -> Result<Option<String>> {
         read_link(&self.lease_path(bridge, address))
     }
 
     /// Gives an address to a container.
-    pub(crate) fn take_lease(&self, bridge: &str, address: Ipv4Addr, id: &str) -> Result<()> {
+    pub(crate) fn take_lease(&self, bridge: &str, address: IpAddr, id: &str) -> Result<()> {
         write_link(&self.lease_path(bridge, address), id)?;
-        write(&self.bridge_directory(bridge).join("last"), address.to_string().as_bytes())
+        let last = self.last_path(bridge, Family::of(address));
+        write(&last, address.to_string().as_bytes())
     }
 
     /// Takes an address back, unless it is another container's by now.
-    pub(crate) fn release_lease(&self, bridge: &str, address: Ipv4Addr, id: &str) -> Result<()> {
+    pub(crate) fn release_lease(&self, bridge: &str, address: IpAddr, id: &str) -> Result<()> {
         match self.lease_owner(bridge, address)? {
             Some(owner) if owner == id => remove(&self.lease_path(bridge, address)),
             _ => Ok(()),
         }
     }
 
-    /// Whether any address but this one is in use on a bridge.
-    pub(crate) fn has_other_leases(&self, bridge: &str, address: Ipv4Addr) -> Result<bool> {
-        let ours = address.to_string();
-        let leases = entries(&self.bridge_directory(bridge).join("leases"))?;
-        Ok(leases.into_iter().any(|lease| lease != ours))
-    }
-
-    /// Addresses in use on a bridge and who has them.
-    pub(crate) fn leases(&self, bridge: &str) -> Result<Vec<(String, String)>> {
-        let mut leases = Vec::new();
-        for address in entries(&self.bridge_directory(bridge).join("leases"))? {
-            let owner = read_link(&self.bridge_directory(bridge).join("leases").join(&address))?;
-            leases.extend(owner.map(|owner| (address, owner)));
-        }
-        Ok(leases)
-    }
-
-    /// The address given out most recently.
-    pub(crate) fn last_address(&self, bridge: &str) -> Result<Option<Ipv4Addr>> {
-        let text = read_text(&self.bridge_directory(bridge).join("last"))?;
+    /// The address of a family given out most recently.
+    pub(crate) fn last_address(&self, bridge: &str, family: Family) -> Result<Option<IpAddr>> {
+        let text = read_text(&self.last_path(bridge, family))?;
         Ok(text.and_then(|text| text.parse().ok()))
+    }
+
+    fn last_path(&self, bridge: &str, family: Family) -> PathBuf {
+        let name = if family == Family::V4 { "last-4" } else { "last-6" };
+        self.bridge_directory(bridge).join(name)
+    }
+
+    fn member_path(&self, bridge: &str, id: &str, interface: &str) -> PathBuf {
+        self.bridge_directory(bridge).join("members").join(format!("{id},{interface}"))
+    }
+
+    /// Notes that a container is on a bridge.
+    pub(crate) fn join(&self, bridge: &str, id: &str, interface: &str) -> Result<()> {
+        write_link(&self.member_path(bridge, id, interface), id)
+    }
+
+    /// Notes that a container is no longer on a bridge.
+    pub(crate) fn leave(&self, bridge: &str, id: &str, interface: &str) -> Result<()> {
+        remove(&self.member_path(bridge, id, interface))
+    }
+
+    /// Who is on a bridge: (id, interface).
+    pub(crate) fn members(&self, bridge: &str) -> Result<Vec<(String, String)>> {
+        let names = entries(&self.bridge_directory(bridge).join("members"))?;
+        let pairs = names.iter().filter_map(|name| name.split_once(','));
+        Ok(pairs.map(|(id, interface)| (id.to_owned(), interface.to_owned())).collect())
     }
 }

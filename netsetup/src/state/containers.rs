@@ -1,16 +1,17 @@
 //! Attached containers: where their namespace is and what they were given.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use super::Store;
 use super::files::{entries, read_json, read_link, remove, remove_tree, write_json, write_link};
 use crate::netns::{self, Identity};
-use crate::subnet::Subnet;
+use crate::subnet::{Family, Subnet};
 
 /// Where a namespace is found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,22 +68,71 @@ impl fmt::Display for Place {
     }
 }
 
-/// A container on a bridge.
+/// A container on a network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Attachment {
     pub(crate) id: String,
+    /// Name of the bridge, or of the link that a macvlan or ipvlan is on.
     pub(crate) network: String,
+    #[serde(default)]
+    pub(crate) kind: Kind,
     /// Name of the link in the container.
     pub(crate) interface: String,
-    /// Name of the other end, a port of the bridge.
+    /// Name of the other end, a port of the bridge; empty for links that have no other end.
     pub(crate) host_interface: String,
     pub(crate) mac: String,
-    pub(crate) address: Ipv4Addr,
-    pub(crate) subnet: Subnet,
-    /// Where the default route leads, for the attachment that has it.
-    pub(crate) gateway: Option<Ipv4Addr>,
+    pub(crate) addresses: Vec<Address>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) routes: Vec<StaticRoute>,
+    /// Names by which others on the network find it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) names: Vec<String>,
     /// Everything was made: what is not ready is the trace of a command that was killed.
     pub(crate) ready: bool,
+}
+
+/// How a container is connected.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Kind {
+    /// By a pair of links, one end of which is a port of a bridge
+    #[default]
+    Bridge,
+    /// By a link with a hardware address of its own on a link of the host
+    Macvlan,
+    /// By a link that shares the hardware address of a link of the host
+    Ipvlan,
+}
+
+/// An address of a container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Address {
+    pub(crate) address: IpAddr,
+    pub(crate) subnet: Subnet,
+    /// Where the default route leads, for the attachment that has it.
+    pub(crate) gateway: Option<IpAddr>,
+}
+
+/// A route that was asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct StaticRoute {
+    pub(crate) destination: Subnet,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) gateway: Option<IpAddr>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) metric: Option<u32>,
+}
+
+impl Attachment {
+    /// Its first address of a family.
+    pub(crate) fn address(&self, family: Family) -> Option<IpAddr> {
+        self.addresses.iter().map(|it| it.address).find(|it| Family::of(*it) == family)
+    }
+
+    /// Whether one of its addresses is this.
+    pub(crate) fn has_address(&self, address: IpAddr) -> bool {
+        self.addresses.iter().any(|it| it.address == address)
+    }
 }
 
 impl Store {
@@ -90,8 +140,8 @@ impl Store {
         self.root.join("containers").join(id)
     }
 
-    fn attachment_path(&self, id: &str, bridge: &str) -> PathBuf {
-        self.container_directory(id).join("on").join(format!("{bridge}.json"))
+    fn attachment_path(&self, id: &str, interface: &str) -> PathBuf {
+        self.container_directory(id).join("on").join(format!("{interface}.json"))
     }
 
     /// Ids of all attached containers.
@@ -119,9 +169,9 @@ impl Store {
     /// A container's attachments, in the order of their interfaces.
     pub(crate) fn attachments(&self, id: &str) -> Result<Vec<Attachment>> {
         let names = entries(&self.container_directory(id).join("on"))?;
-        let bridges = names.iter().filter_map(|name| name.strip_suffix(".json"));
-        let mut attachments: Vec<Attachment> = bridges
-            .filter_map(|bridge| read_json(&self.attachment_path(id, bridge)).transpose())
+        let interfaces = names.iter().filter_map(|name| name.strip_suffix(".json"));
+        let mut attachments: Vec<Attachment> = interfaces
+            .filter_map(|interface| read_json(&self.attachment_path(id, interface)).transpose())
             .collect::<Result<_>>()
             .with_context(|| format!("read attachments of {id}"))?;
         attachments.sort_by(|one, other| one.interface.cmp(&other.interface));
@@ -130,12 +180,12 @@ impl Store {
 
     /// Records an attachment.
     pub(crate) fn save_attachment(&self, attachment: &Attachment) -> Result<()> {
-        write_json(&self.attachment_path(&attachment.id, &attachment.network), attachment)
+        write_json(&self.attachment_path(&attachment.id, &attachment.interface), attachment)
     }
 
     /// Forgets an attachment.
-    pub(crate) fn forget_attachment(&self, id: &str, bridge: &str) -> Result<()> {
-        remove(&self.attachment_path(id, bridge))
+    pub(crate) fn forget_attachment(&self, id: &str, interface: &str) -> Result<()> {
+        remove(&self.attachment_path(id, interface))
     }
 
     /// Forgets a container that has no attachment left.

@@ -1,6 +1,6 @@
 //! Published ports and whose they are.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
@@ -18,18 +18,18 @@ impl Store {
         &self,
         id: &str,
         protocol: Protocol,
-        host_ip: Ipv4Addr,
+        host_ip: IpAddr,
         host_port: u16,
     ) -> PathBuf {
         self.container_directory(id).join("ports").join(format!("{protocol}-{host_ip}-{host_port}"))
     }
 
-    /// Who has a port, at which address: any of them stands in the way of `0.0.0.0`.
+    /// Who has a port, at which address: any of them stands in the way of its family's wildcard.
     pub(crate) fn port_owners(
         &self,
         protocol: Protocol,
         port: u16,
-    ) -> Result<Vec<(Ipv4Addr, String)>> {
+    ) -> Result<Vec<(IpAddr, String)>> {
         let directory = self.reservation_directory(protocol, port);
         let mut owners = Vec::new();
         for name in entries(&directory)? {
@@ -46,7 +46,7 @@ impl Store {
         &self,
         id: &str,
         protocol: Protocol,
-        host_ip: Ipv4Addr,
+        host_ip: IpAddr,
         host_port: u16,
     ) -> Result<Option<Binding>> {
         let path = self.binding_path(id, protocol, host_ip, host_port);
