@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use crate::harness::image::{Compression, Image};
 use crate::harness::{Cmd, Outcome, Scene, scene};
 
+mod astray;
 mod bad_input;
 mod bundles;
 mod commit;
@@ -20,6 +21,7 @@ mod interop;
 mod killed;
 mod lists;
 mod login;
+mod mirrors;
 mod names;
 mod push;
 mod rootless;

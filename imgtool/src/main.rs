@@ -15,6 +15,7 @@ mod manifest;
 mod output;
 mod progress;
 mod reference;
+mod registries_conf;
 mod rewrite;
 mod rooted;
 mod store;

@@ -60,6 +60,11 @@ impl Reference {
         Ok(Self { host: host.to_owned(), path, tag: tag.map(str::to_owned), digest })
     }
 
+    /// Whether a name that parses says nothing of a registry.
+    pub(crate) fn is_short(text: &str) -> bool {
+        split_host(text).0.is_empty()
+    }
+
     /// A name that stands for a registry as a whole.
     pub(crate) fn on_host(host: &str) -> Result<Self> {
         ensure!(valid_host(host) && !host.is_empty(), "invalid name of a registry: {host:?}");

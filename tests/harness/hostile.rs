@@ -32,7 +32,7 @@ impl Request {
 
 /// Serves until the process ends.
 pub(crate) struct Hostile {
-    /// `127.0.0.1:PORT`.
+    /// Its address and port.
     pub(crate) host: String,
     requests: Arc<Mutex<Vec<Request>>>,
 }
@@ -40,7 +40,15 @@ pub(crate) struct Hostile {
 impl Hostile {
     /// Every request is answered by what `answer` writes; the connection ends after it.
     pub(crate) fn start(answer: impl Fn(&Request, &mut TcpStream) + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("listen on loopback");
+        Self::start_at("127.0.0.1", answer)
+    }
+
+    /// The same at another address of this host.
+    pub(crate) fn start_at(
+        address: &str,
+        answer: impl Fn(&Request, &mut TcpStream) + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind((address, 0)).expect("listen");
         let host = listener.local_addr().expect("a listener has an address").to_string();
         let requests = Arc::new(Mutex::new(Vec::new()));
         let (log, answer) = (Arc::clone(&requests), Arc::new(answer));
@@ -67,7 +75,7 @@ impl Hostile {
     }
 }
 
-fn read(stream: &TcpStream) -> Option<Request> {
+pub(crate) fn read(stream: &TcpStream) -> Option<Request> {
     let mut reader = BufReader::new(stream.try_clone().ok()?);
     let mut first = String::new();
     reader.read_line(&mut first).ok()?;
@@ -135,7 +143,8 @@ impl Content {
 
     /// The layer that a request is for.
     pub(crate) fn layer(&self, request: &Request) -> Option<&[u8]> {
-        let position = self.digests.iter().position(|digest| request.path.ends_with(digest))?;
+        let path = request.path.split('?').next()?;
+        let position = self.digests.iter().position(|digest| path.ends_with(digest))?;
         Some(&self.layers[position])
     }
 

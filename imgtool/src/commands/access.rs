@@ -23,15 +23,26 @@ pub(crate) struct Flags {
     /// The only file to look for credentials in
     #[arg(long, value_name = "FILE")]
     authfile: Option<PathBuf>,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// How servers are spoken to, whoever we are.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[group(id = "connection")]
+pub(crate) struct Connection {
     /// Whether registries must speak TLS and prove who they are
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     tls_verify: Option<bool>,
     /// Certificates of authorities (*.crt) and of our own (*.cert and *.key)
     #[arg(long, value_name = "DIR")]
     cert_dir: Option<PathBuf>,
-    /// Mirrors and insecure registries, as podman has them
+    /// Mirrors, insecure registries and short names, as podman has them
     #[arg(long, value_name = "FILE")]
     registries_conf: Option<PathBuf>,
+    /// Mirrors as containerd has them: HOST/hosts.toml [default: /etc/containerd/certs.d]
+    #[arg(long, value_name = "DIR")]
+    hosts_dir: Option<PathBuf>,
     /// How often to try again what failed for a passing reason [default: 4]
     #[arg(long, alias = "retry-times", value_name = "N")]
     retry: Option<u32>,
@@ -41,6 +52,30 @@ pub(crate) struct Flags {
     /// Seconds that a server may send nothing, or next to nothing [default: 60]
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     timeout: Option<Duration>,
+}
+
+impl Connection {
+    /// With credentials from there.
+    pub(crate) fn access(&self, lookup: Lookup) -> Access {
+        let mut access = Access {
+            verify: self.tls_verify,
+            certificates: self.cert_dir.clone(),
+            registries: self.registries_conf.clone(),
+            hosts: self.hosts_dir.clone(),
+            lookup,
+            ..Access::default()
+        };
+        if let Some(retry) = self.retry {
+            access.patience.attempts = retry.saturating_add(1);
+        }
+        if let Some(silence) = self.timeout {
+            access.patience.silence = silence;
+        }
+        if let Some(delay) = self.retry_delay {
+            access.patience.delay = delay;
+        }
+        access
+    }
 }
 
 impl Flags {
@@ -53,29 +88,14 @@ impl Flags {
             merged.registry_token = None;
             merged.authfile = own.authfile.or(merged.authfile);
         }
-        merged.tls_verify = own.tls_verify.or(merged.tls_verify);
-        merged.cert_dir = own.cert_dir.or(merged.cert_dir);
+        let (own, both) = (own.connection, &mut merged.connection);
+        both.tls_verify = own.tls_verify.or(both.tls_verify);
+        both.cert_dir = own.cert_dir.or(both.cert_dir.take());
         merged
     }
 
     pub(crate) fn access(&self) -> Result<Access> {
-        let mut access = Access {
-            verify: self.tls_verify,
-            certificates: self.cert_dir.clone(),
-            registries: self.registries_conf.clone(),
-            lookup: self.lookup()?,
-            ..Access::default()
-        };
-        if let Some(retry) = self.retry {
-            access.patience.attempts = retry.saturating_add(1);
-        }
-        if let Some(silence) = self.timeout {
-            access.patience.silence = silence;
-        }
-        if let Some(delay) = self.retry_delay {
-            access.patience.delay = delay;
-        }
-        Ok(access)
+        Ok(self.connection.access(self.lookup()?))
     }
 
     fn lookup(&self) -> Result<Lookup> {
@@ -128,8 +148,11 @@ impl Sides {
             creds: self.src_creds.clone(),
             no_creds: self.src_no_creds,
             authfile: self.src_authfile.clone(),
-            tls_verify: self.src_tls_verify,
-            cert_dir: self.src_cert_dir.clone(),
+            connection: Connection {
+                tls_verify: self.src_tls_verify,
+                cert_dir: self.src_cert_dir.clone(),
+                ..Connection::default()
+            },
             ..Flags::default()
         };
         both.with(own).access()
@@ -140,8 +163,11 @@ impl Sides {
             creds: self.dest_creds.clone(),
             no_creds: self.dest_no_creds,
             authfile: self.dest_authfile.clone(),
-            tls_verify: self.dest_tls_verify,
-            cert_dir: self.dest_cert_dir.clone(),
+            connection: Connection {
+                tls_verify: self.dest_tls_verify,
+                cert_dir: self.dest_cert_dir.clone(),
+                ..Connection::default()
+            },
             ..Flags::default()
         };
         both.with(own).access()

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 
+use super::access;
 use crate::error::printable;
 use crate::output;
 use crate::reference::{DEFAULT_HOST, Reference};
@@ -35,15 +36,8 @@ pub(crate) struct Args {
     /// The file to keep it in [default: docker's config.json]
     #[arg(long, alias = "compat-auth-file", value_name = "FILE")]
     authfile: Option<PathBuf>,
-    /// Whether the registry must speak TLS and prove who it is
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    tls_verify: Option<bool>,
-    /// Certificates of authorities (*.crt) and of our own (*.cert and *.key)
-    #[arg(long, value_name = "DIR")]
-    cert_dir: Option<PathBuf>,
-    /// Mirrors and insecure registries, as podman has them
-    #[arg(long, value_name = "FILE")]
-    registries_conf: Option<PathBuf>,
+    #[command(flatten)]
+    connection: access::Connection,
 }
 
 pub(crate) fn run(_store: &Store, args: &Args) -> Result<()> {
@@ -120,13 +114,7 @@ fn known(host: &str, authfile: Option<&Path>, path: &Path) -> Result<Option<Cred
 }
 
 fn session(host: &str, args: &Args) -> Result<Session> {
-    let access = crate::transport::registry::Access {
-        lookup: Lookup::Anonymous,
-        verify: args.tls_verify,
-        certificates: args.cert_dir.clone(),
-        registries: args.registries_conf.clone(),
-        ..Default::default()
-    };
+    let access = args.connection.access(Lookup::Anonymous);
     let name = Reference::on_host(host)?;
     Ok(Repository::open(&name, &access, Action::Pull)?.session)
 }

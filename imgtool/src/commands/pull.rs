@@ -14,6 +14,7 @@ use crate::manifest::{Descriptor, Document, Platform};
 use crate::output;
 use crate::progress::Progress;
 use crate::reference::{DEFAULT_TAG, Reference};
+use crate::registries_conf::{RegistriesConf, ShortName};
 use crate::store::{Store, entry_name};
 use crate::transport::policy::Policy;
 use crate::transport::registry::{Access, Registry};
@@ -55,21 +56,55 @@ struct Pull<'a> {
 }
 
 pub(crate) fn run(store: &Store, args: &Args) -> Result<()> {
-    let typed = Reference::parse(&args.image)?;
+    let access = args.access.access()?;
+    let progress = Progress::new(args.quiet);
+    let conf = RegistriesConf::read(access.registries.as_deref())?;
+    let mut candidates = match conf.short_name(&args.image)? {
+        None => vec![Reference::parse(&args.image)?],
+        Some(ShortName { candidates, alias_of }) => {
+            if let Some(file) = alias_of {
+                let name = printable(&args.image);
+                progress.say(&format!("Resolved \"{name}\" as an alias ({})", file.display()))?;
+            }
+            candidates
+        }
+    };
+    let last = candidates.pop().context("registries.conf names nothing to pull")?;
+    let mut failed = super::Failures::default();
+    for typed in candidates {
+        match run_one(store, args, &access, &progress, &typed) {
+            Ok(()) => return Ok(()),
+            failure => failed.collect(failure),
+        }
+    }
+    match run_one(store, args, &access, &progress, &last) {
+        Ok(()) => Ok(()),
+        failure => {
+            failed.collect(failure);
+            failed.into_result()
+        }
+    }
+}
+
+fn run_one(
+    store: &Store,
+    args: &Args,
+    access: &Access,
+    progress: &Progress,
+    typed: &Reference,
+) -> Result<()> {
     let defaulted = typed.tag().is_none() && typed.digest().is_none();
     ensure!(!args.all_tags || defaulted, "a tag or digest can't be used with --all-tags");
     if let Some(policy) = Policy::read(args.signature_policy.as_deref())? {
         policy.check_registry(&typed.clone().with_default_tag())?;
     }
     let (wanted, chosen) = wanted(args.platform.as_deref())?;
-    let access = args.access.access()?;
-    let progress = Progress::new(args.quiet);
     // Without root a bundle is one plain tree, and layers are unpacked right into it.
     let unpack = !args.no_unpack && nix::unistd::geteuid().is_root();
-    let pull = Pull { store, access: &access, progress: &progress, wanted, chosen, unpack };
+    let pull = Pull { store, access, progress, wanted, chosen, unpack };
     let context = || format!("pull {}", typed.familiar());
     if args.all_tags {
-        let all = Registry::open(store, &typed, &access, &progress)
+        let all = Registry::open(store, typed, access, progress)
             .and_then(|registry| registry.repository().tags())
             .with_context(context)?;
         for tag in all {

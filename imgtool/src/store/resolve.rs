@@ -12,6 +12,7 @@ use crate::manifest::{
     Platform,
 };
 use crate::reference::Reference;
+use crate::registries_conf;
 
 /// An index may hold indexes; deeper than this it is an attack.
 const MAX_INDEX_DEPTH: usize = 4;
@@ -87,6 +88,12 @@ impl Store {
         }
         if let Some(entry) = self.find_by_id(&index, name)? {
             return Ok(Selection { name: None, entry });
+        }
+        for candidate in registries_conf::candidates(name)? {
+            let wanted = candidate.with_default_tag();
+            if let Some(entry) = find_named(&index, &wanted) {
+                return Ok(Selection { name: Some(wanted), entry: entry.clone() });
+            }
         }
         Err(NoSuchImage { name: name.to_owned(), pullable: Reference::parse(name).is_ok() }.into())
     }

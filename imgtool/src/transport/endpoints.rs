@@ -1,18 +1,23 @@
-//! Where a repository is really fetched from: the mirrors and other addresses
-//! that registries.conf and docker's daemon.json give for it.
+//! Where a repository is really fetched from: the mirrors and other addresses that
+//! registries.conf, containerd's hosts.toml and docker's daemon.json give for it.
 
-use std::net::IpAddr;
+mod hosts;
+
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
-use super::http::Url;
+use super::http::{Url, in_network};
 use crate::reference::{DEFAULT_HOST, Reference};
+use crate::registries_conf::{RegistriesConf, rewrite};
+
+use self::hosts::Hosts;
 
 const DOCKER_HUB: &str = "registry-1.docker.io";
-const SYSTEM_FILE: &str = "/etc/containers/registries.conf";
 const DAEMON_FILE: &str = "/etc/docker/daemon.json";
+/// Where a registry's API begins.
+const API: &str = "/v2";
 
 /// One address of a repository.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,49 +28,48 @@ pub(crate) struct Endpoint {
     pub(crate) path: String,
     /// Whether plain HTTP and any certificate will do.
     pub(crate) insecure: bool,
-    pub(crate) mirror: bool,
+    /// Whether it is known to speak plain HTTP.
+    pub(crate) plain: bool,
+    /// What stands before a repository's path.
+    pub(crate) api: String,
+    /// The registry it stands for, which it is told.
+    pub(crate) stands_for: Option<String>,
+    /// Certificates beside those of the host's own directory.
+    pub(crate) authorities: Vec<PathBuf>,
+    /// Files with our own certificate and its key.
+    pub(crate) pair: Option<(PathBuf, PathBuf)>,
 }
 
 impl Endpoint {
+    fn new(host: String, path: String, insecure: bool) -> Self {
+        Self {
+            host,
+            path,
+            insecure,
+            plain: false,
+            api: API.to_owned(),
+            stands_for: None,
+            authorities: Vec::new(),
+            pair: None,
+        }
+    }
+
     /// The address to connect to.
     pub(crate) fn base(&self) -> Result<Url> {
         let host = if self.host == DEFAULT_HOST { DOCKER_HUB } else { &self.host };
-        Url::parse(&format!("https://{host}"))
+        Url::parse(&format!("{}://{host}", if self.plain { "http" } else { "https" }))
     }
 }
 
 /// What the files say.
 #[derive(Debug, Default)]
 pub(crate) struct Registries {
-    registries: Vec<Registry>,
+    conf: RegistriesConf,
+    /// Where containerd's settings lie, a directory per registry.
+    hosts: Option<PathBuf>,
     /// Of Docker Hub, as docker has them.
     docker_mirrors: Vec<String>,
     docker_insecure: Vec<String>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, rename_all = "kebab-case")]
-struct File {
-    registry: Vec<Registry>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, rename_all = "kebab-case")]
-struct Registry {
-    prefix: String,
-    location: String,
-    insecure: bool,
-    blocked: bool,
-    mirror_by_digest_only: bool,
-    mirror: Vec<Mirror>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, rename_all = "kebab-case")]
-struct Mirror {
-    location: String,
-    insecure: bool,
-    pull_from_mirror: String,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -76,14 +80,13 @@ struct Daemon {
 }
 
 impl Registries {
-    /// Reads `chosen`, or the user's or the system's file with its drop-ins.
-    pub(crate) fn read(chosen: Option<&Path>) -> Result<Self> {
-        let mut found = Self::default();
-        for path in files(chosen)? {
-            let text = std::fs::read_to_string(&path)
-                .with_context(|| format!("read {}", path.display()))?;
-            found.add(&text).with_context(|| format!("read {}", path.display()))?;
-        }
+    /// Reads `conf` and looks into `hosts`, or those that the host has.
+    pub(crate) fn read(conf: Option<&Path>, hosts: Option<&Path>) -> Result<Self> {
+        let mut found = Self {
+            conf: RegistriesConf::read(conf)?,
+            hosts: Some(hosts.unwrap_or(Path::new(hosts::DIRECTORY)).to_owned()),
+            ..Self::default()
+        };
         match std::fs::read(DAEMON_FILE) {
             Ok(bytes) => {
                 let daemon: Daemon = serde_json::from_slice(&bytes)
@@ -97,24 +100,10 @@ impl Registries {
         Ok(found)
     }
 
-    fn add(&mut self, text: &str) -> Result<()> {
-        let file: File = toml::from_str(text)?;
-        for mut registry in file.registry {
-            if registry.prefix.is_empty() {
-                registry.prefix.clone_from(&registry.location);
-            }
-            ensure!(!registry.prefix.is_empty(), "a [[registry]] has neither prefix nor location");
-            // A later file speaks anew about the same prefix.
-            self.registries.retain(|other| other.prefix != registry.prefix);
-            self.registries.push(registry);
-        }
-        Ok(())
-    }
-
     /// Where to pull from, in the order to be tried.
     pub(crate) fn for_pull(&self, name: &Reference) -> Result<Vec<Endpoint>> {
         let mut endpoints = Vec::new();
-        if let Some(registry) = self.find(name)? {
+        if let Some(registry) = self.conf.find(name)? {
             let by_digest = name.digest().is_some();
             for mirror in &registry.mirror {
                 let wanted = match mirror.pull_from_mirror.as_str() {
@@ -126,14 +115,11 @@ impl Registries {
                 };
                 if wanted {
                     let (host, path) = rewrite(name, &registry.prefix, &mirror.location);
-                    endpoints.push(Endpoint {
-                        host,
-                        path,
-                        insecure: mirror.insecure,
-                        mirror: true,
-                    });
+                    endpoints.push(Endpoint::new(host, path, mirror.insecure));
                 }
             }
+        } else if let Some(hosts) = self.hosts(name)? {
+            endpoints.extend(hosts.for_pull(name));
         } else if name.host() == DEFAULT_HOST {
             for mirror in &self.docker_mirrors {
                 let url = mirror.trim_end_matches('/');
@@ -141,113 +127,58 @@ impl Registries {
                 let location = url.trim_start_matches("http://").trim_start_matches("https://");
                 let (host, path) = rewrite(name, DEFAULT_HOST, location);
                 let insecure = insecure || self.is_insecure(&host);
-                endpoints.push(Endpoint { host, path, insecure, mirror: true });
+                endpoints.push(Endpoint::new(host, path, insecure));
             }
         }
-        endpoints.push(self.primary(name)?);
+        endpoints.push(self.itself(name)?);
         Ok(endpoints)
     }
 
-    /// The repository itself, for all that is no pull.
+    /// Where to go for all that is no pull.
     pub(crate) fn primary(&self, name: &Reference) -> Result<Endpoint> {
+        if self.conf.find(name)?.is_none()
+            && let Some(hosts) = self.hosts(name)?
+            && let Some(endpoint) = hosts.for_push(name)
+        {
+            return Ok(endpoint);
+        }
+        self.itself(name)
+    }
+
+    /// The repository itself, no mirror of it.
+    fn itself(&self, name: &Reference) -> Result<Endpoint> {
         let (mut host, mut path) = (name.host().to_owned(), name.path().to_owned());
         let mut insecure = self.is_insecure(&host);
-        if let Some(registry) = self.find(name)? {
+        if let Some(registry) = self.conf.find(name)? {
             insecure |= registry.insecure;
             if !registry.location.is_empty() {
                 (host, path) = rewrite(name, &registry.prefix, &registry.location);
             }
+        } else if let Some(hosts) = self.hosts(name)?
+            && let Some(server) = hosts.server(name)
+        {
+            return Ok(server);
         }
-        Ok(Endpoint { host, path, insecure, mirror: false })
+        Ok(Endpoint::new(host, path, insecure))
     }
 
-    /// The entry with the longest prefix that covers the name.
-    fn find(&self, name: &Reference) -> Result<Option<&Registry>> {
-        let covering = self.registries.iter().filter(|registry| covers(&registry.prefix, name));
-        let found = covering.max_by_key(|registry| registry.prefix.len());
-        if let Some(registry) = found.filter(|registry| registry.blocked) {
-            bail!("registries.conf blocks {} ({})", name.familiar_repository(), registry.prefix);
+    fn hosts(&self, name: &Reference) -> Result<Option<Hosts>> {
+        match &self.hosts {
+            Some(directory) => Hosts::read(directory, name.host()),
+            None => Ok(None),
         }
-        Ok(found)
     }
 
     /// Whether docker is told to be careless about this host.
     fn is_insecure(&self, host: &str) -> bool {
         let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
         self.docker_insecure.iter().any(|entry| match entry.split_once('/') {
-            Some((network, bits)) => in_network(name, network, bits),
+            Some((network, bits)) => {
+                name.parse().is_ok_and(|address| in_network(address, network, bits))
+            }
             None => entry == host,
         })
     }
-}
-
-fn files(chosen: Option<&Path>) -> Result<Vec<PathBuf>> {
-    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
-    if let Some(path) = chosen {
-        return Ok(vec![path.to_owned()]);
-    }
-    if let Some(path) = variable("CONTAINERS_REGISTRIES_CONF") {
-        return Ok(vec![path.into()]);
-    }
-    let own =
-        variable("HOME").map(|home| PathBuf::from(home).join(".config/containers/registries.conf"));
-    let main = own.filter(|path| path.exists()).unwrap_or_else(|| SYSTEM_FILE.into());
-    let mut files = Vec::new();
-    let drop_ins = main.with_extension("conf.d");
-    match std::fs::read_dir(&drop_ins) {
-        Ok(entries) => {
-            for entry in entries {
-                files.push(entry.with_context(|| format!("read {}", drop_ins.display()))?.path());
-            }
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error).with_context(|| format!("read {}", drop_ins.display())),
-    }
-    files.retain(|path| path.extension().is_some_and(|extension| extension == "conf"));
-    files.sort();
-    if main.exists() {
-        files.insert(0, main);
-    }
-    Ok(files)
-}
-
-/// `host`, `host/path` or `*.host`.
-fn covers(prefix: &str, name: &Reference) -> bool {
-    if let Some(suffix) = prefix.strip_prefix("*.") {
-        return name.host().strip_suffix(suffix).is_some_and(|rest| rest.ends_with('.'));
-    }
-    let full = format!("{}/{}", name.host(), name.path());
-    full.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-}
-
-/// The name with `prefix` replaced by `location`, as host and path.
-fn rewrite(name: &Reference, prefix: &str, location: &str) -> (String, String) {
-    let full = format!("{}/{}", name.host(), name.path());
-    let rest = if prefix.starts_with("*.") {
-        &full[name.host().len()..]
-    } else {
-        full.strip_prefix(prefix).unwrap_or(&full)
-    };
-    let new = format!("{}{rest}", location.trim_end_matches('/'));
-    match new.split_once('/') {
-        Some((host, path)) => (host.to_owned(), path.to_owned()),
-        None => (new, name.path().to_owned()),
-    }
-}
-
-fn in_network(host: &str, network: &str, bits: &str) -> bool {
-    let (Ok(host), Ok(network), Ok(bits)) =
-        (host.parse::<IpAddr>(), network.parse::<IpAddr>(), bits.parse::<u32>())
-    else {
-        return false;
-    };
-    let number = |address: IpAddr| match address {
-        IpAddr::V4(v4) => (u128::from(u32::from(v4)) << 96, 32),
-        IpAddr::V6(v6) => (u128::from(v6), 128),
-    };
-    let ((host, width), (network, other)) = (number(host), number(network));
-    let mask = u128::MAX.checked_shl(128 - bits.min(width)).unwrap_or(0);
-    width == other && host & mask == network & mask
 }
 
 #[cfg(test)]
@@ -275,7 +206,7 @@ mod tests {
 
     fn registries() -> Registries {
         let mut registries = Registries::default();
-        registries.add(TEXT).unwrap();
+        registries.conf.add(TEXT, Path::new("/conf")).unwrap();
         registries
     }
 

@@ -1,6 +1,7 @@
 //! HTTP as registries need it: redirects that carry no credentials to another
 //! host, time limits per read, and errors sorted by whether to try again.
 
+mod proxy;
 mod resolve;
 mod retry;
 mod trust;
@@ -16,7 +17,7 @@ use ureq::{Agent, Body, SendBody};
 
 pub(crate) use retry::{Cancel, Failure, Patience, wait_asked};
 pub(crate) use trust::Trust;
-pub(crate) use url::{Url, encode, is_loopback, is_private};
+pub(crate) use url::{Url, encode, in_network, is_loopback, is_private};
 
 const MAX_REDIRECTS: usize = 5;
 const MAX_HEADER_BYTES: usize = 64 << 10;
@@ -77,12 +78,11 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// A client of the registry at `base`. Proxies of the environment are used
-    /// unless the registry is on this host.
+    /// A client of the registry at `base`.
     pub(crate) fn new(base: &Url, trust: &Trust, silence: Duration) -> Result<Self> {
         crate::sys::resolve_hosts_without_modules().context("set up name resolution")?;
         let agent = |tls| {
-            let mut config = Agent::config_builder()
+            Agent::config_builder()
                 .http_status_as_error(false)
                 .max_redirects(0)
                 .max_redirects_will_error(false)
@@ -92,11 +92,10 @@ impl Client {
                 .timeout_per_read(Some(silence))
                 .timeout_per_write(Some(silence))
                 .user_agent(concat!("imgtool/", env!("CARGO_PKG_VERSION")))
-                .tls_config(tls);
-            if is_loopback(base.host()) {
-                config = config.proxy(None);
-            }
-            config.build()
+                .tls_config(tls)
+                // Each request has its own.
+                .proxy(None)
+                .build()
         };
         let guard = resolve::Guard::new(base.clone());
         let others = Agent::with_parts(agent(trust.others()?), DefaultConnector::default(), guard);
@@ -158,41 +157,48 @@ impl Client {
         let agent = if own { &self.own } else { &self.others };
         let failed = |error| sort_error(error, &call.method, at);
         let malformed = |error| Failure::Final(anyhow::Error::new(error).context("make a request"));
-        let uploads = matches!(call.method, Method::PUT | Method::PATCH);
+        let agent = Sender {
+            agent,
+            proxy: proxy::for_url(at)?,
+            uploads: matches!(call.method, Method::PUT | Method::PATCH),
+        };
         let result = match call.payload {
             Payload::None if matches!(call.method, Method::POST | Method::PUT | Method::PATCH) => {
                 let request = request.header("Content-Length", "0").body(SendBody::none());
-                send(agent, request.map_err(malformed)?, uploads)
+                agent.send(request.map_err(malformed)?)
             }
-            Payload::None => {
-                send(agent, request.body(SendBody::none()).map_err(malformed)?, uploads)
-            }
+            Payload::None => agent.send(request.body(SendBody::none()).map_err(malformed)?),
             Payload::Bytes(mut bytes) => {
                 let request = request.header("Content-Length", bytes.len());
                 let request = request.body(SendBody::from_reader(&mut bytes));
-                send(agent, request.map_err(malformed)?, uploads)
+                agent.send(request.map_err(malformed)?)
             }
             Payload::Stream(open, length) => {
                 let mut reader = open()?;
                 let request = request.header("Content-Length", length);
                 let request = request.body(SendBody::from_reader(&mut reader));
-                send(agent, request.map_err(malformed)?, uploads)
+                agent.send(request.map_err(malformed)?)
             }
         };
         result.map_err(failed)
     }
 }
 
-fn send(
-    agent: &Agent,
-    request: Request<SendBody<'_>>,
+/// How one request is sent.
+struct Sender<'a> {
+    agent: &'a Agent,
+    proxy: Option<ureq::Proxy>,
     uploads: bool,
-) -> Result<Response<Body>, ureq::Error> {
-    if !uploads {
-        return agent.run(request);
+}
+
+impl Sender<'_> {
+    fn send(self, request: Request<SendBody<'_>>) -> Result<Response<Body>, ureq::Error> {
+        let mut request = self.agent.configure_request(request).proxy(self.proxy);
+        if self.uploads {
+            request = request.timeout_recv_response(Some(UPLOAD_TIMEOUT));
+        }
+        self.agent.run(request.build())
     }
-    let request = agent.configure_request(request);
-    agent.run(request.timeout_recv_response(Some(UPLOAD_TIMEOUT)).build())
 }
 
 fn is_redirect(status: StatusCode) -> bool {

@@ -59,7 +59,7 @@ impl<'a> Registry<'a> {
         access: &'a Access,
         progress: &'a Progress,
     ) -> Result<Self> {
-        let registries = Registries::read(access.registries.as_deref())?;
+        let registries = Registries::read(access.registries.as_deref(), access.hosts.as_deref())?;
         let mut endpoints = registries.for_pull(name)?;
         loop {
             let endpoint = endpoints.remove(0);

@@ -43,6 +43,21 @@ impl Trust {
         Ok(trust)
     }
 
+    /// Adds what other settings say.
+    pub(crate) fn add(
+        &mut self,
+        authorities: &[PathBuf],
+        pair: Option<&(PathBuf, PathBuf)>,
+    ) -> Result<()> {
+        for path in authorities {
+            self.certificates.extend(read_certificates(path)?);
+        }
+        if let Some((certificate, key)) = pair {
+            self.pair = Some(read_pair(certificate, key)?);
+        }
+        Ok(())
+    }
+
     fn read_directory(&mut self, directory: &Path) -> Result<()> {
         let mut paths: Vec<PathBuf> = Vec::new();
         for entry in std::fs::read_dir(directory)? {
@@ -56,11 +71,7 @@ impl Trust {
                 Some("cert") => {
                     let key = path.with_extension("key");
                     ensure!(key.is_file(), "{} has no {}", path.display(), key.display());
-                    let private = std::fs::read(&key).with_context(|| key.display().to_string())?;
-                    let private = PrivateKey::from_pem(&private)
-                        .with_context(|| format!("read {}", key.display()))?;
-                    let chain = read_certificates(path)?;
-                    self.pair = Some(ClientCert::new_with_certs(&chain, private));
+                    self.pair = Some(read_pair(path, &key)?);
                 }
                 Some("key") => {
                     let certificate = path.with_extension("cert");
@@ -112,7 +123,10 @@ fn host_directories(host: &str) -> Vec<PathBuf> {
         .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".config")));
     home.map(|home| home.join("containers/certs.d"))
         .into_iter()
-        .chain(["/etc/containers/certs.d", "/etc/docker/certs.d"].map(PathBuf::from))
+        .chain(
+            ["/etc/containers/certs.d", "/etc/docker/certs.d", "/etc/containerd/certs.d"]
+                .map(PathBuf::from),
+        )
         .map(|directory| directory.join(host))
         .collect()
 }
@@ -145,6 +159,13 @@ fn host_certificates() -> Result<Vec<Certificate<'static>>> {
         Some(path) => read_certificates(path),
         None => Ok(Vec::new()),
     }
+}
+
+fn read_pair(certificate: &Path, key: &Path) -> Result<ClientCert> {
+    let private = std::fs::read(key).with_context(|| format!("read {}", key.display()))?;
+    let private =
+        PrivateKey::from_pem(&private).with_context(|| format!("read {}", key.display()))?;
+    Ok(ClientCert::new_with_certs(&read_certificates(certificate)?, private))
 }
 
 fn read_certificates(path: &Path) -> Result<Vec<Certificate<'static>>> {

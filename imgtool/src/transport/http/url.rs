@@ -130,6 +130,20 @@ pub(crate) fn is_private_address(address: IpAddr) -> bool {
     }
 }
 
+/// Whether an address is in the network of so many bits.
+pub(crate) fn in_network(address: IpAddr, network: &str, bits: &str) -> bool {
+    let (Ok(network), Ok(bits)) = (network.parse::<IpAddr>(), bits.parse::<u32>()) else {
+        return false;
+    };
+    let number = |address: IpAddr| match address {
+        IpAddr::V4(v4) => (u128::from(u32::from(v4)) << 96, 32),
+        IpAddr::V6(v6) => (u128::from(v6), 128),
+    };
+    let ((address, width), (network, other)) = (number(address), number(network));
+    let mask = u128::MAX.checked_shl(128 - bits.min(width)).unwrap_or(0);
+    width == other && address & mask == network & mask
+}
+
 fn address(host: &str) -> Option<IpAddr> {
     host.trim_start_matches('[').trim_end_matches(']').parse().ok()
 }

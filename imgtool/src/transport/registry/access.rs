@@ -15,6 +15,8 @@ pub(crate) struct Access {
     /// A directory with certificates, in the place of the registry's own.
     pub(crate) certificates: Option<PathBuf>,
     pub(crate) registries: Option<PathBuf>,
+    /// containerd's settings, a directory per registry.
+    pub(crate) hosts: Option<PathBuf>,
     pub(crate) patience: Patience,
 }
 
@@ -25,6 +27,7 @@ impl Default for Access {
             verify: None,
             certificates: None,
             registries: None,
+            hosts: None,
             patience: Patience {
                 attempts: 5,
                 delay: Duration::from_millis(200),

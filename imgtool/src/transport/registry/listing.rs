@@ -99,7 +99,7 @@ fn fallback_tag(subject: &Digest) -> String {
 
 /// All repositories of a registry.
 pub(crate) fn catalog(session: &Session) -> Result<Vec<String>> {
-    let url = session.base.with_path("/v2/_catalog".to_owned()).with_query("n", PAGE);
+    let url = session.url("_catalog").with_query("n", PAGE);
     let scopes = ["registry:catalog:*".to_owned()];
     let mut repositories = Vec::new();
     let ask = |url: &Url| {

@@ -51,7 +51,7 @@ pub(crate) struct Repository {
 impl Repository {
     /// The repository itself, no mirror of it.
     pub(crate) fn open(name: &Reference, access: &Access, action: Action) -> Result<Self> {
-        let registries = Registries::read(access.registries.as_deref())?;
+        let registries = Registries::read(access.registries.as_deref(), access.hosts.as_deref())?;
         Self::at(&registries.primary(name)?, name, access, action)
     }
 
@@ -71,7 +71,7 @@ impl Repository {
     }
 
     pub(super) fn url(&self, kind: &str, reference: &str) -> Url {
-        self.session.base.with_path(format!("/v2/{}/{kind}/{reference}", self.path))
+        self.session.url(&format!("{}/{kind}/{reference}", self.path))
     }
 
     /// One request, whose answer is given as it is.

@@ -27,6 +27,9 @@ pub(crate) struct Session {
     pub(crate) base: Url,
     /// As the user calls it.
     pub(crate) host: String,
+    /// Where its API begins, and what it is told that it stands for.
+    api: String,
+    stands_for: Option<String>,
     credentials: Option<Credentials>,
     pub(crate) patience: Patience,
     state: Mutex<State>,
@@ -52,10 +55,11 @@ impl Session {
         let mut base = endpoint.base()?;
         let loopback = is_loopback(base.host());
         let insecure = access.verify.map_or(endpoint.insecure, |verify| !verify);
-        let trust = Trust::read(&endpoint.host, access.certificates.as_deref(), !insecure)?;
+        let mut trust = Trust::read(&endpoint.host, access.certificates.as_deref(), !insecure)?;
+        trust.add(&endpoint.authorities, endpoint.pair.as_ref())?;
         let mut client = Client::new(&base, &trust, access.patience.silence)?;
-        if insecure || loopback {
-            base = find_scheme(&client, &base, insecure)?;
+        if (insecure || loopback) && !endpoint.plain {
+            base = find_scheme(&client, &base, &endpoint.api, insecure)?;
             client = Client::new(&base, &trust, access.patience.silence)?;
         }
         let credentials = access.lookup.find(&endpoint.host, &endpoint.path)?;
@@ -63,10 +67,21 @@ impl Session {
             client,
             base,
             host: endpoint.host.clone(),
+            api: endpoint.api.clone(),
+            stands_for: endpoint.stands_for.clone(),
             credentials,
             patience: access.patience,
             state: Mutex::default(),
         })
+    }
+
+    /// An address of its API.
+    pub(crate) fn url(&self, path: &str) -> Url {
+        let url = self.base.with_path(format!("{}/{path}", self.api));
+        match &self.stands_for {
+            Some(registry) => url.with_query("ns", registry),
+            None => url,
+        }
     }
 
     /// The same registry with other credentials, as a login tries them.
@@ -243,7 +258,7 @@ impl Session {
     /// Tries the credentials; gives what stands for the password from now on, if the registry
     /// has such a thing.
     pub(crate) fn log_in(&self) -> Result<Option<String>> {
-        let ping = Call::new(Method::GET, self.base.with_path("/v2/".to_owned()));
+        let ping = Call::new(Method::GET, self.url(""));
         let answer = self.client.send(&ping, None).map_err(Failure::into_error)?;
         let status = answer.response.status();
         if answer.foreign {
@@ -277,10 +292,10 @@ impl Session {
 
 /// How a registry that need not speak TLS is spoken to: on this host usually by plain HTTP, one
 /// that is insecure by TLS if it can.
-fn find_scheme(client: &Client, https: &Url, insecure: bool) -> Result<Url> {
+fn find_scheme(client: &Client, https: &Url, api: &str, insecure: bool) -> Result<Url> {
     let http = Url { https: false, ..https.clone() };
     let ping =
-        |base: &Url| client.send(&Call::new(Method::GET, base.with_path("/v2/".to_owned())), None);
+        |base: &Url| client.send(&Call::new(Method::GET, base.with_path(format!("{api}/"))), None);
     if insecure && !is_loopback(https.host()) {
         return match ping(https) {
             Ok(_) => Ok(https.clone()),
