@@ -139,7 +139,13 @@ fn list_and_ps_show_what_runs() {
         let listed = it.run(["list", "--format", "json"]).success().json();
         let own = listed.as_array().unwrap().iter().find(|c| c["id"] == id.as_str()).unwrap();
         assert_eq!((&own["pid"], &own["status"]), (&pid.into(), &"running".into()));
-        it.run(["ps", &id]).success().stdout_has(&pid.to_string()).stdout_has("/probe pause");
+        // `run --detach` comes back when the program is about to be executed: runc a moment before.
+        let by = std::time::Instant::now() + std::time::Duration::from_secs(30);
+        let mut shown = it.run(["ps", &id]);
+        while !shown.stdout.contains("/probe pause") && std::time::Instant::now() < by {
+            shown = it.run(["ps", &id]);
+        }
+        shown.success().stdout_has(&pid.to_string()).stdout_has("/probe pause");
         assert_eq!(it.run(["ps", "--format", "json", &id]).json(), serde_json::json!([pid]));
         it.run(["delete", "--force", &id]).success();
     });
