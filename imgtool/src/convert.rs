@@ -13,15 +13,14 @@ use crate::digest::{Digest, HashingReader};
 use crate::layer::compress;
 use crate::layer::gzip::GzipWriter;
 use crate::manifest::{
-    Descriptor, Dialect, Document, ImageConfig, Index, LayerKind, MAX_CONFIG_SIZE, Manifest,
-    Packing, media_type,
+    Descriptor, Dialect, Document, ImageConfig, Index, LayerKind, MAX_CONFIG_SIZE, MAX_INDEX_DEPTH,
+    Manifest, Packing, media_type,
 };
 use crate::store::{BlobWriter, Store};
 use crate::transport::Source;
 
 pub(crate) use narrow::{for_platform, narrow};
 
-const MAX_INDEX_DEPTH: usize = 4;
 const BUFFER: usize = 256 << 10;
 /// The one that zstd's own program takes.
 const ZSTD_LEVEL: i32 = 3;
@@ -106,10 +105,7 @@ impl Conversion<'_> {
         }
         // What was attested is said of a digest that is not there any more.
         let before = children.len();
-        children.retain(|child| {
-            let subject = child.annotations.get("vnd.docker.reference.digest");
-            !(child.is_attestation() && subject.is_some_and(|s| changed.contains_key(s)))
-        });
+        children.retain(|child| child.attested().is_none_or(|it| !changed.contains_key(it)));
         if children.len() < before {
             let gone = before - children.len();
             self.notes.push(format!(

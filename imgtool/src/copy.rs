@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::manifest::{Descriptor, Document, Index, MAX_MANIFEST_SIZE, Manifest, Platform};
+use crate::manifest::{
+    Descriptor, Document, Index, MAX_INDEX_DEPTH, MAX_MANIFEST_SIZE, Manifest, Platform,
+};
 use crate::progress::Progress;
 use crate::store::{Store, platforms};
 use crate::transport::{Destination, Source};
-
-const MAX_INDEX_DEPTH: usize = 4;
 
 /// Which images of an index are wanted.
 #[derive(Clone, Debug)]

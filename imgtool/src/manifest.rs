@@ -21,6 +21,8 @@ use crate::digest::Digest;
 pub(crate) const MAX_MANIFEST_SIZE: u64 = 4 << 20;
 /// The largest image config we read.
 pub(crate) const MAX_CONFIG_SIZE: u64 = 8 << 20;
+/// An index may hold indexes; deeper than this it is an attack.
+pub(crate) const MAX_INDEX_DEPTH: usize = 4;
 
 /// Media types by the name that the specifications give them.
 pub(crate) mod media_type {
@@ -105,6 +107,12 @@ impl Descriptor {
         self.annotations
             .get("vnd.docker.reference.type")
             .is_some_and(|kind| kind == "attestation-manifest")
+    }
+
+    /// The digest of the image that this attests something of.
+    pub(crate) fn attested(&self) -> Option<&str> {
+        let subject = self.annotations.get("vnd.docker.reference.digest");
+        subject.map(String::as_str).filter(|_| self.is_attestation())
     }
 }
 

@@ -23,6 +23,20 @@ pub(crate) enum Symlinks {
 /// How often a resolution that raced with a rename is tried again.
 const RETRIES: usize = 64;
 
+/// The path from the root without empty components, `.` and, resolved as text, `..`: for names that
+/// are given on and not for opening.
+pub(crate) fn as_text(path: &str) -> String {
+    let mut components: Vec<&str> = Vec::new();
+    for component in path.split('/') {
+        match component {
+            "" | "." => {}
+            ".." => drop(components.pop()),
+            _ => components.push(component),
+        }
+    }
+    components.join("/")
+}
+
 /// Opens `path` with `root` as the root directory; an empty path is `root` itself.
 pub(crate) fn open(
     root: BorrowedFd<'_>,

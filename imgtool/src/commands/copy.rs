@@ -204,14 +204,7 @@ impl Request {
 
 /// Does it, and gives what is now at the destination.
 pub(super) fn copy(store: &Store, request: &Request, progress: &Progress) -> Result<Descriptor> {
-    let lock = store.lock_shared()?;
-    let copied = copy_locked(store, request, progress);
-    drop(lock);
-    // Blobs came by way of the store; those that nothing in it needs go.
-    let cleared = store.discard_orphans();
-    let copied = copied?;
-    cleared?;
-    Ok(copied)
+    store.in_passing(|| copy_locked(store, request, progress))
 }
 
 fn copy_locked(store: &Store, request: &Request, progress: &Progress) -> Result<Descriptor> {

@@ -59,7 +59,7 @@ pub(crate) fn run(store: &Store, args: &Args) -> Result<()> {
     let access = args.access.access()?;
     let progress = Progress::new(args.quiet);
     let conf = RegistriesConf::read(access.registries.as_deref())?;
-    let mut candidates = match conf.short_name(&args.image)? {
+    let candidates = match conf.short_name(&args.image)? {
         None => vec![Reference::parse(&args.image)?],
         Some(ShortName { candidates, alias_of }) => {
             if let Some(file) = alias_of {
@@ -69,7 +69,7 @@ pub(crate) fn run(store: &Store, args: &Args) -> Result<()> {
             candidates
         }
     };
-    let last = candidates.pop().context("registries.conf names nothing to pull")?;
+    ensure!(!candidates.is_empty(), "registries.conf names nothing to pull");
     let mut failed = super::Failures::default();
     for typed in candidates {
         match run_one(store, args, &access, &progress, &typed) {
@@ -77,13 +77,7 @@ pub(crate) fn run(store: &Store, args: &Args) -> Result<()> {
             failure => failed.collect(failure),
         }
     }
-    match run_one(store, args, &access, &progress, &last) {
-        Ok(()) => Ok(()),
-        failure => {
-            failed.collect(failure);
-            failed.into_result()
-        }
-    }
+    failed.into_result()
 }
 
 fn run_one(

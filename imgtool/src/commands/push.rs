@@ -76,13 +76,8 @@ pub(crate) fn run(store: &Store, args: &Args) -> Result<()> {
         let _lock = store.lock_reading()?;
         return push(store, args, &typed);
     }
-    let lock = store.lock_shared()?;
-    let pushed = push(store, args, &typed);
-    drop(lock);
-    // What was written in the other form is nobody's.
-    let cleared = store.discard_orphans();
-    pushed?;
-    cleared
+    // What is written in the other form is nobody's.
+    store.in_passing(|| push(store, args, &typed))
 }
 
 fn push(store: &Store, args: &Args, typed: &Reference) -> Result<()> {

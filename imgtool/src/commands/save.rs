@@ -56,13 +56,8 @@ pub(crate) fn run(store: &Store, args: &Args) -> Result<()> {
         let _lock = store.lock_reading()?;
         return save(store, args, output);
     }
-    let lock = store.lock_shared()?;
-    let saved = save(store, args, output);
-    drop(lock);
-    // Indexes and layers that were made for the archive are nobody's.
-    let cleared = store.discard_orphans();
-    saved?;
-    cleared
+    // Indexes and layers that are made for the archive are nobody's.
+    store.in_passing(|| save(store, args, output))
 }
 
 fn save(store: &Store, args: &Args, output: Option<&Path>) -> Result<()> {

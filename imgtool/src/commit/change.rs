@@ -4,6 +4,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use crate::manifest::Config;
+use crate::rooted;
 
 /// An instruction, read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,15 +91,7 @@ fn set_env(config: &mut Config, key: &str, value: &str) {
 /// A path from the one before it, resolved as text.
 fn join(base: &str, path: &str) -> String {
     let path = if path.starts_with('/') { path.to_owned() } else { format!("{base}/{path}") };
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => drop(parts.pop()),
-            _ => parts.push(part),
-        }
-    }
-    format!("/{}", parts.join("/"))
+    format!("/{}", rooted::as_text(&path))
 }
 
 /// A JSON list, or else a line for the shell.

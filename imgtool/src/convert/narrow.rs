@@ -3,11 +3,9 @@
 use anyhow::{Context, Result, bail};
 
 use crate::digest::Digest;
-use crate::manifest::{Descriptor, Document, Index, Platform, media_type};
+use crate::manifest::{Descriptor, Document, Index, MAX_INDEX_DEPTH, Platform, media_type};
 use crate::store::{Store, platforms};
 use crate::transport::Source;
-
-const MAX_INDEX_DEPTH: usize = 4;
 
 /// The manifest for one platform; a manifest that is none of an index is taken as it is.
 pub(crate) fn for_platform(
@@ -50,14 +48,13 @@ pub(crate) fn narrow(
         kept.push(child.digest.clone());
     }
     let about = |entry: &Descriptor| {
-        let subject = entry.annotations.get("vnd.docker.reference.digest");
-        subject.is_some_and(|subject| kept.iter().any(|kept| kept.to_string() == *subject))
+        entry.attested().is_some_and(|it| kept.iter().any(|kept| kept.to_string() == it))
     };
     // The order of the index, not that of the command line: the same set is the same index.
     let manifests: Vec<Descriptor> = index
         .manifests
         .iter()
-        .filter(|entry| kept.contains(&entry.digest) || (entry.is_attestation() && about(entry)))
+        .filter(|entry| kept.contains(&entry.digest) || about(entry))
         .cloned()
         .collect();
     if manifests.len() == index.manifests.len() {

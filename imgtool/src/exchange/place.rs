@@ -163,20 +163,12 @@ impl Source {
 /// The path from the root without empty components, `.` and, resolved as text, `..`; and how it
 /// ended.
 pub(super) fn clean(path: &str) -> (Vec<u8>, Ending) {
-    let mut components: Vec<&str> = Vec::new();
-    for component in path.split('/') {
-        match component {
-            "" | "." => {}
-            ".." => drop(components.pop()),
-            _ => components.push(component),
-        }
-    }
     let ending = match path.rsplit('/').next() {
         Some("." | "..") => Ending::Dot,
         Some("") => Ending::Slash,
         _ => Ending::Name,
     };
-    (components.join("/").into_bytes(), ending)
+    (rooted::as_text(path).into_bytes(), ending)
 }
 
 #[cfg(test)]

@@ -244,17 +244,14 @@ impl<'a, W: Write> Differ<'a, W> {
             let redirected = place.xattr(b"trusted.overlay.metacopy")?.is_some();
             ensure!(!redirected, "its contents are in a lower layer: mount with metacopy=off");
         }
-        // A new name of an old file copies that up: the names belong together.
-        if stat.st_nlink < 2 && self.baseline.before(&entry, stat, hidden)? == Before::Same {
+        let before = self.baseline.before(&entry, stat, hidden)?;
+        // A new name of an old file copies that up: in an upper directory the names belong together.
+        let stands_alone = stat.st_nlink < 2 || matches!(self.baseline, Baseline::Record(_));
+        if before == Before::Same && stands_alone {
             return Ok(());
         }
-        if let Baseline::Record(_) = self.baseline
-            && self.baseline.before(&entry, stat, hidden)? == Before::Same
-        {
-            return Ok(());
-        }
-        if let Output::List(_) = self.output {
-            return self.note(path, self.baseline.before(&entry, stat, hidden)?);
+        if self.lists() {
+            return self.note(path, before);
         }
         if self.links.is_another_name(&mut entry, stat) {
             return self.write(&entry);

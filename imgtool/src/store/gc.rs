@@ -62,6 +62,17 @@ impl Store {
         }
     }
 
+    /// Does what brings blobs by way of the store, and discards those that nothing in it needs then.
+    pub(crate) fn in_passing<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        let lock = self.lock_shared()?;
+        let done = work();
+        drop(lock);
+        let cleared = self.discard_orphans();
+        let done = done?;
+        cleared?;
+        Ok(done)
+    }
+
     /// Renames the layer away first: a tree that is half deleted must never
     /// stand under a chain ID.
     fn remove_layer(&self, path: &Path) -> Result<()> {

@@ -8,14 +8,11 @@ use super::{Store, entry_name};
 use crate::digest::Digest;
 use crate::error::NoSuchImage;
 use crate::manifest::{
-    Descriptor, Document, ImageConfig, Index, MAX_CONFIG_SIZE, MAX_MANIFEST_SIZE, Manifest,
-    Platform,
+    Descriptor, Document, ImageConfig, Index, MAX_CONFIG_SIZE, MAX_INDEX_DEPTH, MAX_MANIFEST_SIZE,
+    Manifest, Platform,
 };
 use crate::reference::Reference;
 use crate::registries_conf;
-
-/// An index may hold indexes; deeper than this it is an attack.
-const MAX_INDEX_DEPTH: usize = 4;
 
 /// One image of one platform, with its documents read and checked.
 #[derive(Clone, Debug)]

@@ -7,10 +7,9 @@ use anyhow::{Context, Result};
 
 use super::{Store, chain_ids, entry_name, gc};
 use crate::digest::{Algorithm, Digest, HashingReader};
-use crate::manifest::{Descriptor, Document};
+use crate::manifest::{Descriptor, Document, MAX_INDEX_DEPTH};
 
 const BUFFER: usize = 256 << 10;
-const MAX_INDEX_DEPTH: usize = 4;
 
 /// What was found.
 #[derive(Debug, Default)]

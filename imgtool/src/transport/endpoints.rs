@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::http::{Url, in_network};
 use crate::reference::{DEFAULT_HOST, Reference};
-use crate::registries_conf::{RegistriesConf, rewrite};
+use crate::registries_conf::{RegistriesConf, Registry, rewrite};
 
 use self::hosts::Hosts;
 
@@ -72,6 +72,14 @@ pub(crate) struct Registries {
     docker_insecure: Vec<String>,
 }
 
+/// What decides about a repository, beside docker's settings.
+enum Settings<'a> {
+    Conf(&'a Registry),
+    /// Heeded where registries.conf says nothing.
+    Hosts(Box<Hosts>),
+    None,
+}
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "kebab-case")]
 struct Daemon {
@@ -103,7 +111,8 @@ impl Registries {
     /// Where to pull from, in the order to be tried.
     pub(crate) fn for_pull(&self, name: &Reference) -> Result<Vec<Endpoint>> {
         let mut endpoints = Vec::new();
-        if let Some(registry) = self.conf.find(name)? {
+        let settings = self.settings(name)?;
+        if let Settings::Conf(registry) = settings {
             let by_digest = name.digest().is_some();
             for mirror in &registry.mirror {
                 let wanted = match mirror.pull_from_mirror.as_str() {
@@ -118,7 +127,7 @@ impl Registries {
                     endpoints.push(Endpoint::new(host, path, mirror.insecure));
                 }
             }
-        } else if let Some(hosts) = self.hosts(name)? {
+        } else if let Settings::Hosts(hosts) = &settings {
             endpoints.extend(hosts.for_pull(name));
         } else if name.host() == DEFAULT_HOST {
             for mirror in &self.docker_mirrors {
@@ -130,43 +139,49 @@ impl Registries {
                 endpoints.push(Endpoint::new(host, path, insecure));
             }
         }
-        endpoints.push(self.itself(name)?);
+        endpoints.push(self.itself(name, &settings));
         Ok(endpoints)
     }
 
     /// Where to go for all that is no pull.
     pub(crate) fn primary(&self, name: &Reference) -> Result<Endpoint> {
-        if self.conf.find(name)?.is_none()
-            && let Some(hosts) = self.hosts(name)?
+        let settings = self.settings(name)?;
+        if let Settings::Hosts(hosts) = &settings
             && let Some(endpoint) = hosts.for_push(name)
         {
             return Ok(endpoint);
         }
-        self.itself(name)
+        Ok(self.itself(name, &settings))
     }
 
     /// The repository itself, no mirror of it.
-    fn itself(&self, name: &Reference) -> Result<Endpoint> {
+    fn itself(&self, name: &Reference, settings: &Settings<'_>) -> Endpoint {
         let (mut host, mut path) = (name.host().to_owned(), name.path().to_owned());
         let mut insecure = self.is_insecure(&host);
-        if let Some(registry) = self.conf.find(name)? {
-            insecure |= registry.insecure;
-            if !registry.location.is_empty() {
-                (host, path) = rewrite(name, &registry.prefix, &registry.location);
+        match settings {
+            Settings::Conf(registry) => {
+                insecure |= registry.insecure;
+                if !registry.location.is_empty() {
+                    (host, path) = rewrite(name, &registry.prefix, &registry.location);
+                }
             }
-        } else if let Some(hosts) = self.hosts(name)?
-            && let Some(server) = hosts.server(name)
-        {
-            return Ok(server);
+            Settings::Hosts(hosts) => {
+                if let Some(server) = hosts.server(name) {
+                    return server;
+                }
+            }
+            Settings::None => {}
         }
-        Ok(Endpoint::new(host, path, insecure))
+        Endpoint::new(host, path, insecure)
     }
 
-    fn hosts(&self, name: &Reference) -> Result<Option<Hosts>> {
-        match &self.hosts {
-            Some(directory) => Hosts::read(directory, name.host()),
-            None => Ok(None),
+    fn settings(&self, name: &Reference) -> Result<Settings<'_>> {
+        if let Some(registry) = self.conf.find(name)? {
+            return Ok(Settings::Conf(registry));
         }
+        let Some(directory) = &self.hosts else { return Ok(Settings::None) };
+        let hosts = Hosts::read(directory, name.host())?;
+        Ok(hosts.map_or(Settings::None, |hosts| Settings::Hosts(hosts.into())))
     }
 
     /// Whether docker is told to be careless about this host.

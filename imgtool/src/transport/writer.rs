@@ -10,11 +10,10 @@ use anyhow::{Context, Result, bail, ensure};
 use super::docker_archive::Item;
 use crate::digest::{Digest, HashingReader};
 use crate::layer::tar;
-use crate::manifest::{CONTAINERD_NAME, Descriptor, Document, Index, REF_NAME};
+use crate::manifest::{CONTAINERD_NAME, Descriptor, Document, Index, MAX_INDEX_DEPTH, REF_NAME};
 use crate::store::{LAYOUT, Selection, Store};
 
 const BUFFER: usize = 256 << 10;
-const MAX_INDEX_DEPTH: usize = 4;
 
 /// What stands in the archive beside the layout.
 #[derive(Clone, Copy, Debug)]

@@ -19,17 +19,11 @@ use crate::transport::place::Place;
 pub(super) fn inspect(store: &Store, place: &Place, args: &Args) -> Result<Option<Value>> {
     let access = args.access.access()?;
     let progress = Progress::Silent;
-    let lock = store.lock_shared()?;
-    let inspected = (|| {
+    // The config comes by way of the store.
+    store.in_passing(|| {
         let mut origin = Origin::open(store, place, &access, &progress)?;
         look(store, &mut origin, args)
-    })();
-    drop(lock);
-    // The config came by way of the store.
-    let cleared = store.discard_orphans();
-    let inspected = inspected?;
-    cleared?;
-    Ok(inspected)
+    })
 }
 
 fn look(store: &Store, origin: &mut Origin<'_>, args: &Args) -> Result<Option<Value>> {

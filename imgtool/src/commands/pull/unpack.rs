@@ -5,13 +5,14 @@ use std::thread;
 use anyhow::{Context, Result, anyhow};
 
 use crate::layer;
-use crate::manifest::{Descriptor, Document, ImageConfig, MAX_CONFIG_SIZE, Manifest, Platform};
+use crate::manifest::{
+    Descriptor, Document, ImageConfig, MAX_CONFIG_SIZE, MAX_INDEX_DEPTH, Manifest, Platform,
+};
 use crate::output;
 use crate::store::{Image, Store};
 use crate::transport::Source;
 use crate::transport::registry::Registry;
 
-const MAX_INDEX_DEPTH: usize = 4;
 /// As much as a main thread has: trees are as deep there.
 const STACK_BYTES: usize = 8 << 20;
 
