@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
 
 pub(crate) mod bundle;
 pub(crate) mod command;
@@ -45,6 +46,18 @@ pub(crate) fn wait_for_exit(pid: i32) {
     let limit = rustix::event::Timespec { tv_sec: 30, tv_nsec: 0 };
     let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
     assert_eq!(poll(&mut fds, Some(&limit)).expect("poll a pidfd"), 1, "{pid:?} lives on");
+}
+
+/// Asks again and again for what nothing tells of, for 30 seconds at most; gives the last answer.
+pub(crate) fn eventually(mut holds: impl FnMut() -> bool) -> bool {
+    let patience = Instant::now() + Duration::from_secs(30);
+    loop {
+        let answer = holds();
+        if answer || Instant::now() > patience {
+            return answer;
+        }
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
 }
 
 /// The descriptor that comes over a console socket, as a file.

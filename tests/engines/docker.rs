@@ -4,7 +4,7 @@ use std::fs;
 
 use super::{IMAGE, archive};
 use crate::harness::docker::Engine;
-use crate::harness::{Cmd, Scene, Witness, scene};
+use crate::harness::{Cmd, Scene, Witness, eventually, scene};
 
 /// A scene with an engine under our runtime that has the image.
 #[track_caller]
@@ -150,6 +150,8 @@ fn docker_learns_of_a_container_out_of_memory() {
     engine(|engine, _, _| {
         let eat = "dd if=/dev/zero of=/dev/null bs=64M count=1";
         run(engine, "--name=eater --memory=16m --memory-swap=16m", eat).run().code(137);
+        // Docker hears of it on a way of its own, which may be longer than that of the end.
+        eventually(|| inspect(engine, "eater", ".State.OOMKilled") == "true");
         assert_eq!(inspect(engine, "eater", ".State.OOMKilled"), "true");
         engine.docker(["rm", "eater"]).run().success();
     });

@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::json;
 
 use super::{binary, scene, under_both, under_ours, wait_for_exit};
-use crate::harness::{Bundle, Cmd};
+use crate::harness::{Bundle, Cmd, eventually};
 
 #[test]
 fn create_waits_and_start_runs_the_program() {
@@ -140,12 +140,8 @@ fn list_and_ps_show_what_runs() {
         let own = listed.as_array().unwrap().iter().find(|c| c["id"] == id.as_str()).unwrap();
         assert_eq!((&own["pid"], &own["status"]), (&pid.into(), &"running".into()));
         // `run --detach` comes back when the program is about to be executed: runc a moment before.
-        let by = std::time::Instant::now() + std::time::Duration::from_secs(30);
-        let mut shown = it.run(["ps", &id]);
-        while !shown.stdout.contains("/probe pause") && std::time::Instant::now() < by {
-            shown = it.run(["ps", &id]);
-        }
-        shown.success().stdout_has(&pid.to_string()).stdout_has("/probe pause");
+        eventually(|| it.run(["ps", &id]).stdout.contains("/probe pause"));
+        it.run(["ps", &id]).success().stdout_has(&pid.to_string()).stdout_has("/probe pause");
         assert_eq!(it.run(["ps", "--format", "json", &id]).json(), serde_json::json!([pid]));
         it.run(["delete", "--force", &id]).success();
     });

@@ -1,11 +1,11 @@
 //! Values in files, what the kernel refuses, changes and the way back, and what is used.
 
 use std::path::Path;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::{Host, huge_pages, unified};
+use crate::harness::eventually;
 
 #[test]
 fn huge_pages_and_their_reservations_are_limited() {
@@ -263,11 +263,7 @@ fn told_of_the_kill(host: &Host) {
             std::fs::read_link(fd.path()).is_ok_and(|it| it.to_string_lossy().contains("inotify"))
         })
     };
-    let patience = std::time::Instant::now() + Duration::from_secs(30);
-    while !inotify() {
-        assert!(std::time::Instant::now() < patience, "events does not watch");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    assert!(eventually(inotify), "events does not watch");
     host.runtime(["exec", &host.id, "/probe", "eat", "67108864"]).run().code(137);
     host.runtime(["kill", &host.id, "KILL"]).run().success();
     watching.wait().expect("wait for events");
