@@ -22,6 +22,7 @@ pub(crate) mod requires;
 pub(crate) mod scene;
 pub(crate) mod tarball;
 pub(crate) mod token;
+pub(crate) mod tracer;
 pub(crate) mod unified;
 pub(crate) mod web;
 pub(crate) mod witness;

@@ -55,7 +55,10 @@ impl Host<'_> {
                     .with_context(|| format!("collect what container {id} left"))?;
             }
         }
-        Ok(self.collect_bridges()? || found)
+        let found = self.collect_bridges()? || found;
+        // A command killed at the very end leaves nothing but empty directories.
+        self.store.tidy()?;
+        Ok(found)
     }
 
     /// Everything that our table should hold.

@@ -90,9 +90,10 @@ impl Store {
         remove(&self.forwarding_path(family))
     }
 
-    /// Removes everything when no bridge and no attachment is left: it is what killed commands
-    /// recorded and never came to make, since they are recorded before the first change.
+    /// Removes what killed commands began to record, or had not yet forgotten; and everything when
+    /// no bridge and no attachment is left, since they are recorded before the first change.
     pub(crate) fn tidy(&self) -> Result<()> {
+        self.forget_nameless_bridges()?;
         if !self.bridges()?.is_empty() {
             return Ok(());
         }

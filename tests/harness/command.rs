@@ -70,6 +70,11 @@ impl Cmd {
         self.words
     }
 
+    /// The words and what is added to the environment, for who starts the command otherwise.
+    pub(crate) fn into_parts(self) -> (Vec<OsString>, Vec<(OsString, OsString)>) {
+        (self.words, self.env)
+    }
+
     pub(crate) fn env(mut self, key: &str, value: impl AsRef<OsStr>) -> Self {
         self.env.push((key.into(), value.as_ref().to_owned()));
         self

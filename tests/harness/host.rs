@@ -24,7 +24,7 @@ impl HostState {
             ("namespaces", "ip netns list"),
         ] {
             let outcome = Cmd::line(command).run().success();
-            state.insert(kind, outcome.stdout.lines().map(without_lifetime).collect());
+            state.insert(kind, outcome.stdout.lines().map(without_passing).collect());
         }
         let mounts = fs::read_to_string("/proc/self/mounts").expect("read own mounts");
         // `ip netns` mounts its own directory once per boot, the first time it is used.
@@ -62,8 +62,11 @@ fn without_options_of_all_cgroups(line: &str) -> String {
     line.replace(",nsdelegate", "").replace(",memory_recursiveprot", "")
 }
 
-fn without_lifetime(line: &str) -> String {
-    line.split(" valid_lft").next().unwrap_or(line).trim_end().to_owned()
+/// Without what passes: how long an address is valid, and the number by which the kernel remembers
+/// a namespace that a link once led to.
+fn without_passing(line: &str) -> String {
+    let end = [" valid_lft", " (id: "].iter().filter_map(|word| line.find(word)).min();
+    line[..end.unwrap_or(line.len())].trim_end().to_owned()
 }
 
 /// All cgroup directories but those that engines running beside the tests keep for themselves, and

@@ -267,7 +267,6 @@ impl Host<'_> {
                 found = true;
                 self.unmake_bridge(&record)
                     .with_context(|| format!("collect the unused bridge {name}"))?;
-                self.store.tidy()?;
             }
         }
         Ok(found)

@@ -149,6 +149,16 @@ impl Store {
         remove_directory(&directory)
     }
 
+    /// Removes directories without a record, which comes first and goes last of all that is in one.
+    pub(super) fn forget_nameless_bridges(&self) -> Result<()> {
+        for name in self.names("bridges")? {
+            if self.bridge(&name)?.is_none() {
+                self.forget_bridge(&name)?;
+            }
+        }
+        Ok(())
+    }
+
     /// The persistent definition of a bridge.
     pub(crate) fn definition(&self, name: &str) -> Result<Option<Bridge>> {
         read_json(&self.definition_path(name))

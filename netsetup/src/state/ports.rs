@@ -69,8 +69,9 @@ impl Store {
         let reservation = directory.join(binding.host_ip.to_string());
         if read_link(&reservation)?.is_some_and(|owner| owner == id) {
             remove(&reservation)?;
-            remove_directory(&directory)?;
         }
+        // Also that of a reservation whose making or freeing was cut short.
+        remove_directory(&directory)?;
         let Binding { protocol, host_ip, host_port, .. } = *binding;
         remove(&self.binding_path(id, protocol, host_ip, host_port))
     }
