@@ -23,6 +23,7 @@ mod lists;
 mod login;
 mod mirrors;
 mod names;
+mod property;
 mod push;
 mod rootless;
 

@@ -15,6 +15,8 @@ use std::process::ExitCode;
 mod alive;
 #[path = "probe/hunt.rs"]
 mod hunt;
+#[path = "probe/mutate.rs"]
+mod mutate;
 #[path = "probe/tree.rs"]
 mod tree;
 
@@ -48,8 +50,16 @@ fn run(words: &[&str]) -> io::Result<u8> {
             writeln!(file, "{text}")?;
         }
         ["try", call, rest @ ..] => println!("{}", try_call(call, rest)),
-        ["tree", skipped @ ..] => {
-            tree::print(Path::new("/"), skipped)?;
+        ["tree", skipped @ ..] => tree::print(Path::new("/"), skipped)?,
+        ["tree-of", root, skipped @ ..] => tree::print(Path::new(root), skipped)?,
+        ["mutate", root, seed, changes, rest @ ..] => {
+            let number = |text: &str| text.parse::<u64>().map_err(io::Error::other);
+            let changes = usize::try_from(number(changes)?).map_err(io::Error::other)?;
+            let spared = rest.strip_prefix(&["--then-tree"]);
+            mutate::mutate(Path::new(root), number(seed)?, changes, spared.unwrap_or(rest))?;
+            if let Some(skipped) = spared {
+                tree::print(Path::new(root), skipped)?;
+            }
         }
         ["pause"] => nix::unistd::pause(),
         ["count"] => return alive::count(io::stdin(), io::stdout()),

@@ -11,7 +11,7 @@ use crate::harness::tarball::{Entry, Tarball};
 use crate::harness::{Cmd, Scene, scene};
 
 /// What an engine lays over the image: not the image's own. `~` leaves out only the time.
-const ENGINE: [&str; 11] = [
+pub(crate) const ENGINE: [&str; 11] = [
     "/proc",
     "/sys",
     "/dev",

@@ -13,12 +13,13 @@ use sha2::{Digest, Sha256};
 /// A file's line, and its inode where it has several names.
 type Line = (String, Option<(u64, u64)>);
 
-/// Prints every file below `root`, sorted, but for the `skipped` paths and all below them. `~PATH`
-/// leaves out only that path's time. Names of one file are told by the first of them, and only among
-/// those that can be seen: the count of links is the file system's own affair.
+/// Prints every file below `root`, sorted, as a process with that root would see it, but for the
+/// `skipped` paths and all below them. `~PATH` leaves out only that path's time. Names of one file
+/// are told by the first of them, and only among those that can be seen: the count of links is the
+/// file system's own affair.
 pub(crate) fn print(root: &Path, skipped: &[&str]) -> io::Result<()> {
     let mut lines = Vec::new();
-    walk(root, skipped, &mut lines)?;
+    walk(root, Path::new("/"), skipped, &mut lines)?;
     let mut names: BTreeMap<(u64, u64), (String, usize)> = BTreeMap::new();
     for (line, inode) in &lines {
         if let Some(inode) = inode {
@@ -35,29 +36,31 @@ pub(crate) fn print(root: &Path, skipped: &[&str]) -> io::Result<()> {
     Ok(())
 }
 
-fn walk(path: &Path, skipped: &[&str], lines: &mut Vec<Line>) -> io::Result<()> {
-    let text = path.to_string_lossy();
+/// `seen` is what `path` is called there.
+fn walk(path: &Path, seen: &Path, skipped: &[&str], lines: &mut Vec<Line>) -> io::Result<()> {
+    let text = seen.to_string_lossy();
     if skipped.contains(&&*text) {
         return Ok(());
     }
     let untimed = skipped.contains(&&*format!("~{text}"));
-    lines.push(line(path, untimed)?);
+    lines.push(line(path, seen, untimed)?);
     if fs::symlink_metadata(path)?.is_dir() {
         let mut children: Vec<PathBuf> =
             fs::read_dir(path)?.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>()?;
         children.sort();
         for child in children {
-            walk(&child, skipped, lines)?;
+            let name = child.file_name().unwrap_or_default();
+            walk(&child, &seen.join(name), skipped, lines)?;
         }
     }
     Ok(())
 }
 
-fn line(path: &Path, untimed: bool) -> io::Result<Line> {
+fn line(path: &Path, seen: &Path, untimed: bool) -> io::Result<Line> {
     let meta = fs::symlink_metadata(path)?;
     let kind = meta.file_type();
     let mut words = vec![
-        format!("{:?}", path.as_os_str().as_bytes().escape_ascii().to_string()),
+        format!("\"{}\"", word(seen)),
         format!("{:06o}", meta.mode()),
         format!("{}:{}", meta.uid(), meta.gid()),
     ];
@@ -65,7 +68,7 @@ fn line(path: &Path, untimed: bool) -> io::Result<Line> {
         words.push(format!("{}.{:09}", meta.mtime(), meta.mtime_nsec()));
     }
     if kind.is_symlink() {
-        words.push(format!("-> {}", fs::read_link(path)?.display()));
+        words.push(format!("-> {}", word(&fs::read_link(path)?)));
     } else if kind.is_char_device() || kind.is_block_device() {
         words.push(format!("dev {:x}", meta.rdev()));
     } else if kind.is_file() {
@@ -74,6 +77,11 @@ fn line(path: &Path, untimed: bool) -> io::Result<Line> {
     words.extend(xattrs(path)?);
     let inode = (meta.is_file() && meta.nlink() > 1).then_some((meta.dev(), meta.ino()));
     Ok((words.join(" "), inode))
+}
+
+/// A path without spaces and line ends.
+fn word(path: &Path) -> String {
+    path.as_os_str().as_bytes().escape_ascii().to_string().replace(' ', "\\x20")
 }
 
 fn content(path: &Path) -> io::Result<String> {

@@ -187,7 +187,7 @@ impl<'a, W: Write> Differ<'a, W> {
     ) -> Result<Option<Look>> {
         ensure!(path.len() <= MAX_PATH, "directories are nested too deeply");
         let Some(mut entry) = read_entry(place, stat, path)? else { return Ok(None) };
-        let before = self.baseline.before(&entry, stat, hidden)?;
+        let before = self.baseline.before(place, &entry, stat, hidden)?;
         let mark = self.opaque(directory)?;
         let names = rooted::names(directory).context("read directory")?;
         let disk: Names = names.into_iter().map(CString::into_bytes).collect();
@@ -244,7 +244,7 @@ impl<'a, W: Write> Differ<'a, W> {
             let redirected = place.xattr(b"trusted.overlay.metacopy")?.is_some();
             ensure!(!redirected, "its contents are in a lower layer: mount with metacopy=off");
         }
-        let before = self.baseline.before(&entry, stat, hidden)?;
+        let before = self.baseline.before(place, &entry, stat, hidden)?;
         // A new name of an old file copies that up: in an upper directory the names belong together.
         let stands_alone = stat.st_nlink < 2 || matches!(self.baseline, Baseline::Record(_));
         if before == Before::Same && stands_alone {

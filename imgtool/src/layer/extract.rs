@@ -339,6 +339,9 @@ impl Extractor<'_> {
             let Some(parent) = self.directories.existing(parent)? else { return Ok(()) };
             return self.strip(parent.fd(), parent.inode(), name).map(drop);
         }
+        if self.leads_through_no_directory(parent)? {
+            return Ok(());
+        }
         let path = join(parent, name);
         let parent = self.parent(parent)?;
         match rooted::try_stat(parent.fd(), name)? {
@@ -357,9 +360,28 @@ impl Extractor<'_> {
         }
     }
 
+    /// Whether this layer has something else than directories on the way to `path`, by which all that
+    /// lower layers have there is hidden already. Markers take nothing of their own layer away.
+    fn leads_through_no_directory(&mut self, path: &[u8]) -> Result<bool> {
+        let mut at = path;
+        while !at.is_empty() && self.directories.existing(at)?.is_none() {
+            let (above, name) = split(at);
+            if let Some(above) = self.directories.existing(above)?
+                && let Some(stat) = rooted::try_stat(above.fd(), name)?
+            {
+                return Ok(rooted::file_type(&stat) != FileType::Symlink);
+            }
+            at = above;
+        }
+        Ok(false)
+    }
+
     /// A marker that hides all names that the lower layers have in a directory.
     fn opaque(&mut self, path: &[u8]) -> Result<()> {
         if self.target == Target::Overlay {
+            if self.leads_through_no_directory(path)? {
+                return Ok(());
+            }
             return set_opaque(self.parent(path)?.fd());
         }
         let Some(directory) = self.directories.existing(path)? else { return Ok(()) };

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow, ensure};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
-use rustix::fs::{FileType, Mode, OFlags, Stat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::extract::Summary;
@@ -105,6 +105,7 @@ impl Lowers {
     /// with the lower layers in view, as one of those directories is a link there.
     pub(crate) fn complete(&self, layer: BorrowedFd<'_>, summary: &Summary) -> Result<bool> {
         let mut described = Vec::new();
+        let mut new = Vec::new();
         for path in &summary.implicit {
             match rooted::open_directory(layer, path, Symlinks::Refuse) {
                 Ok(directory) => match self.find(path)? {
@@ -112,7 +113,7 @@ impl Lowers {
                     Found::Other(stat, ..) if rooted::file_type(&stat) == FileType::Symlink => {
                         return Ok(false);
                     }
-                    Found::Nothing | Found::Other(..) => {}
+                    Found::Nothing | Found::Other(..) => new.push(path),
                 },
                 // Replaced later in the archive.
                 Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
@@ -121,6 +122,9 @@ impl Lowers {
         }
         for path in &summary.whiteouts {
             self.check_whiteout(layer, path)?;
+        }
+        for path in new.iter().rev() {
+            remove_if_empty(layer, path)?;
         }
         for (lower, directory) in described.iter().rev() {
             metadata::copy_directory(lower.as_fd(), directory.as_fd())?;
@@ -139,13 +143,36 @@ impl Lowers {
             directory => directory.context("open directory")?,
         };
         if rooted::try_stat(directory.as_fd(), name)?.is_some_and(|stat| is_whiteout(&stat)) {
-            let place = Place::itself(directory.as_fd());
-            let mtime = metadata::mtime(&place.stat()?);
-            rooted::remove(directory.as_fd(), name).context("remove whiteout")?;
-            metadata::set_mtime(place, mtime)?;
+            keeping_time(directory.as_fd(), || {
+                rooted::remove(directory.as_fd(), name).context("remove whiteout")
+            })?;
         }
         Ok(())
     }
+}
+
+/// A directory that was made for markers alone is none: they make nothing.
+fn remove_if_empty(layer: BorrowedFd<'_>, path: &[u8]) -> Result<()> {
+    let (parent, name) = super::extract::split(path);
+    if path.is_empty() {
+        return Ok(());
+    }
+    let directory = rooted::open_directory(layer, parent, Symlinks::Refuse);
+    let directory = directory.context("open directory")?;
+    keeping_time(directory.as_fd(), || {
+        match rustix::fs::unlinkat(&directory, name, AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOTEMPTY) => Ok(()),
+            Err(errno) => Err(errno).context("remove directory"),
+        }
+    })
+}
+
+/// Changes what is in a directory, but not its time.
+fn keeping_time(directory: BorrowedFd<'_>, change: impl FnOnce() -> Result<()>) -> Result<()> {
+    let place = Place::itself(directory);
+    let mtime = metadata::mtime(&place.stat()?);
+    change()?;
+    metadata::set_mtime(place, mtime)
 }
 
 /// Mounts `lowers` (bottom first) under the empty directory `upper` and gives the root of the

@@ -4,6 +4,8 @@
 use std::io::Write;
 
 use anyhow::{Context, Result, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
 use tar::{EntryType, Header};
 
 use super::{BLOCK, Entry, Kind, padding};
@@ -144,9 +146,26 @@ fn records(entry: &Entry, size: u64) -> Vec<u8> {
         record(&mut out, b"mtime", decimal(entry.mtime).as_bytes());
     }
     for (name, value) in &entry.xattrs {
-        record(&mut out, &[b"SCHILY.xattr.", &name[..]].concat(), value);
+        if name.contains(&b'=') {
+            // A record's key ends at the first such sign; libarchive's spelling has a way round that.
+            let value = STANDARD_NO_PAD.encode(value);
+            record(&mut out, &libarchive_key(name), value.as_bytes());
+        } else {
+            record(&mut out, &[b"SCHILY.xattr.", &name[..]].concat(), value);
+        }
     }
     out
+}
+
+fn libarchive_key(name: &[u8]) -> Vec<u8> {
+    let mut key = b"LIBARCHIVE.xattr.".to_vec();
+    for byte in name {
+        match byte {
+            0x21..=0x7e if !b"%=".contains(byte) => key.push(*byte),
+            _ => key.extend_from_slice(format!("%{byte:02X}").as_bytes()),
+        }
+    }
+    key
 }
 
 fn decimal(time: super::Time) -> String {
@@ -205,6 +224,7 @@ mod tests {
         entry.mtime = Time { seconds: -3, nanoseconds: 250_000_000 };
         entry.xattrs = vec![
             (b"security.capability".to_vec(), vec![1, 0, 10, b'=', 255]),
+            (b"user.%3D =\n\xff".to_vec(), vec![0, 255, b'=']),
             (b"user.a".to_vec(), b"x\n12 path=evil\n".to_vec()),
         ];
         assert_eq!(round_trip(&entry, b"").1, entry);
