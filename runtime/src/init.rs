@@ -97,12 +97,18 @@ fn create_steps(start: &Create, channel: &mut Option<Channel>) -> Result<Infalli
     let plan = start.plan;
     let parent = channel.as_ref().context("the runtime is gone")?;
     own_process(start.stdio, plan.preserve_fds)?;
+    // Who waits for `start` waits for long, and must hold nothing of the runtime's or its caller's:
+    // not for the time of a create, as exec would do it, but from now on.
+    let mut kept: Vec<BorrowedFd> = start.joins.iter().map(|it| it.namespace.as_fd()).collect();
+    kept.extend([parent.as_fd(), start.fifo]);
+    sys::close_inherited_but(&kept, 3 + plan.preserve_fds).context("close_range")?;
 
     // Joined namespaces come first: what is made from here on is to be made within them.
     match start.relay {
         Some(new) => joining::relay(&start.joins, new, parent)?,
         None => joining::join_all(&start.joins)?,
     }
+    start.joins.iter().for_each(|it| sys::close_inherited(it.namespace.as_fd()));
 
     // The clocks can be set only before anybody is in the namespace, and the file only by its
     // owner, who we are until the ids change.
@@ -220,6 +226,8 @@ fn create_steps(start: &Create, channel: &mut Option<Channel>) -> Result<Infalli
     // from here on we belong to nobody.
     parent.send(&Message::Ready)?;
     *channel = None;
+    drop(mounter);
+    drop((procfs, root));
     let fifo = descriptors.reopen(start.fifo, OFlags::WRONLY).context("open exec fifo")?;
     rustix::io::write(&fifo, b"0").context("write exec fifo")?;
     drop(fifo);

@@ -161,6 +161,23 @@ pub(crate) fn close_on_exec_from(first: u32) -> io::Result<()> {
     check(result)
 }
 
+/// Closes all descriptors from `first` on but these. Only for one who has been cloned and whose
+/// copies of the owners of the others are never dropped.
+pub(crate) fn close_inherited_but(kept: &[BorrowedFd], first: u32) -> io::Result<()> {
+    let mut numbers: Vec<u32> = kept.iter().map(|fd| fd.as_raw_fd().cast_unsigned()).collect();
+    numbers.sort_unstable();
+    let mut next = first;
+    for number in numbers.into_iter().filter(|number| *number >= first) {
+        if number > next {
+            // SAFETY: takes three numbers; our callers vouch for the owners.
+            check(unsafe { libc::syscall(libc::SYS_close_range, next, number - 1, 0) })?;
+        }
+        next = number + 1;
+    }
+    // SAFETY: as above.
+    check(unsafe { libc::syscall(libc::SYS_close_range, next, u32::MAX, 0) })
+}
+
 /// Lets the program of `command` have none of our descriptors but the standard ones.
 pub(crate) fn keep_descriptors_from(command: &mut std::process::Command) {
     use std::os::unix::process::CommandExt;

@@ -16,8 +16,8 @@ const DELEGATE: &str = "/sys/kernel/cgroup/delegate";
 
 impl Cgroup {
     /// The cgroup for a further process: the sub cgroups that `--cgroup` names as
-    /// `[CONTROLLER,…:]PATH`, else the container's own. Where the container's own can't take
-    /// processes since its init has moved on into one beneath, it is init's.
+    /// `[CONTROLLER,…:]PATH`, else the container's own. Where that one is gone or can't take
+    /// processes, since init has moved on to another, it is init's.
     pub(crate) fn for_exec(&self, arguments: &[String], init: i32) -> Result<Self> {
         let wanted = parse(arguments)?;
         let mut target = Self {
@@ -51,16 +51,15 @@ impl Cgroup {
 
     fn follow_init(&mut self, init: i32) -> Result<()> {
         let Some(hierarchy) = self.hierarchies.first_mut() else { return Ok(()) };
-        let Some(dir) = Dir::open_if_exists(&hierarchy.path)? else { return Ok(()) };
-        let handed_down = dir.read_if_exists("cgroup.subtree_control")?.unwrap_or_default();
-        if handed_down.split_whitespace().all(|controller| THREADED.contains(&controller)) {
+        if takes_processes(&hierarchy.path)? {
             return Ok(());
         }
-        if let Some(path) = topology::unified_path_of(init)?
-            && path.starts_with(&hierarchy.path)
-        {
-            hierarchy.path = path;
+        let Some(path) = topology::unified_path_of(init)? else { return Ok(()) };
+        // The unit knows of no cgroup but its own.
+        if !path.starts_with(&hierarchy.path) {
+            self.unit = None;
         }
+        hierarchy.path = path;
         Ok(())
     }
 
@@ -88,6 +87,12 @@ impl Cgroup {
         }
         Ok(())
     }
+}
+
+fn takes_processes(path: &Path) -> Result<bool> {
+    let Some(dir) = Dir::open_if_exists(path)? else { return Ok(false) };
+    let handed_down = dir.read_if_exists("cgroup.subtree_control")?.unwrap_or_default();
+    Ok(handed_down.split_whitespace().all(|controller| THREADED.contains(&controller)))
 }
 
 /// Controller -> path; with no controller named, the path is for all.

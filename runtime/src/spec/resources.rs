@@ -161,7 +161,8 @@ pub(crate) struct ThrottleDevice {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct HugepageLimit {
-    #[serde(deserialize_with = "or_default")]
+    /// runc reads keys without regard to case, and this one is found in other letters.
+    #[serde(alias = "pagesize", deserialize_with = "or_default")]
     pub(crate) page_size: String,
     #[serde(deserialize_with = "or_default")]
     pub(crate) limit: u64,

@@ -4,6 +4,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
+use super::super::under_ours;
 use super::{Bundle, Canary, Subject, under_both};
 use crate::harness::Cmd;
 
@@ -71,6 +72,36 @@ fn the_callers_descriptors_do_not_reach_the_container() {
         with_open_directory(it, &canary.dir, &run).run().success();
         assert_eq!(report(&["exec", &id, "/probe"]), own);
         it.run(["delete", "--force", &id]).success();
+    });
+}
+
+/// It may wait for long, and who is let into its pid namespace meanwhile may look at what it holds.
+#[test]
+fn a_container_that_waits_for_start_holds_nothing_of_the_hosts() {
+    under_ours(|it| {
+        let canary = Canary::new(it);
+        let id = it.scene.id("waits");
+        let log = it.scene.path("log").display().to_string();
+        let pid_file = it.scene.path("pid").display().to_string();
+        for (preserved, kept) in [("0", 0), ("2", 2)] {
+            let bundle = Bundle::new(it.scene, &["pause"]).write().display().to_string();
+            let create = ["--log", &log, "create", "--pid-file", &pid_file, "--preserve-fds"];
+            let create: Vec<&str> =
+                create.into_iter().chain([preserved, "--bundle", &bundle, &id]).collect();
+            with_open_directory(it, &canary.dir, &create).run().success();
+            let mut others: Vec<String> = Vec::new();
+            for entry in fs::read_dir(format!("/proc/{}/fd", it.pid(&id))).unwrap() {
+                let path = entry.unwrap().path();
+                let number: u32 = path.file_name().unwrap().to_str().unwrap().parse().unwrap();
+                if number >= 3 + kept {
+                    others.push(fs::read_link(path).unwrap().display().to_string());
+                }
+            }
+            others.retain(|it| !it.ends_with("/exec.fifo") && !it.ends_with("/1/fd"));
+            assert_eq!(others, [""; 0], "with {preserved} preserved");
+            it.run(["start", &id]).success();
+            it.run(["delete", "--force", &id]).success();
+        }
     });
 }
 

@@ -24,6 +24,34 @@ fn huge_pages_and_their_reservations_are_limited() {
 }
 
 #[test]
+fn every_size_of_huge_pages_goes_by_the_name_that_the_kernel_has_for_it() {
+    unified(&["hugetlb"], |host| {
+        let mut sizes = Vec::new();
+        for entry in std::fs::read_dir("/sys/kernel/mm/hugepages").expect("list the sizes") {
+            let name = entry.expect("list the sizes").file_name().into_string().expect("UTF-8");
+            let size = name.strip_prefix("hugepages-").and_then(|it| it.strip_suffix("kB"));
+            let kilobytes: u64 = size.expect("a size").parse().expect("a number");
+            let (number, unit) = match kilobytes {
+                small if small < 1 << 10 => (small, "KB"),
+                middle if middle < 1 << 20 => (middle >> 10, "MB"),
+                large => (large >> 20, "GB"),
+            };
+            sizes.push((format!("{number}{unit}"), kilobytes << 10));
+        }
+        // In the letters of the specification, and in others that runc takes as well.
+        for key in ["pageSize", "pagesize"] {
+            let limits = sizes.iter().map(|(name, limit)| json!({ key: name, "limit": limit }));
+            let limits: Value = limits.collect();
+            host.start(host.bundle(&["pause"]).edit("/linux/resources/hugepageLimits", limits).write());
+            for (name, limit) in &sizes {
+                assert_eq!(host.read(&format!("hugetlb.{name}.max")), limit.to_string());
+            }
+            host.delete();
+        }
+    });
+}
+
+#[test]
 fn what_the_kernel_refuses_is_told_with_its_field_and_file() {
     unified(&["hugetlb"], |host| {
         let sizes = json!([{ "pageSize": "2MB", "limit": 0 }, { "pageSize": "3MB", "limit": 0 }]);

@@ -102,3 +102,28 @@ fn who_comes_later_follows_an_init_that_has_moved() {
         host.delete();
     });
 }
+
+#[test]
+fn who_comes_later_follows_an_init_whose_first_cgroup_is_gone() {
+    unified(&[], |host| {
+        let pid = host.start(host.bundle(&["pause"]).write());
+        let other = format!("{}-other", host.cgroup);
+        host.view.make(&other);
+        host.view.write(&format!("{other}/cgroup.procs"), &pid.to_string());
+        host.view.remove(&host.cgroup);
+        host.runtime(["exec", "--detach", &host.id, "/probe", "pause"]).run().success();
+        let processes = host.view.read(&format!("{other}/cgroup.procs"));
+        assert_eq!(processes.lines().count(), 2, "{processes}");
+        // A choice of the caller's is no wish to be elsewhere.
+        for asked in ["/", "sub"] {
+            host.runtime(["exec", "--cgroup", asked, &host.id, "/probe"])
+                .run()
+                .code(255)
+                .stderr_has("cgroup")
+                .stderr_has("no such file or directory");
+        }
+        assert_eq!(host.runtime(["state", &host.id]).run().success().json()["status"], "running");
+        host.delete();
+        host.view.remove(&other);
+    });
+}
