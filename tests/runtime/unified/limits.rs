@@ -42,7 +42,9 @@ fn every_size_of_huge_pages_goes_by_the_name_that_the_kernel_has_for_it() {
         for key in ["pageSize", "pagesize"] {
             let limits = sizes.iter().map(|(name, limit)| json!({ key: name, "limit": limit }));
             let limits: Value = limits.collect();
-            host.start(host.bundle(&["pause"]).edit("/linux/resources/hugepageLimits", limits).write());
+            host.start(
+                host.bundle(&["pause"]).edit("/linux/resources/hugepageLimits", limits).write(),
+            );
             for (name, limit) in &sizes {
                 assert_eq!(host.read(&format!("hugetlb.{name}.max")), limit.to_string());
             }
