@@ -105,15 +105,24 @@ impl Cgroup {
             bail!("mountpoint for devices not found");
         }
         let insistence = if given.is_some() { Insistence::Everywhere } else { Insistence::Unified };
-        Ok(Self {
+        Ok(Self::of(mode, privilege, insistence, hierarchies))
+    }
+
+    fn of(
+        mode: Mode,
+        privilege: Privilege,
+        insistence: Insistence,
+        hierarchies: Vec<Hierarchy>,
+    ) -> Self {
+        Self {
             mode,
             privilege,
             insistence,
             hierarchies,
             made_parents: Vec::new(),
-            given_up: Vec::new(),
             unit: None,
-        })
+            given_up: Vec::new(),
+        }
     }
 
     /// The cgroup that an earlier [`Cgroup::record`] tells of.
@@ -136,16 +145,7 @@ impl Cgroup {
             (true, _) => Mode::Hybrid,
             (false, _) => Mode::V1,
         };
-        let insistence = Insistence::Everywhere;
-        Self {
-            mode,
-            privilege,
-            insistence,
-            hierarchies,
-            made_parents: Vec::new(),
-            given_up: Vec::new(),
-            unit: None,
-        }
+        Self::of(mode, privilege, Insistence::Everywhere, hierarchies)
     }
 
     /// What the state record keeps.

@@ -34,6 +34,33 @@ pub(crate) struct Image {
 }
 
 impl Image {
+    /// What the documents of one platform say. Fails on a config that is none, or that does not
+    /// tell of the manifest's layers.
+    pub(crate) fn new(
+        entry: &Descriptor,
+        descriptor: Descriptor,
+        manifest: Manifest,
+        config_bytes: Vec<u8>,
+    ) -> Result<Self> {
+        let config = ImageConfig::parse(&config_bytes)?;
+        ensure!(
+            config.rootfs.diff_ids.len() == manifest.layers.len(),
+            "manifest has {} layers but the config has {} diff IDs",
+            manifest.layers.len(),
+            config.rootfs.diff_ids.len()
+        );
+        Ok(Self {
+            name: entry_name(entry),
+            entry: entry.clone(),
+            manifest: descriptor,
+            config_descriptor: manifest.config,
+            diff_ids: config.rootfs.diff_ids.clone(),
+            config,
+            config_bytes,
+            layers: manifest.layers,
+        })
+    }
+
     /// The image ID: the digest of its config.
     pub(crate) fn id(&self) -> &Digest {
         &self.config_descriptor.digest
@@ -126,23 +153,7 @@ impl Store {
     ) -> Result<Image> {
         let (descriptor, manifest) = self.find_manifest(entry, platform, 0)?;
         let config_bytes = self.read_blob(&manifest.config, MAX_CONFIG_SIZE)?;
-        let config = ImageConfig::parse(&config_bytes)?;
-        ensure!(
-            config.rootfs.diff_ids.len() == manifest.layers.len(),
-            "manifest has {} layers but the config has {} diff IDs",
-            manifest.layers.len(),
-            config.rootfs.diff_ids.len()
-        );
-        Ok(Image {
-            name: entry_name(entry),
-            entry: entry.clone(),
-            manifest: descriptor,
-            config_descriptor: manifest.config,
-            diff_ids: config.rootfs.diff_ids.clone(),
-            config,
-            config_bytes,
-            layers: manifest.layers,
-        })
+        Image::new(entry, descriptor, manifest, config_bytes)
     }
 
     /// Reads the manifest or index at `descriptor`.

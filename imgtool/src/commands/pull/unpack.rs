@@ -5,9 +5,7 @@ use std::thread;
 use anyhow::{Context, Result, anyhow};
 
 use crate::layer;
-use crate::manifest::{
-    Descriptor, Document, ImageConfig, MAX_CONFIG_SIZE, MAX_INDEX_DEPTH, Manifest, Platform,
-};
+use crate::manifest::{Descriptor, Document, MAX_CONFIG_SIZE, MAX_INDEX_DEPTH, Manifest, Platform};
 use crate::output;
 use crate::store::{Image, Store};
 use crate::transport::Source;
@@ -78,21 +76,8 @@ fn image(
         registry.fetch_blobs(store, std::slice::from_ref(&manifest.config))?;
     }
     let config_bytes = store.read_blob(&manifest.config, MAX_CONFIG_SIZE)?;
-    let Ok(config) = ImageConfig::parse(&config_bytes) else { return Ok(None) };
-    if config.rootfs.diff_ids.len() != manifest.layers.len() {
-        // What is told when the image is opened.
-        return Ok(None);
-    }
-    Ok(Some(Image {
-        name: None,
-        entry: entry.clone(),
-        manifest: descriptor,
-        config_descriptor: manifest.config,
-        diff_ids: config.rootfs.diff_ids.clone(),
-        config,
-        config_bytes,
-        layers: manifest.layers,
-    }))
+    // What is wrong with it is told when the image is opened.
+    Ok(Image::new(entry, descriptor, manifest, config_bytes).ok())
 }
 
 /// `None` where there is none for the platform, which the copy tells.
