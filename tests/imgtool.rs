@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use crate::harness::image::{Compression, Image};
 use crate::harness::{Cmd, Outcome, Scene, scene};
 
+mod answers;
 mod astray;
 mod bad_input;
 mod bundles;
@@ -23,6 +24,8 @@ mod lists;
 mod login;
 mod mirrors;
 mod names;
+mod platforms;
+mod policy;
 mod property;
 mod push;
 mod rootless;

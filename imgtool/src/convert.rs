@@ -30,6 +30,9 @@ const ZSTD_LEVEL: i32 = 3;
 pub(crate) struct Form {
     pub(crate) dialect: Option<Dialect>,
     pub(crate) packing: Option<Packing>,
+    /// How hard layers are compressed that are compressed anyway; `None` for what the programs of
+    /// that compression do.
+    pub(crate) level: Option<u32>,
 }
 
 impl Form {
@@ -224,7 +227,7 @@ impl Conversion<'_> {
             }
             let packed = match self.layers.get(&layer.digest) {
                 Some(packed) => packed.clone(),
-                None => repack(self.store, layer, diff_id, packing)
+                None => repack(self.store, layer, diff_id, packing, self.form.level)
                     .with_context(|| format!("compress layer {} anew", layer.digest))?,
             };
             self.layers.insert(layer.digest.clone(), packed.clone());
@@ -270,10 +273,11 @@ fn repack(
     layer: &Descriptor,
     diff_id: &Digest,
     packing: Packing,
+    level: Option<u32>,
 ) -> Result<Descriptor> {
     let plain = compress::reader(store.open_blob(&layer.digest)?).context("decompress")?;
     let mut plain = HashingReader::new(plain, diff_id.algorithm());
-    let written = write_packed(&mut plain, store.blob_writer()?, packing)?;
+    let written = write_packed(&mut plain, store.blob_writer()?, packing, level)?;
     let (actual, _) = plain.finish();
     ensure!(actual == *diff_id, "its content has digest {actual}, the image config says {diff_id}");
     let (digest, size) = written.commit()?;
@@ -290,6 +294,7 @@ fn write_packed(
     plain: &mut impl Read,
     mut writer: BlobWriter,
     packing: Packing,
+    level: Option<u32>,
 ) -> Result<BlobWriter> {
     let mut copy = |out: &mut dyn Write| -> io::Result<()> {
         let mut buffer = vec![0; BUFFER];
@@ -303,13 +308,17 @@ fn write_packed(
     match packing {
         Packing::None => copy(&mut writer).context("decompress")?,
         Packing::Gzip => {
-            let mut gzip = GzipWriter::new(writer).context("compress")?;
+            let gzip = match level {
+                None => GzipWriter::new(writer),
+                Some(level) => GzipWriter::with_level(writer, level),
+            };
+            let mut gzip = gzip.context("compress")?;
             copy(&mut gzip).context("compress")?;
             return gzip.finish().context("compress");
         }
         Packing::Zstd => {
-            let mut zstd =
-                zstd::stream::write::Encoder::new(writer, ZSTD_LEVEL).context("compress")?;
+            let level = level.map_or(Ok(ZSTD_LEVEL), i32::try_from)?;
+            let mut zstd = zstd::stream::write::Encoder::new(writer, level).context("compress")?;
             zstd.include_checksum(true).context("compress")?;
             copy(&mut zstd).context("compress")?;
             return zstd.finish().context("compress");

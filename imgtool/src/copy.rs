@@ -19,8 +19,8 @@ pub(crate) enum Wanted {
     Present,
     /// All, and it is a failure if the source lacks any that the destination lacks, too.
     All,
-    /// The one that fits this platform.
-    Platform(Platform),
+    /// For each of these platforms the one that fits it.
+    Platforms(Vec<Platform>),
 }
 
 /// Copies the image at `entry`, or the wanted parts of an index, into the store. False if the
@@ -43,7 +43,7 @@ pub(crate) fn transfer(
     entry: &Descriptor,
     wanted: &Wanted,
 ) -> Result<bool> {
-    Transfer { source, store, destination, wanted }.document(entry, 0)
+    Transfer { source, store, destination }.document(entry, wanted, 0)
 }
 
 /// The store as a destination.
@@ -110,11 +110,10 @@ struct Transfer<'a> {
     source: &'a mut dyn Source,
     store: &'a Store,
     destination: &'a mut dyn Destination,
-    wanted: &'a Wanted,
 }
 
 impl Transfer<'_> {
-    fn document(&mut self, descriptor: &Descriptor, depth: usize) -> Result<bool> {
+    fn document(&mut self, descriptor: &Descriptor, wanted: &Wanted, depth: usize) -> Result<bool> {
         ensure!(depth < MAX_INDEX_DEPTH, "indexes are nested too deeply");
         let Some(bytes) = self.source.document(descriptor)? else {
             return Ok(false);
@@ -123,7 +122,7 @@ impl Transfer<'_> {
             .with_context(|| format!("read manifest {}", descriptor.digest))?;
         let copied = match &document {
             Document::Manifest(manifest) => self.manifest(manifest)?,
-            Document::Index(index) => self.index(index, depth)?,
+            Document::Index(index) => self.index(index, wanted, depth)?,
         };
         if copied {
             let mut typed = descriptor.clone();
@@ -135,26 +134,45 @@ impl Transfer<'_> {
         Ok(copied)
     }
 
-    fn index(&mut self, index: &Index, depth: usize) -> Result<bool> {
-        if let Wanted::Platform(platform) = self.wanted {
-            let Some(child) = platform.choose(&index.manifests) else {
-                bail!(
-                    "no matching manifest for {platform} in the manifest list entries; there are: {}",
-                    platforms(&index.manifests)
-                );
-            };
-            return self.document(child, depth + 1);
+    fn index(&mut self, index: &Index, wanted: &Wanted, depth: usize) -> Result<bool> {
+        if let Wanted::Platforms(platforms) = wanted {
+            return self.chosen(index, platforms, depth);
         }
+        let all = matches!(wanted, Wanted::All);
         let mut any = index.manifests.is_empty();
         for child in &index.manifests {
-            let copied = self.document(child, depth + 1)?;
-            if !copied && matches!(self.wanted, Wanted::All) {
+            let copied = self.document(child, wanted, depth + 1)?;
+            if !copied && all {
                 let there = self.destination.has_document(child)?;
                 ensure!(there, "{} of the index is missing", child.digest);
             }
-            any |= copied || matches!(self.wanted, Wanted::All);
+            any |= copied || all;
         }
         Ok(any)
+    }
+
+    /// The image for each platform; two may share one.
+    fn chosen(&mut self, index: &Index, wanted: &[Platform], depth: usize) -> Result<bool> {
+        let mut chosen: Vec<(&Descriptor, &Platform)> = Vec::new();
+        for platform in wanted {
+            let child = platform.choose(&index.manifests).with_context(|| {
+                format!(
+                    "no matching manifest for {platform} in the manifest list entries; there are: {}",
+                    platforms(&index.manifests)
+                )
+            })?;
+            if !chosen.iter().any(|(other, _)| other.digest == child.digest) {
+                chosen.push((child, platform));
+            }
+        }
+        let mut all = true;
+        for (child, platform) in chosen {
+            let copied =
+                self.document(child, &Wanted::Platforms(vec![platform.clone()]), depth + 1)?;
+            ensure!(copied || wanted.len() == 1, "the image for {platform} is missing");
+            all &= copied;
+        }
+        Ok(all)
     }
 
     /// False if the source has the manifest but not all that it names: archives of one platform

@@ -257,3 +257,31 @@ fn archives_are_saved_without_compression_or_of_some_platforms() {
         save(&["--platform", "linux/arm64,linux/mips", NAME]).refused(&["linux/mips"]);
     });
 }
+
+#[test]
+fn the_level_of_compression_is_the_user_s() {
+    scene(|scene| {
+        let layout = image().layout(&scene.path("layout"), "v1", Compression::None);
+        let from = format!("oci:{}:v1", layout.display());
+        let copied = |how: &str, level: &str| {
+            let to = format!("oci:{}:x", scene.path(&format!("{how}-{level}")).display());
+            let flags = ["--compress", how, "--compression-level", level];
+            copy(scene, &[&flags[..], &[&from, &to]].concat());
+            let size = |layer: &Value| layer["size"].as_u64().unwrap();
+            raw(&to)["layers"].as_array().unwrap().iter().map(size).sum::<u64>()
+        };
+        assert!(copied("gzip", "9") < copied("gzip", "1"));
+        assert!(copied("gzip", "1") < copied("gzip", "0"));
+        assert!(copied("zstd", "19") < copied("zstd", "1"));
+        let refused = |flags: &[&str], word: &str| {
+            let to = scene.path("refused");
+            let place = format!("oci:{}:x", to.display());
+            scene.imgtool().arg("copy").args(flags).args([&from, &place]).run().refused(&[word]);
+            assert!(!to.exists());
+        };
+        refused(&["--compress", "gzip", "--compression-level", "10"], "0 to 9");
+        refused(&["--compress", "zstd", "--compression-level", "0"], "1 to 22");
+        refused(&["--compress", "none", "--compression-level", "1"], "gzip and zstd");
+        refused(&["--compression-level", "1"], "--compress");
+    });
+}

@@ -138,7 +138,7 @@ fn request(args: &Args, source: Place, destination: Place) -> Result<Request> {
         },
         referrers: args.referrers,
         additional_tags: args.additional_tag.clone(),
-        form: args.form.form(),
+        form: args.form.form()?,
         preserve_digests: args.preserve_digests,
         chunk: args.chunk_size,
         from: args.sides.source(&args.access)?,
@@ -195,11 +195,16 @@ impl Request {
             Place::Registry(name) => policy.check_registry(&name.clone().with_default_tag()),
             Place::Dir(path) => policy.check_path("dir", path),
             Place::Layout(path, _) => policy.check_path("oci", path),
-            Place::OciArchive(Some(path), _) => policy.check_path("oci-archive", path),
-            Place::DockerArchive(Some(path), _) => policy.check_path("docker-archive", path),
-            Place::OciArchive(None, _) | Place::DockerArchive(None, _) | Place::Store(_) => Ok(()),
+            Place::OciArchive(path, _) => policy.check_path("oci-archive", or_stdin(path)),
+            Place::DockerArchive(path, _) => policy.check_path("docker-archive", or_stdin(path)),
+            // It was asked when the image came there.
+            Place::Store(_) => Ok(()),
         }
     }
+}
+
+fn or_stdin(path: &Option<PathBuf>) -> &Path {
+    path.as_deref().unwrap_or(Path::new("-"))
 }
 
 /// Does it, and gives what is now at the destination.

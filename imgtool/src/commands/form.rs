@@ -1,6 +1,6 @@
 //! Flags on the form that images get where they go, which several verbs share.
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use clap::ValueEnum;
 
 use crate::convert::{self, Form};
@@ -19,6 +19,10 @@ pub(crate) struct Flags {
     /// Compress layers in this way [default: as they are]
     #[arg(long, value_enum, value_name = "HOW", aliases = ["compression-format", "dest-compress-format"])]
     compress: Option<Compression>,
+    /// How hard: gzip 0 to 9 [default: 6], zstd 1 to 22 [default: 3]; for layers that are
+    /// compressed anew
+    #[arg(long, value_name = "LEVEL", requires = "compress", alias = "dest-compress-level")]
+    compression_level: Option<u32>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -38,8 +42,22 @@ enum Compression {
 }
 
 impl Flags {
-    pub(crate) fn form(&self) -> Form {
-        Form {
+    pub(crate) fn form(&self) -> Result<Form> {
+        if let (Some(level), Some(how)) = (self.compression_level, self.compress) {
+            let levels = match how {
+                Compression::Gzip => 0..=9,
+                Compression::Zstd => 1..=22,
+                Compression::None => bail!("--compression-level is for gzip and zstd"),
+            };
+            ensure!(
+                levels.contains(&level),
+                "--compression-level {level}: want {} to {}",
+                levels.start(),
+                levels.end()
+            );
+        }
+        Ok(Form {
+            level: self.compression_level,
             dialect: self.format.map(|format| match format {
                 Format::Oci => Dialect::Oci,
                 Format::Docker => Dialect::Docker,
@@ -49,7 +67,7 @@ impl Flags {
                 Compression::Zstd => Packing::Zstd,
                 Compression::None => Packing::None,
             }),
-        }
+        })
     }
 }
 

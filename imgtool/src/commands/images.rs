@@ -1,6 +1,7 @@
 //! `imgtool images`: what is in the store.
 
 mod filter;
+mod tree;
 
 pub(super) use filter::time;
 
@@ -14,6 +15,7 @@ use serde_json::{Value, json};
 use self::filter::Filters;
 use crate::digest::Digest;
 use crate::error::printable;
+use crate::manifest::Descriptor;
 use crate::output;
 use crate::reference::Reference;
 use crate::store::{Store, entry_name};
@@ -38,6 +40,9 @@ pub(crate) struct Args {
     /// Print the digests of manifests, too
     #[arg(long)]
     digests: bool,
+    /// Print the images of each platform below their index, and what they take; U is for in use
+    #[arg(long, conflicts_with_all = ["quiet", "digests", "format"])]
+    tree: bool,
     /// Only such: dangling=BOOL, label=KEY[=VALUE], before=IMAGE, since=IMAGE, until=TIME,
     /// reference=PATTERN, id=PREFIX
     #[arg(short, long = "filter", value_name = "FILTER")]
@@ -50,7 +55,7 @@ pub(crate) struct Args {
 
 struct Row {
     name: Option<Reference>,
-    digest: Digest,
+    entry: Descriptor,
     id: Digest,
     created: Option<Timestamp>,
     size: u64,
@@ -66,10 +71,12 @@ pub(crate) fn run(store: &Store, args: &Args) -> Result<()> {
         rows.retain(|row| row.name.as_ref().is_some_and(|name| matches_name(pattern, name)));
     }
     rows.sort_by_key(|row| std::cmp::Reverse(row.created));
+    let shown = |id: &Digest| if args.no_trunc { id.to_string() } else { id.short().to_owned() };
+    let id = |row: &Row| shown(&row.id);
+    if args.tree {
+        return tree::write(store, &rows, shown);
+    }
     let mut out = output::stdout();
-    let id = |row: &Row| {
-        if args.no_trunc { row.id.to_string() } else { row.id.short().to_owned() }
-    };
     if args.quiet {
         for row in &rows {
             writeln!(out, "{}", id(row))?;
@@ -95,7 +102,7 @@ pub(crate) fn run(store: &Store, args: &Args) -> Result<()> {
                 table::size(row.size),
             ];
             if args.digests {
-                cells.insert(2, row.digest.to_string());
+                cells.insert(2, row.entry.digest.to_string());
             }
             cells
         })
@@ -109,7 +116,7 @@ fn rows(store: &Store) -> Result<Vec<Row>> {
     let rows = index.manifests.iter().map(|entry| {
         let mut row = Row {
             name: entry_name(entry),
-            digest: entry.digest.clone(),
+            entry: entry.clone(),
             id: entry.digest.clone(),
             created: None,
             size: 0,
@@ -148,7 +155,7 @@ fn json(row: &Row, id: &str, now: Timestamp) -> Value {
         "Containers": "N/A",
         "CreatedAt": created_at,
         "CreatedSince": table::age(row.created, now),
-        "Digest": row.digest,
+        "Digest": row.entry.digest,
         "ID": id,
         "Labels": printable(&labels.join(",")),
         "Repository": repository(row),

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::copy::{self, Wanted};
 use crate::error::printable;
-use crate::manifest::{CONTAINERD_NAME, Descriptor, Document, MAX_MANIFEST_SIZE};
+use crate::manifest::{CONTAINERD_NAME, Descriptor, Document, MAX_MANIFEST_SIZE, Platform};
 use crate::output;
 use crate::progress::Progress;
 use crate::reference::Reference;
@@ -18,6 +18,7 @@ use crate::transport::archive::Members;
 use crate::transport::dir::Dir;
 use crate::transport::docker_archive::{self, Item};
 use crate::transport::layout::Layout;
+use crate::transport::policy::Policy;
 
 /// Load images from an archive (docker, OCI) or an OCI layout directory
 #[derive(Debug, clap::Args)]
@@ -31,6 +32,15 @@ pub(crate) struct Args {
     /// Name for the only image of the archive
     #[arg(short, long, value_name = "NAME[:TAG]")]
     tag: Option<String>,
+    /// Of an index, load only these [default: all that the archive has]
+    #[arg(long, value_name = "OS/ARCH", value_delimiter = ',', value_parser = Platform::parse)]
+    platform: Vec<Platform>,
+    /// Another file than policy.json
+    #[arg(long, value_name = "FILE")]
+    signature_policy: Option<PathBuf>,
+    /// Heed no policy.json
+    #[arg(long, conflicts_with = "signature_policy")]
+    insecure_policy: bool,
     /// Print nothing but errors
     #[arg(short, long)]
     quiet: bool,
@@ -50,8 +60,23 @@ pub(crate) fn run(store: &Store, args: &Args) -> Result<()> {
         .transpose()?;
     let path =
         args.input.as_deref().or(args.file.as_deref()).filter(|path| *path != Path::new("-"));
+    let policy = match args.insecure_policy {
+        true => None,
+        false => Policy::read(args.signature_policy.as_deref())?,
+    };
+    let allowed = |transport: &str| match &policy {
+        Some(policy) => policy.check_path(transport, path.unwrap_or(Path::new("-"))),
+        None => Ok(()),
+    };
     let lock = store.lock_shared()?;
-    let result = read(store, path).and_then(|loaded| publish(store, loaded, name));
+    let wanted = match &args.platform[..] {
+        [] => Wanted::Present,
+        some => Wanted::Platforms(some.to_vec()),
+    };
+    let result = read(store, path, &wanted, &allowed).and_then(|loaded| {
+        check_platforms(store, &loaded, &args.platform)?;
+        publish(store, loaded, name)
+    });
     drop(lock);
     let lines = match result {
         Ok(lines) => lines,
@@ -74,25 +99,32 @@ pub(crate) fn run(store: &Store, args: &Args) -> Result<()> {
 }
 
 /// Brings what an archive or a layout has into the store, but not into its index. The caller
-/// holds the store's lock.
-pub(super) fn read(store: &Store, path: Option<&Path>) -> Result<Vec<Loaded>> {
+/// holds the store's lock. `allowed` is asked whether images of this kind of place are taken.
+pub(super) fn read(
+    store: &Store,
+    path: Option<&Path>,
+    wanted: &Wanted,
+    allowed: &dyn Fn(&str) -> Result<()>,
+) -> Result<Vec<Loaded>> {
     let input: Box<dyn Read + Send> = match path {
         Some(path)
             if path.is_dir()
                 && !path.join("index.json").exists()
                 && path.join("manifest.json").exists() =>
         {
+            allowed("dir")?;
             let mut dir = Dir::open(path)?;
             let entry = dir.entry()?;
             ensure!(
-                copy::copy(&mut dir, store, &entry, &Wanted::Present, &Progress::Silent)?,
+                copy::copy(&mut dir, store, &entry, wanted, &Progress::Silent)?,
                 "blobs of {} are missing",
                 entry.digest
             );
             return Ok(vec![Loaded { entry, names: Vec::new() }]);
         }
         Some(path) if path.is_dir() => {
-            return load_layout(&mut Layout::directory(store, path)?, store, &[], &[]);
+            allowed("oci")?;
+            return load_layout(&mut Layout::directory(store, path)?, store, wanted, &[], &[]);
         }
         Some(path) => Box::new(File::open(path).context("open")?),
         None => {
@@ -103,6 +135,7 @@ pub(super) fn read(store: &Store, path: Option<&Path>) -> Result<Vec<Loaded>> {
     };
     let mut members = Members::read(store, input)?;
     let items = docker_archive::items(store, &members)?;
+    allowed(if items.is_empty() { "oci-archive" } else { "docker-archive" })?;
     if members.contains("index.json") {
         let configs: Vec<_> =
             items.iter().map(|item| members.digest(&item.config)).collect::<Result<_>>()?;
@@ -111,7 +144,7 @@ pub(super) fn read(store: &Store, path: Option<&Path>) -> Result<Vec<Loaded>> {
             .map(|found| found.map(|(digest, _)| digest.to_string()).unwrap_or_default())
             .collect();
         let mut layout = Layout::archive(store, &mut members);
-        let loaded = load_layout(&mut layout, store, &items, &configs);
+        let loaded = load_layout(&mut layout, store, wanted, &items, &configs);
         match loaded {
             // Docker's layouts may name what the archive lacks; its own list does not.
             Ok(loaded) if loaded.is_empty() && !items.is_empty() => {}
@@ -140,6 +173,7 @@ pub(super) fn read(store: &Store, path: Option<&Path>) -> Result<Vec<Loaded>> {
 fn load_layout(
     layout: &mut Layout<'_>,
     store: &Store,
+    wanted: &Wanted,
     items: &[Item],
     configs: &[String],
 ) -> Result<Vec<Loaded>> {
@@ -150,7 +184,7 @@ fn load_layout(
         if entry.is_attestation() {
             continue;
         }
-        if !copy::copy(layout, store, entry, &Wanted::Present, &Progress::Silent)? {
+        if !copy::copy(layout, store, entry, wanted, &Progress::Silent)? {
             absent = Some(entry);
             continue;
         }
@@ -186,6 +220,21 @@ fn config_of(store: &Store, entry: &Descriptor) -> Result<Option<String>> {
 
 fn item_names(item: &Item) -> Result<Vec<Reference>> {
     item.repo_tags.iter().map(|name| Ok(Reference::parse(name)?.with_default_tag())).collect()
+}
+
+/// Images that are none of an index have not been chosen by their platform.
+fn check_platforms(store: &Store, loaded: &[Loaded], wanted: &[Platform]) -> Result<()> {
+    for image in loaded {
+        for platform in wanted {
+            let actual = store.image_for(&image.entry, Some(platform))?.config.platform();
+            let name = image
+                .names
+                .first()
+                .map_or_else(|| image.entry.digest.to_string(), |name| printable(&name.familiar()));
+            ensure!(platform.runs(&actual), "{name} is for {actual}, not for {platform}");
+        }
+    }
+    Ok(())
 }
 
 /// Puts the loaded images into the index: the moment they become visible.

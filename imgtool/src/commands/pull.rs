@@ -28,9 +28,12 @@ pub(crate) struct Args {
     /// Pull all tags of the repository
     #[arg(short, long)]
     all_tags: bool,
-    /// The image of an index to take, or "all" [default: this host's]
-    #[arg(long, value_name = "OS/ARCH")]
-    platform: Option<String>,
+    /// The images of an index to take, or "all" [default: this host's]
+    #[arg(long, value_name = "OS/ARCH", value_delimiter = ',')]
+    platform: Vec<String>,
+    /// Take all images of an index
+    #[arg(long, conflicts_with = "platform")]
+    all_platforms: bool,
     /// Keep the layers packed until a bundle needs them
     #[arg(long)]
     no_unpack: bool,
@@ -40,6 +43,9 @@ pub(crate) struct Args {
     /// Another file than policy.json
     #[arg(long, value_name = "FILE")]
     signature_policy: Option<PathBuf>,
+    /// Heed no policy.json
+    #[arg(long, conflicts_with = "signature_policy")]
+    insecure_policy: bool,
     #[command(flatten)]
     access: access::Flags,
 }
@@ -89,10 +95,12 @@ fn run_one(
 ) -> Result<()> {
     let defaulted = typed.tag().is_none() && typed.digest().is_none();
     ensure!(!args.all_tags || defaulted, "a tag or digest can't be used with --all-tags");
-    if let Some(policy) = Policy::read(args.signature_policy.as_deref())? {
+    if !args.insecure_policy
+        && let Some(policy) = Policy::read(args.signature_policy.as_deref())?
+    {
         policy.check_registry(&typed.clone().with_default_tag())?;
     }
-    let (wanted, chosen) = wanted(args.platform.as_deref())?;
+    let (wanted, chosen) = args.wanted()?;
     // Without root a bundle is one plain tree, and layers are unpacked right into it.
     let unpack = !args.no_unpack && nix::unistd::geteuid().is_root();
     let pull = Pull { store, access, progress, wanted, chosen, unpack };
@@ -117,21 +125,27 @@ fn run_one(
     Ok(())
 }
 
-/// Which images of an index are wanted, and whether the user named them.
-fn wanted(platform: Option<&str>) -> Result<(Wanted, bool)> {
-    if platform == Some("all") {
-        return Ok((Wanted::All, true));
-    }
-    let from_environment =
-        std::env::var("DOCKER_DEFAULT_PLATFORM").ok().filter(|text| !text.is_empty());
-    Ok(match (platform, from_environment) {
-        (Some(text), _) => (Wanted::Platform(Platform::parse(text)?), true),
-        (None, Some(text)) => {
-            let platform = Platform::parse(&text).context("read DOCKER_DEFAULT_PLATFORM")?;
-            (Wanted::Platform(platform), true)
+impl Args {
+    /// Which images of an index are wanted, and whether the user named them.
+    fn wanted(&self) -> Result<(Wanted, bool)> {
+        if self.all_platforms || self.platform.iter().any(|platform| platform == "all") {
+            return Ok((Wanted::All, true));
         }
-        (None, None) => (Wanted::Platform(Platform::host()), false),
-    })
+        let mut platforms = Vec::with_capacity(self.platform.len());
+        for text in &self.platform {
+            platforms.push(Platform::parse(text)?);
+        }
+        if !platforms.is_empty() {
+            return Ok((Wanted::Platforms(platforms), true));
+        }
+        let from_environment = std::env::var("DOCKER_DEFAULT_PLATFORM").unwrap_or_default();
+        if from_environment.is_empty() {
+            return Ok((Wanted::Platforms(vec![Platform::host()]), false));
+        }
+        let platform =
+            Platform::parse(&from_environment).context("read DOCKER_DEFAULT_PLATFORM")?;
+        Ok((Wanted::Platforms(vec![platform]), true))
+    }
 }
 
 impl Pull<'_> {
@@ -169,30 +183,38 @@ impl Pull<'_> {
         let named =
             |e: &Descriptor| e.digest == entry.digest && entry_name(e).as_ref() == Some(name);
         let had = store.index()?.manifests.iter().any(named);
-        let Wanted::Platform(wanted) = &self.wanted else {
+        let Wanted::Platforms(wanted) = &self.wanted else {
             let had = had && self.is_whole(&entry);
             copy::copy(registry, store, &entry, &self.wanted, self.progress)?;
             store.tag(name, &entry)?;
             return Ok((entry, !had));
         };
-        let had = had && store.image_for(&entry, Some(wanted)).is_ok();
+        let here = |platform: &Platform| store.image_for(&entry, Some(platform)).is_ok();
+        let had = had && wanted.iter().all(here);
         let copy = |registry: &mut Registry<'_>| {
             copy::copy(registry, store, &entry, &self.wanted, self.progress).map(drop)
         };
-        if self.unpack {
-            unpack::while_it_comes(store, registry, &entry, wanted, copy)?;
-        } else {
-            copy(registry)?;
+        match &wanted[..] {
+            [one] if self.unpack => unpack::while_it_comes(store, registry, &entry, one, copy)?,
+            // Which of several is run, a bundle will tell.
+            _ => copy(registry)?,
         }
-        let image = store.image_for(&entry, Some(wanted))?;
-        let actual = image.config.platform();
+        for platform in wanted {
+            self.check_platform(&entry, platform)?;
+        }
+        store.tag(name, &entry)?;
+        Ok((entry, !had))
+    }
+
+    /// An image that is none of an index has not been chosen by its platform.
+    fn check_platform(&self, entry: &Descriptor, wanted: &Platform) -> Result<()> {
+        let actual = self.store.image_for(entry, Some(wanted))?.config.platform();
         if self.chosen {
             ensure!(wanted.runs(&actual), "image is for {actual}, not for {wanted}");
         } else if !wanted.runs(&actual) {
             output::say(&format!("warning: image is for {actual}, this host is {wanted}"));
         }
-        store.tag(name, &entry)?;
-        Ok((entry, !had))
+        Ok(())
     }
 
     fn is_whole(&self, entry: &Descriptor) -> bool {

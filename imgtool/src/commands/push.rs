@@ -72,15 +72,16 @@ pub(crate) fn run(store: &Store, args: &Args) -> Result<()> {
     let typed = Reference::parse(args.destination.as_deref().unwrap_or(&args.image))?;
     ensure!(typed.digest().is_none(), "can't push to a digest: give {} a tag", typed.familiar());
     refuse_official(&typed)?;
-    if !args.form.form().changes() {
+    let form = args.form.form()?;
+    if !form.changes() {
         let _lock = store.lock_reading()?;
-        return push(store, args, &typed);
+        return push(store, args, &typed, form);
     }
     // What is written in the other form is nobody's.
-    store.in_passing(|| push(store, args, &typed))
+    store.in_passing(|| push(store, args, &typed, form))
 }
 
-fn push(store: &Store, args: &Args, typed: &Reference) -> Result<()> {
+fn push(store: &Store, args: &Args, typed: &Reference, form: Form) -> Result<()> {
     let mut pushes = Vec::new();
     if args.all_tags {
         ensure!(typed.tag().is_none(), "a tag can't be used with --all-tags");
@@ -112,7 +113,7 @@ fn push(store: &Store, args: &Args, typed: &Reference) -> Result<()> {
         let mut push = Push::open(&name, &access, &progress, how)
             .and_then(|push| tell_where_blobs_are(store, push))
             .with_context(|| format!("push {}", name.familiar()))?;
-        let pushed = push_one(store, &mut push, &entry, args.platform.as_ref(), args.form.form())
+        let pushed = push_one(store, &mut push, &entry, args.platform.as_ref(), form)
             .with_context(|| format!("push {}", name.familiar()))?;
         progress.say(&format!(
             "{}: digest: {} size: {}",

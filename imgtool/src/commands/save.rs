@@ -99,7 +99,7 @@ fn wanted(store: &Store, args: &Args, entry: &Descriptor) -> Result<Descriptor> 
         several => convert::narrow(&mut FromStore(store), store, entry, several)?,
     };
     let packing = args.uncompressed.then_some(Packing::None);
-    form::give(&mut FromStore(store), store, &chosen, Form { dialect: None, packing }, false)
+    form::give(&mut FromStore(store), store, &chosen, Form { packing, ..Form::default() }, false)
 }
 
 /// All tags of a repository for its bare name, one image for anything else.

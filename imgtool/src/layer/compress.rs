@@ -21,6 +21,10 @@ pub(crate) fn set_expansion(limit: u64) {
     EXPANSION.store(limit, Ordering::Relaxed);
 }
 
+/// `xz -9` needs a quarter of it. What a stream says that it needs is taken before a byte comes; zstd
+/// has such a limit of its own.
+const XZ_MEMORY_KIB: u32 = 256 << 10;
+
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 const XZ: [u8; 6] = [0xfd, b'7', b'z', b'X', b'Z', 0];
@@ -44,7 +48,7 @@ pub(crate) fn reader<'a>(input: impl Read + Send + 'a) -> io::Result<Box<dyn Rea
     } else if start.starts_with(&ZSTD) || skippable {
         Box::new(bounded(Box::new(zstd::stream::read::Decoder::with_buffer(input)?)))
     } else if start.starts_with(&XZ) {
-        Box::new(bounded(Box::new(XzReader::new(input, true))))
+        Box::new(bounded(Box::new(XzReader::new_mem_limit(input, true, XZ_MEMORY_KIB))))
     } else if start.starts_with(&BZIP2) {
         Box::new(bounded(Box::new(MultiBzDecoder::new(input))))
     } else {

@@ -11,6 +11,7 @@ use flate2::{Compress, Compression, Crc, FlushCompress, Status};
 
 /// Bytes deflated as one; each block costs the window that is not shared with the one before.
 const BLOCK: usize = 1 << 20;
+/// The one that gzip's own program takes.
 const LEVEL: u32 = 6;
 /// No name, no time, unknown system.
 const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
@@ -33,14 +34,19 @@ pub(crate) struct GzipWriter<W> {
 
 impl<W: Write> GzipWriter<W> {
     /// Begins a stream; the threads end when the writer is gone.
-    pub(crate) fn new(mut output: W) -> io::Result<Self> {
+    pub(crate) fn new(output: W) -> io::Result<Self> {
+        Self::with_level(output, LEVEL)
+    }
+
+    /// The same with a level from 0, which only stores, to 9.
+    pub(crate) fn with_level(mut output: W, level: u32) -> io::Result<Self> {
         output.write_all(&HEADER)?;
         let workers = thread::available_parallelism().map_or(1, usize::from).min(16);
         let (jobs, queue) = sync_channel::<Job>(workers);
         let queue = Arc::new(Mutex::new(queue));
         for _ in 0..workers {
             let queue = Arc::clone(&queue);
-            thread::Builder::new().name("gzip".to_owned()).spawn(move || work(&queue))?;
+            thread::Builder::new().name("gzip".to_owned()).spawn(move || work(&queue, level))?;
         }
         Ok(Self {
             output,
@@ -98,19 +104,19 @@ fn stopped() -> io::Error {
     io::Error::other("compressing stopped")
 }
 
-fn work(queue: &Mutex<Receiver<Job>>) {
+fn work(queue: &Mutex<Receiver<Job>>, level: u32) {
     loop {
         let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(job) = next else { return };
         // Whoever no longer waits for the result has failed elsewhere.
-        let _ = job.result.send(deflate(&job.block, job.last));
+        let _ = job.result.send(deflate(&job.block, job.last, level));
     }
 }
 
 /// A block as raw deflate data that ends at a byte, so that another may follow.
-fn deflate(block: &[u8], last: bool) -> io::Result<Vec<u8>> {
+fn deflate(block: &[u8], last: bool, level: u32) -> io::Result<Vec<u8>> {
     let flush = if last { FlushCompress::Finish } else { FlushCompress::Sync };
-    let mut state = Compress::new(Compression::new(LEVEL), false);
+    let mut state = Compress::new(Compression::new(level), false);
     let mut out = Vec::with_capacity(block.len() / 2 + 1024);
     let mut consumed = 0;
     loop {
@@ -135,6 +141,18 @@ mod tests {
         let mut writer = GzipWriter::new(Vec::new()).unwrap();
         writer.write_all(bytes).unwrap();
         writer.finish().unwrap()
+    }
+
+    #[test]
+    fn levels_differ_in_length() {
+        let text = "some words, and some words again; ".repeat(9000);
+        let length = |level| {
+            let mut writer = GzipWriter::with_level(Vec::new(), level).unwrap();
+            writer.write_all(text.as_bytes()).unwrap();
+            writer.finish().unwrap().len()
+        };
+        assert!(length(0) > text.len());
+        assert!(length(9) < length(1));
     }
 
     #[test]

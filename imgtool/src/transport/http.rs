@@ -6,6 +6,7 @@ mod resolve;
 mod retry;
 mod trust;
 mod url;
+mod warnings;
 
 use std::io::Read;
 use std::time::Duration;
@@ -180,7 +181,12 @@ impl Client {
                 agent.send(request.map_err(malformed)?)
             }
         };
-        result.map_err(failed)
+        let response = result.map_err(failed)?;
+        // Where a registry only sends us has nothing to say of it.
+        if own {
+            warnings::show(&at.authority, &response);
+        }
+        Ok(response)
     }
 }
 

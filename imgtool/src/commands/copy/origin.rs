@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Result, bail};
 
 use crate::commands::load::{self, Loaded};
-use crate::copy::FromStore;
+use crate::copy::{FromStore, Wanted};
 use crate::digest::Digest;
 use crate::manifest::Descriptor;
 use crate::progress::Progress;
@@ -65,7 +65,10 @@ impl<'a> Origin<'a> {
                 (Kind::Store(FromStore(store)), selected.entry, name)
             }
             Place::DockerArchive(path, choice) | Place::OciArchive(path, choice) => {
-                let loaded = load::read(store, path.as_deref().map(Path::new))?;
+                let loaded =
+                    load::read(store, path.as_deref().map(Path::new), &Wanted::Present, &|_| {
+                        Ok(())
+                    })?;
                 let loaded = choose_loaded(loaded, choice.as_ref())?;
                 let name = loaded.names.into_iter().next();
                 (Kind::Store(FromStore(store)), loaded.entry, name)

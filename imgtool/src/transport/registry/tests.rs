@@ -121,7 +121,7 @@ fn pull(address: &str) -> (Result<()>, usize) {
         };
         let mut registry = Registry::open(&store, &name, &access, &progress)?;
         let entry = registry.resolve()?;
-        let wanted = Wanted::Platform(Platform::host());
+        let wanted = Wanted::Platforms(vec![Platform::host()]);
         copy::copy(&mut registry, &store, &entry, &wanted, &progress)?;
         store.tag(&name, &entry)?;
         store.image(&entry).map(drop)
