@@ -201,6 +201,8 @@ fn create_steps(start: &Create, channel: &mut Option<Channel>) -> Result<Infalli
             terminal::bind_console(&root, &terminal)?;
         }
         parent.send(&Message::Console(terminal::take(terminal, plan.process.uid)?))?;
+    } else if own_mounts && plan.nodes.is_some() {
+        terminal::own_null(&root, &procfs)?;
     }
     let cwd = clean(Path::new(&plan.process.cwd));
     root.directory(&cwd).with_context(|| format!("mkdir {}", plan.process.cwd))?;

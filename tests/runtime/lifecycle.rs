@@ -1,6 +1,8 @@
 //! create, start, run, state, list, ps, kill, delete.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::process::{Command, Stdio};
 
 use serde_json::json;
 
@@ -25,6 +27,29 @@ fn create_waits_and_start_runs_the_program() {
         it.run(["start", &id]).code(1).stderr_has("cannot start a container that has stopped");
         it.run(["delete", &id]).success();
         it.run(["state", &id]).code(1).stderr_has("container does not exist");
+    });
+}
+
+/// What they are open on lies in the container's own /dev, not in the host's.
+#[track_caller]
+pub(super) fn assert_null_streams_are_its_own(pid: i32) {
+    let device = |name: &str| fs::metadata(format!("/proc/{pid}/{name}")).expect("stat it").dev();
+    let own = device("root/dev/null");
+    assert_ne!(own, fs::metadata("/dev/null").expect("stat it").dev());
+    assert_eq!(["fd/0", "fd/1", "fd/2"].map(device), [own; 3]);
+}
+
+#[test]
+fn null_devices_of_the_hosts_as_streams_become_the_containers_own() {
+    under_both(|it| {
+        let bundle = Bundle::new(it.scene, &["pause"]);
+        let id = it.scene.id("null");
+        let mut run = Command::new(&it.program);
+        run.args(["run", "--detach", "--bundle"]).arg(bundle.write()).arg(&id);
+        run.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        assert!(run.status().expect("start the runtime").success());
+        assert_null_streams_are_its_own(it.pid(&id));
+        it.run(["delete", "--force", &id]).success();
     });
 }
 

@@ -227,13 +227,12 @@ fn empty_directory(label: &str) -> rustix::io::Result<OwnedFd> {
 
 /// The container's /dev/null, if it is that device and no link to something writable
 /// (CVE-2025-31133).
-fn verified_null(root: &Root) -> Result<OwnedFd> {
+pub(super) fn verified_null(root: &Root) -> Result<OwnedFd> {
     let null = root
         .open_no_symlinks(Path::new("dev/null"), OFlags::PATH | OFlags::NOFOLLOW)
         .context("open /dev/null")?;
     let stat = rustix::fs::fstat(&null).context("stat /dev/null")?;
-    let device = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice;
-    if !device || stat.st_rdev != rustix::fs::makedev(1, 3) {
+    if !super::terminal::is_null(&stat) {
         bail!("/dev/null of the container is not the null device");
     }
     Ok(null)

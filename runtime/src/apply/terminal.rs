@@ -5,12 +5,15 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags, Stat};
 use rustix::pty::OpenptFlags;
+use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout, stderr, stdin, stdout};
 use rustix::termios::Winsize;
 
 use super::devices::{empty_file, open_dev};
 use super::mounts::{attach, clone_handle};
+use super::rootfs::verified_null;
+use crate::procfs::Procfs;
 use crate::rooted::Root;
 
 const DEVPTS_SUPER_MAGIC: u64 = 0x1cd1;
@@ -66,10 +69,42 @@ pub(crate) fn take(terminal: Terminal, uid: u32) -> Result<OwnedFd> {
     Ok(terminal.master)
 }
 
+/// Standard streams that are the host's /dev/null become the container's: what it has open is to lie
+/// in its own mounts, or it could not be saved.
+pub(crate) fn own_null(root: &Root, procfs: &Procfs) -> Result<()> {
+    let mut null = None;
+    for (number, stream) in (0..).zip([stdin(), stdout(), stderr()]) {
+        let Ok(stat) = rustix::fs::fstat(stream) else { continue };
+        if !is_null(&stat) {
+            continue;
+        }
+        let own = match &null {
+            Some(own) => own,
+            None => {
+                let handle = verified_null(root)?;
+                null.insert(procfs.descriptors()?.reopen(handle.as_fd(), OFlags::RDWR)?)
+            }
+        };
+        match number {
+            0 => dup2_stdin(own),
+            1 => dup2_stdout(own),
+            _ => dup2_stderr(own),
+        }
+        .context("replace a standard stream by the container's /dev/null")?;
+    }
+    Ok(())
+}
+
+/// Whether it is the device that swallows everything.
+pub(crate) fn is_null(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
+        && stat.st_rdev == rustix::fs::makedev(1, 3)
+}
+
 /// Puts the three onto descriptors 0, 1 and 2.
 pub(crate) fn use_as_stdio(streams: [BorrowedFd; 3]) -> Result<()> {
     let [stdin, stdout, stderr] = streams;
-    rustix::stdio::dup2_stdin(stdin).context("replace stdin")?;
-    rustix::stdio::dup2_stdout(stdout).context("replace stdout")?;
-    rustix::stdio::dup2_stderr(stderr).context("replace stderr")
+    dup2_stdin(stdin).context("replace stdin")?;
+    dup2_stdout(stdout).context("replace stdout")?;
+    dup2_stderr(stderr).context("replace stderr")
 }

@@ -5,10 +5,10 @@ use std::os::fd::AsRawFd;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use rustix::fs::{FileType, Mode, OFlags};
+use rustix::fs::{Mode, OFlags};
 
 use crate::apply::limits::{self, Setter};
-use crate::apply::{identity, program, scheduling, seccomp};
+use crate::apply::{identity, program, scheduling, seccomp, terminal};
 use crate::channel::{Channel, Message};
 use crate::plan::process::ProcessPlan;
 use crate::plan::seccomp::Filter;
@@ -113,12 +113,9 @@ fn own_stdio(uid: u32) -> Result<()> {
     if uid == 0 {
         return Ok(());
     }
-    let null = rustix::fs::makedev(1, 3);
     for stream in [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()] {
         let Ok(stat) = rustix::fs::fstat(stream) else { continue };
-        let is_null = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
-            && stat.st_rdev == null;
-        if stat.st_uid == uid || is_null {
+        if stat.st_uid == uid || terminal::is_null(&stat) {
             continue;
         }
         match rustix::fs::fchown(stream, Some(rustix::fs::Uid::from_raw(uid)), None) {
