@@ -13,6 +13,7 @@ mod commit;
 mod config;
 mod copy;
 mod cp;
+mod crowd;
 mod diff;
 mod edit;
 mod equality;

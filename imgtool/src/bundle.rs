@@ -191,16 +191,25 @@ pub(crate) fn hold(store: &Store, directory: &Path) -> Result<Held> {
             }
             Ok(held)
         }
-        None => registry::begin(
-            store,
-            Entry {
-                state: State::Ready,
-                directory: directory.to_owned(),
-                made_directory: true,
-                record,
-            },
-        ),
+        None => adopt(store, directory, record),
     }
+}
+
+/// Registers a bundle that came from elsewhere.
+fn adopt(store: &Store, directory: &Path, record: Record) -> Result<Held> {
+    let entry = Entry {
+        state: State::Ready,
+        directory: directory.to_owned(),
+        made_directory: true,
+        record,
+    };
+    let held = registry::begin(store, entry)?;
+    if !is_there(&held.entry) {
+        // It was registered when its record was read, and was removed since.
+        held.forget()?;
+        bail!("no such bundle: {}", directory.display());
+    }
+    Ok(held)
 }
 
 /// The directory of the bundle that the user's word means: a path, the name of a bundle in the

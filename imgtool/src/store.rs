@@ -174,7 +174,9 @@ impl Store {
                 bail!("directory is not empty and not an image store");
             }
         }
-        let _lock = self.lock_index()?;
+        // Others may make the same store at the same moment, and clear what nobody works on.
+        let _lock = self.lock_shared()?;
+        let _index = self.lock_index()?;
         for algorithm in crate::digest::Algorithm::ALL {
             make_dir(&self.blob_dir(algorithm))?;
         }

@@ -22,7 +22,7 @@ fn image() -> Image {
 }
 
 /// All that the store holds but for what every store has.
-fn left(scene: &Scene) -> Vec<String> {
+pub(super) fn left(scene: &Scene) -> Vec<String> {
     let mut found = Vec::new();
     let mut directories = vec![scene.store()];
     while let Some(directory) = directories.pop() {

@@ -5,6 +5,7 @@
 //! dead.
 
 use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -45,27 +46,24 @@ pub(crate) struct Held {
     _lock: Flock<File>,
 }
 
-/// Registers a bundle that is about to be made.
+/// Registers a bundle that is about to be made, or that came from elsewhere.
 pub(crate) fn begin(store: &Store, entry: Entry) -> Result<Held> {
     let path = directory(store).join(&entry.record.id);
-    make_dir(&path)?;
-    let locked = lock(&path, FlockArg::LockExclusiveNonblock).and_then(|lock| {
-        lock.with_context(|| {
-            format!("bundle {} is being worked on by another imgtool", entry.directory.display())
-        })
-    });
-    // Without an entry there is nothing yet that another command could take for a bundle.
-    let undo = |error: anyhow::Error| match remove(&path) {
-        Ok(()) => error,
-        Err(second) => second.context(error),
+    // Who clears what a kill left may take the directory away as long as there is no entry in it.
+    let lock = loop {
+        make_dir(&path)?;
+        if let Some(lock) = lock(&path, FlockArg::LockExclusive)? {
+            break lock;
+        }
     };
-    let held = match locked {
-        Ok(lock) => Held { entry, path: path.clone(), _lock: lock },
-        Err(error) => return Err(undo(error)),
-    };
+    let held = Held { entry, path, _lock: lock };
     match held.write() {
         Ok(()) => Ok(held),
-        Err(error) => Err(undo(error)),
+        // Without an entry there is nothing yet that another command could take for a bundle.
+        Err(error) => Err(match held.forget() {
+            Ok(()) => error,
+            Err(second) => second.context(error),
+        }),
     }
 }
 
@@ -152,22 +150,31 @@ fn paths(store: &Store) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// `None` where another has the lock, or the entry is gone.
+/// `None` where another has the lock, or the entry is gone, also if it goes while we wait.
 fn lock(path: &Path, how: FlockArg) -> Result<Option<Flock<File>>> {
     let mut file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error).with_context(|| format!("open {}", path.display())),
     };
-    loop {
+    let lock = loop {
         match Flock::lock(file, how) {
-            Ok(lock) => return Ok(Some(lock)),
+            Ok(lock) => break lock,
             Err((again, Errno::EINTR)) => file = again,
             Err((_, Errno::EWOULDBLOCK)) => return Ok(None),
             Err((_, errno)) => {
                 return Err(errno).with_context(|| format!("lock {}", path.display()));
             }
         }
+    };
+    let ours = lock.metadata().with_context(|| format!("look at {}", path.display()))?;
+    match fs::symlink_metadata(path) {
+        Ok(named) => {
+            let is_it = (named.dev(), named.ino()) == (ours.dev(), ours.ino());
+            Ok(is_it.then_some(lock))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("look at {}", path.display())),
     }
 }
 
