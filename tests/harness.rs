@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 pub(crate) mod bundle;
+pub(crate) mod cni;
 pub(crate) mod command;
 pub(crate) mod containerd;
 pub(crate) mod cri;

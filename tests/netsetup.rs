@@ -6,6 +6,7 @@ use crate::harness::{Cmd, Outcome, Scene, scene};
 
 mod bad_input;
 mod bridge;
+mod cni;
 mod faults;
 mod forward;
 mod ipv6;

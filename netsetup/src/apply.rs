@@ -1,6 +1,7 @@
 //! Carries plans out. What is about to be made is recorded first; a failure is undone by the
 //! same code that takes things away later, which therefore accepts any half-made state.
 
+mod adopt;
 mod attach;
 mod bridge;
 mod check;
@@ -59,6 +60,11 @@ impl Host<'_> {
         // A command killed at the very end leaves nothing but empty directories.
         self.store.tidy()?;
         Ok(found)
+    }
+
+    /// Whether our table exists; fails where the kernel or our rights do not allow one.
+    pub(crate) fn has_table(&mut self) -> Result<bool> {
+        nft::exists(&mut self.netfilter)
     }
 
     /// Everything that our table should hold.

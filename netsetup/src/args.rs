@@ -29,7 +29,7 @@ pub(crate) struct Arguments {
 }
 
 /// Where state, definitions and containers are looked for.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct Directories {
     /// Directory of leases, ports and what was made [env: NETSETUP_STATE] [default: /run/netsetup, or without root $XDG_RUNTIME_DIR/netsetup]
     #[arg(long, global = true, value_name = "DIR")]
@@ -117,6 +117,9 @@ pub(crate) struct BridgeCreate {
     /// From whom its containers are kept
     #[arg(long, value_enum, value_name = "WHOM", default_value = "bridges")]
     pub(crate) isolation: Isolation,
+    /// Let other hosts and bridges reach its containers by their own addresses
+    #[arg(long, conflicts_with = "internal")]
+    pub(crate) routed: bool,
 }
 
 #[derive(Debug, Args)]

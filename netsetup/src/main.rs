@@ -3,6 +3,7 @@
 
 mod apply;
 mod args;
+mod cni;
 mod commands;
 mod conntrack;
 mod hook;
@@ -24,6 +25,9 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
+    if cni::is_called() {
+        return cni::run();
+    }
     let arguments = match args::Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(misuse) => return args::report(&misuse),

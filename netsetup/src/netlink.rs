@@ -4,6 +4,7 @@
 pub(crate) mod address;
 pub(crate) mod link;
 pub(crate) mod route;
+pub(crate) mod shape;
 
 use std::io;
 

@@ -155,6 +155,7 @@ fn link_elements(bridges: &[Bridge]) -> Vec<(&'static str, Vec<Element>)> {
         (table::INSIDE, inside.collect()),
         (table::INTERNAL, links(|bridge| bridge.internal)),
         (table::OPEN, links(|bridge| bridge.isolation == Isolation::None)),
+        (table::ROUTED, links(|bridge| bridge.routed)),
     ]
 }
 

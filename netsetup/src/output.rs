@@ -5,6 +5,12 @@ use std::io::{self, Write};
 use anyhow::{Context, Result};
 use serde::Serialize;
 
+/// The name that this program is called by: links to it are the plugins of others.
+pub(crate) fn called_name() -> Option<String> {
+    let path = std::env::args_os().next()?;
+    Some(std::path::Path::new(&path).file_name()?.to_string_lossy().into_owned())
+}
+
 /// Prints a text. A reader that went away has seen enough.
 pub(crate) fn text(text: &str) -> Result<()> {
     let mut out = io::stdout().lock();

@@ -44,6 +44,8 @@ pub(crate) struct AttachRequest {
     /// Of the default route.
     pub(crate) metric: Option<u32>,
     pub(crate) mtu: Option<u32>,
+    /// Whose network it is, where another tool asks.
+    pub(crate) origin: Option<String>,
 }
 
 /// Where a container's addresses come from.
@@ -52,7 +54,6 @@ pub(crate) enum Addresses {
     /// From us: these, and the next free one of every subnet of which there is none among them.
     Wishes(Vec<IpAddr>),
     /// From somebody who keeps the leases himself.
-    #[expect(dead_code, reason = "for the doors that come with leases of their own")]
     Given(Vec<Address>),
 }
 
@@ -69,15 +70,28 @@ impl Addresses {
 impl AttachRequest {
     /// Opens the namespace of a target.
     pub(crate) fn new(target: Target, wishes: &Wishes) -> Result<AttachRequest> {
-        plan::check_id(&target.id)?;
         wishes.interface.as_deref().map(plan::check_interface).transpose()?;
+        let network = wishes.network.clone().unwrap_or_else(|| plan::DEFAULT_BRIDGE.to_owned());
+        Ok(AttachRequest {
+            interface: wishes.interface.clone(),
+            addresses: Addresses::Wishes(wishes.ip.clone()),
+            mac: wishes.mac,
+            ports: wishes.publish.clone(),
+            routes: wishes.route.iter().map(|wish| wish.0.clone()).collect(),
+            names: wishes.alias.clone(),
+            default_route: !wishes.no_default_route,
+            ..AttachRequest::plain(target, network)?
+        })
+    }
+
+    /// A request for nothing out of the ordinary.
+    pub(crate) fn plain(target: Target, network: String) -> Result<AttachRequest> {
+        plan::check_id(&target.id)?;
         let netns = NetworkNamespace::open(&target.source.path())?;
         if let Some(init) = target.init {
             init.check()?;
         }
         let place = Place { source: target.source, identity: netns.identity() };
-        let network = wishes.network.clone().unwrap_or_else(|| plan::DEFAULT_BRIDGE.to_owned());
-        let routes = wishes.route.iter().map(|wish| wish.0.clone()).collect();
         Ok(AttachRequest {
             id: target.id,
             netns,
@@ -85,16 +99,17 @@ impl AttachRequest {
             network,
             kind: Kind::Bridge,
             bridge: None,
-            interface: wishes.interface.clone(),
+            interface: None,
             host_interface: None,
-            addresses: Addresses::Wishes(wishes.ip.clone()),
-            mac: wishes.mac,
-            ports: wishes.publish.clone(),
-            routes,
-            names: wishes.alias.clone(),
-            default_route: !wishes.no_default_route,
+            addresses: Addresses::Wishes(Vec::new()),
+            mac: None,
+            ports: Vec::new(),
+            routes: Vec::new(),
+            names: Vec::new(),
+            default_route: true,
             metric: None,
             mtu: None,
+            origin: None,
         })
     }
 
@@ -157,6 +172,11 @@ struct RuntimeState {
 }
 
 impl Target {
+    /// A namespace at a path, of a container with this id.
+    pub(crate) fn at_path(id: &str, path: &Path) -> Target {
+        Target { id: id.to_owned(), source: Source::Path(path.to_owned()), init: None }
+    }
+
     /// A process.
     pub(crate) fn of_pid(id: &str, pid: u32) -> Target {
         Target { id: id.to_owned(), source: Source::Pid(pid), init: None }

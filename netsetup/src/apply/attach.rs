@@ -132,6 +132,7 @@ impl Host<'_> {
             addresses,
             routes: request.routes.clone(),
             names: request.names.clone(),
+            origin: request.origin.clone(),
             ready: false,
         };
         let ports = self.choose_ports(&request.id, &request.ports, &own)?;

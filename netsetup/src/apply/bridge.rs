@@ -106,11 +106,22 @@ impl Host<'_> {
             }
             return Ok(record);
         }
-        let link = link::find(&mut self.route, &wanted.name)?;
-        if link.as_ref().is_some_and(|link| !link.is_bridge) {
-            bail!("link {} is no bridge", wanted.name);
+        for subnet in &wanted.subnets {
+            for other in self.recorded_bridges()? {
+                if let Some(clash) =
+                    other.subnets.iter().find(|it| it.subnet.overlaps(subnet.subnet))
+                {
+                    bail!(
+                        "subnet {} of bridge {} overlaps subnet {} of bridge {}",
+                        subnet.subnet,
+                        wanted.name,
+                        clash.subnet,
+                        other.name
+                    );
+                }
+            }
         }
-        let found = link.is_some();
+        let found = link::find(&mut self.route, &wanted.name)?.is_some();
         Ok(BridgeRecord { bridge: wanted.clone(), automatic: true, found, ready: false })
     }
 
@@ -187,11 +198,13 @@ impl Host<'_> {
             }
         }
         if let Some(link) = link::find(&mut self.route, &bridge.name)? {
-            if !link.is_bridge {
+            // A found one without addresses of ours is the host's end of some other link.
+            let may_be_other = record.found && bridge.gateways().next().is_none();
+            if !link.is_bridge && !may_be_other {
                 bail!("link {} is no bridge", bridge.name);
             }
             if !record.ready {
-                self.equip_bridge(bridge, link.index)?;
+                self.equip_bridge(record, link.index)?;
             }
             return Ok(link);
         }
@@ -206,15 +219,17 @@ impl Host<'_> {
             .with_context(|| format!("create bridge {}", bridge.name))?;
         let link = link::find(&mut self.route, &bridge.name)?
             .with_context(|| format!("bridge {} vanished while it was made", bridge.name))?;
-        self.equip_bridge(bridge, link.index)?;
+        self.equip_bridge(record, link.index)?;
         Ok(link)
     }
 
     /// The settings and addresses of a bridge; what it has already is no error.
-    fn equip_bridge(&mut self, bridge: &Bridge, index: u32) -> Result<()> {
-        if bridge.has(Family::V6) {
+    fn equip_bridge(&mut self, record: &BridgeRecord, index: u32) -> Result<()> {
+        let BridgeRecord { bridge, found, .. } = record;
+        let has_v6 = bridge.gateways().any(|(gateway, _)| gateway.is_ipv6());
+        if has_v6 || (bridge.has(Family::V6) && !found) {
             sysctl::open_ipv6(&bridge.name)?;
-        } else {
+        } else if !found {
             sysctl::close_ipv6(&bridge.name)?;
         }
         // Without it the kernel takes answers to 127.0.0.1 for forged. The table guards it.

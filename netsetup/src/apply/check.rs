@@ -1,12 +1,14 @@
 //! What is missing of what the records say there is, and bringing it back.
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
 
 use super::Host;
-use crate::netlink::address;
+use super::ports::published;
 use crate::netlink::link::{self, Link};
-use crate::nft::{self, foreign};
-use crate::state::{Bridge, BridgeRecord};
+use crate::netlink::{Connection, address};
+use crate::netns::NetworkNamespace;
+use crate::nft::{self, Contents, foreign};
+use crate::state::{Attachment, Bridge, BridgeRecord};
 use crate::subnet::Family;
 use crate::sysctl;
 
@@ -27,6 +29,43 @@ impl Host<'_> {
         }
         problems.extend(self.dropping_chains(&bridges)?);
         Ok(problems)
+    }
+
+    /// Whether an attachment is whole: both links, the addresses, the published ports.
+    pub(crate) fn check_attachment(
+        &mut self,
+        attachment: &Attachment,
+        netns: &NetworkNamespace,
+    ) -> Result<()> {
+        let Attachment { id, interface, host_interface, .. } = attachment;
+        if !host_interface.is_empty() {
+            let outer = link::find(&mut self.route, host_interface)?;
+            if !outer.is_some_and(|link| link.is_up) {
+                bail!("the link {host_interface} of container {id} is gone or off");
+            }
+        }
+        let mut inside = netns.enter(Connection::route)?;
+        let inner = link::find(&mut inside, interface)?.filter(|link| link.is_up);
+        let inner =
+            inner.with_context(|| format!("{interface} of container {id} is gone or off"))?;
+        let present = address::list(&mut inside)?;
+        for address in attachment.addresses.iter().map(|it| it.address) {
+            if !present.contains(&(inner.index, address)) {
+                bail!("{interface} of container {id} lacks its address {address}");
+            }
+        }
+        self.check_ports(id)
+    }
+
+    /// Whether the table holds all published ports of a container.
+    pub(crate) fn check_ports(&mut self, id: &str) -> Result<()> {
+        let ports = published(id, &self.store.bindings(id)?);
+        let contents = Contents { bridges: Vec::new(), ports };
+        if contents.is_empty() {
+            return Ok(());
+        }
+        let missing = nft::missing(&mut self.netfilter, &contents)?;
+        if missing.is_empty() { Ok(()) } else { bail!("{}", missing.join("; ")) }
     }
 
     /// Brings back bridges, settings and the whole table; packets never see the table empty.

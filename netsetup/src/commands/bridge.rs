@@ -62,6 +62,7 @@ fn run_create(create: &BridgeCreate, host: &mut Host) -> Result<()> {
     bridge.masquerade = !create.no_masquerade;
     bridge.internal = create.internal;
     bridge.isolation = create.isolation;
+    bridge.routed = create.routed;
     host.create_bridge(bridge)?;
     output::lines([create.name.clone()])
 }

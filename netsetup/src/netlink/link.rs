@@ -24,6 +24,17 @@ pub(crate) struct Link {
     pub(crate) group: u32,
     pub(crate) is_bridge: bool,
     pub(crate) is_up: bool,
+    pub(crate) mac: Option<Mac>,
+}
+
+/// What may be changed of a link that is there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Change {
+    pub(crate) mac: Option<Mac>,
+    pub(crate) mtu: Option<u32>,
+    pub(crate) promiscuous: Option<bool>,
+    pub(crate) all_multicast: Option<bool>,
+    pub(crate) queue_length: Option<u32>,
 }
 
 /// One end of a veth pair.
@@ -61,11 +72,13 @@ fn read(answer: &RouteNetlinkMessage) -> Option<Link> {
         group: 0,
         is_bridge: false,
         is_up: message.header.flags.contains(LinkFlags::Up),
+        mac: None,
     };
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name.clone_from(name),
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+            LinkAttribute::Address(mac) => link.mac = mac.as_slice().try_into().ok(),
             LinkAttribute::Group(group) => link.group = *group,
             LinkAttribute::LinkInfo(infos) => {
                 link.is_bridge = infos.contains(&LinkInfo::Kind(InfoKind::Bridge));
@@ -138,6 +151,31 @@ pub(crate) fn set_up(index: u32) -> Request<RouteNetlinkMessage> {
     message.header.index = index;
     message.header.flags = LinkFlags::Up;
     message.header.change_mask = LinkFlags::Up;
+    Request { message: RouteNetlinkMessage::SetLink(message), flags: 0 }
+}
+
+/// Switches a link off.
+pub(crate) fn set_down(index: u32) -> Request<RouteNetlinkMessage> {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message.header.change_mask = LinkFlags::Up;
+    Request { message: RouteNetlinkMessage::SetLink(message), flags: 0 }
+}
+
+/// Changes properties of a link.
+pub(crate) fn change(index: u32, change: &Change) -> Request<RouteNetlinkMessage> {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    let flags =
+        [(change.promiscuous, LinkFlags::Promisc), (change.all_multicast, LinkFlags::Allmulti)];
+    for (wanted, flag) in flags {
+        message.header.change_mask.set(flag, wanted.is_some());
+        message.header.flags.set(flag, wanted == Some(true));
+    }
+    let attributes = &mut message.attributes;
+    attributes.extend(change.mac.map(|mac| LinkAttribute::Address(mac.to_vec())));
+    attributes.extend(change.mtu.map(LinkAttribute::Mtu));
+    attributes.extend(change.queue_length.map(LinkAttribute::TxQueueLen));
     Request { message: RouteNetlinkMessage::SetLink(message), flags: 0 }
 }
 

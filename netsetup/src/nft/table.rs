@@ -20,6 +20,9 @@ pub(super) const INTERNAL: &str = "internal";
 /// Bridges that reach each other.
 pub(super) const OPEN: &str = "open";
 
+/// Bridges to whose containers anybody may begin a connection.
+pub(super) const ROUTED: &str = "routed";
+
 /// The sets and maps of one family.
 pub(super) struct Names {
     /// Subnets whose packets leave with the host's address.
@@ -62,6 +65,7 @@ fn sets() -> Vec<Set> {
         Set { name: INSIDE, key: &[Kind::Interface, Kind::Interface], data: &[], intervals: false },
         Set { name: INTERNAL, key: link, data: &[], intervals: false },
         Set { name: OPEN, key: link, data: &[], intervals: false },
+        Set { name: ROUTED, key: link, data: &[], intervals: false },
     ];
     for family in Family::BOTH {
         let names = names(family);
@@ -212,6 +216,7 @@ fn forward() -> Vec<(&'static str, Vec<Expression>)> {
         ("forward", rule([&e::is_established(), &[e::accept()]])),
         ("forward", rule([&e::is_published(), &[e::accept()]])),
         ("forward", rule([&from(OPEN), &to(OPEN), &[e::accept()]])),
+        ("forward", rule([&to(ROUTED), &[e::accept()]])),
         // What is left came from another bridge or another host for a port that is not published.
         ("forward", rule([&to(BRIDGES), &[e::drop()]])),
     ]

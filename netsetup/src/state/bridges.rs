@@ -27,6 +27,9 @@ pub(crate) struct Bridge {
     pub(crate) internal: bool,
     #[serde(default)]
     pub(crate) isolation: Isolation,
+    /// Other hosts and bridges may begin connections to its containers.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) routed: bool,
 }
 
 /// Addresses of a bridge's containers.
@@ -76,6 +79,7 @@ impl Bridge {
             masquerade: true,
             internal: false,
             isolation: Isolation::default(),
+            routed: false,
         }
     }
 

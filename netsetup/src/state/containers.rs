@@ -87,6 +87,9 @@ pub(crate) struct Attachment {
     /// Names by which others on the network find it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) names: Vec<String>,
+    /// Whose network it is, where another tool asked: `cni/<name>`, `podman/<name>`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) origin: Option<String>,
     /// Everything was made: what is not ready is the trace of a command that was killed.
     pub(crate) ready: bool,
 }
