@@ -18,6 +18,7 @@ mod diff;
 mod edit;
 mod equality;
 mod form;
+mod guarded;
 mod hostile;
 mod interop;
 mod killed;

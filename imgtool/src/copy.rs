@@ -58,7 +58,18 @@ impl Destination for IntoStore<'_> {
         for blob in blobs {
             if !self.store.has_blob(&blob.digest) {
                 lacking.push(blob.clone());
-            } else if blob.is_layer() {
+                continue;
+            }
+            // What comes is measured as it comes; what is here must be what is meant, too.
+            let file = self.store.open_blob(&blob.digest)?;
+            let length = file.metadata().context("look at blob")?.len();
+            ensure!(
+                length == blob.size,
+                "blob {} has {length} bytes, its descriptor says {}",
+                blob.digest,
+                blob.size
+            );
+            if blob.is_layer() {
                 self.progress.skipped(blob, "Already exists")?;
             }
         }

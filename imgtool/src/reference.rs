@@ -86,6 +86,16 @@ impl Reference {
         self
     }
 
+    /// The repository alone.
+    pub(crate) fn repository(&self) -> Self {
+        Self { tag: None, digest: None, ..self.clone() }
+    }
+
+    /// The same repository's image with this digest.
+    pub(crate) fn with_digest(self, digest: &Digest) -> Self {
+        Self { tag: None, digest: Some(digest.clone()), ..self }
+    }
+
     /// Without the tag if there is a digest, which decides.
     pub(crate) fn digest_over_tag(mut self) -> Self {
         if self.digest.is_some() {

@@ -6,6 +6,7 @@
 
 mod arrivals;
 mod blob;
+mod elsewhere;
 mod gc;
 mod index;
 mod lock;
@@ -22,6 +23,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 pub(crate) use arrivals::Arrivals;
 pub(crate) use blob::{BlobWriter, StagedBlob};
+pub(crate) use elsewhere::{ELSEWHERE, Elsewhere};
 pub(crate) use gc::chain_ids;
 pub(crate) use index::entry_name;
 pub(crate) use lock::Lock;

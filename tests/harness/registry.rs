@@ -19,6 +19,8 @@ pub(crate) enum Guard<'a> {
     Nobody,
     /// TLS, and one user with a password.
     Password,
+    /// TLS, and whoever has a certificate of the registry's authority.
+    Certificate,
     /// Whoever brings a token of the server at this URL.
     Token {
         realm: &'a str,
@@ -55,7 +57,7 @@ impl Registry {
         fs::create_dir_all(&dir).unwrap();
         let certificates = dir.join("certs.d");
         let auth = match guard {
-            Guard::Nobody => String::new(),
+            Guard::Nobody | Guard::Certificate => String::new(),
             Guard::Password => {
                 fs::write(dir.join("htpasswd"), HTPASSWD).unwrap();
                 format!("auth: {{htpasswd: {{realm: tests, path: {}/htpasswd}}}}\n", dir.display())
@@ -67,10 +69,14 @@ impl Registry {
             ),
         };
         let tls = match guard {
-            Guard::Password => {
+            Guard::Password | Guard::Certificate => {
                 make_certificates(&dir, &certificates);
+                let clients = match guard {
+                    Guard::Certificate => format!(", clientcas: [{0}/ca.crt]", dir.display()),
+                    _ => String::new(),
+                };
                 format!(
-                    ", tls: {{certificate: {0}/server.crt, key: {0}/server.key}}",
+                    ", tls: {{certificate: {0}/server.crt, key: {0}/server.key{clients}}}",
                     dir.display()
                 )
             }
@@ -143,7 +149,14 @@ fn make_certificates(dir: &Path, certificates: &Path) {
         openssl $new -subj /CN=127.0.0.1 -keyout server.key -out server.csr
         printf 'subjectAltName=IP:127.0.0.1,DNS:localhost' > san
         openssl x509 -req -days 2 -in server.csr -CA \"$0/ca.crt\" -CAkey ca.key \
-            -CAcreateserial -extfile san -out server.crt";
+            -CAcreateserial -extfile san -out server.crt
+        openssl $new -subj /CN=client -keyout client.key -out client.csr
+        openssl x509 -req -days 2 -in client.csr -CA \"$0/ca.crt\" -CAkey ca.key \
+            -CAcreateserial -out old.cert
+        printf extendedKeyUsage=clientAuth > usage
+        openssl x509 -req -days 2 -in client.csr -CA \"$0/ca.crt\" -CAkey ca.key \
+            -CAcreateserial -extfile usage -out client.cert
+        cp \"$0/ca.crt\" .";
     let made = Cmd::new("sh").args(["-c", script]).arg(certificates).dir(dir).run();
     made.success();
 }

@@ -5,7 +5,8 @@ use std::fs;
 use serde_json::Value;
 
 use super::{Cmd, Image, Scene, load, scene};
-use crate::harness::registry::Registry;
+use crate::harness::hostile::{Content, Hostile};
+use crate::harness::registry::{Guard, PASSWORD, Registry, USER};
 use crate::harness::tarball::{Entry, Tarball};
 
 const EPOCH: &str = "1700000000";
@@ -170,6 +171,60 @@ fn indexes_are_made_changed_and_pushed() {
         none.refused(&["no linux/arm/v6", "linux/amd64"]);
         let single = scene.imgtool().args(["manifest", "inspect", "e2e.test/part:amd64"]).run();
         single.refused(&["no index"]);
+    });
+}
+
+#[test]
+fn indexes_are_made_of_images_that_stay_in_their_registries() {
+    scene(|scene| {
+        let (one, two) = (Registry::start(scene), Registry::guarded(scene, &Guard::Password));
+        for (name, platform) in [("a", "linux/amd64"), ("b", "linux/arm64")] {
+            let part = format!("{}/lib/{name}:1", one.host);
+            load(scene, &Image::probe(&[name]), &part);
+            imgtool(scene, &["mutate", "--set-platform", platform, &part]);
+            imgtool(scene, &["push", "-q", &part]);
+            imgtool(scene, &["rmi", &part]);
+        }
+        imgtool(scene, &["prune", "-f"]);
+        let layer = Tarball::of([Entry::file("x", "y")]).bytes();
+        let content = Content::new(vec![layer]);
+        let third = Hostile::start(move |request, stream| content.answer(request, stream));
+        let (a, b) = (format!("docker://{}/lib/a:1", one.host), format!("{}/lib/b:1", one.host));
+        let name = format!("{}/lib/multi:1", one.host);
+        let digest = imgtool(scene, &["manifest", "create", &name, &a, &b]);
+        // Nothing but the index is here.
+        let blobs = || fs::read_dir(scene.store().join("blobs/sha256")).unwrap().count();
+        assert_eq!(blobs(), 1);
+        let index = scene.imgtool().args(["manifest", "inspect", &name]).run().success().json();
+        let platforms: Vec<&str> = index["manifests"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|entry| entry["platform"]["architecture"].as_str().unwrap())
+            .collect();
+        assert_eq!(platforms, ["amd64", "arm64"]);
+        scene.imgtool().args(["manifest", "push", &name]).run().success();
+        assert_eq!(one.digest("lib/multi:1"), digest);
+
+        // By another name, with an image of a third registry, to a registry that wants a login:
+        // that is shown to nobody else.
+        let other = format!("{}/lib/multi:2", two.host);
+        imgtool(scene, &["tag", &name, &other]);
+        let digest = imgtool(scene, &["manifest", "add", &other, &third.name()]);
+        let creds = format!("{USER}:{PASSWORD}");
+        let push = scene.imgtool().args(["manifest", "push", "--creds", &creds, &other]);
+        push.args(["--cert-dir", two.certificates.to_str().unwrap()]).run().success();
+        assert_eq!(two.digest("lib/multi:2"), digest);
+        assert!(third.asked().iter().all(|request| request.header("authorization").is_none()));
+        let whole = Cmd::line("skopeo copy --all --quiet --insecure-policy --src-tls-verify=false");
+        let whole = whole.args(["--src-creds", &creds, &format!("docker://{other}")]);
+        whole.arg(format!("dir:{}", scene.path("whole").display())).run().success();
+        assert_eq!(blobs(), 2);
+        scene.imgtool().arg("verify").run().success();
+
+        let none = format!("{}/lib/none:1", one.host);
+        let missing = scene.imgtool().args(["manifest", "add", &name, &none]).run();
+        missing.refused(&["lib/none:1", "not found"]);
     });
 }
 

@@ -1,5 +1,7 @@
 //! `imgtool manifest`: indexes of images for several platforms.
 
+mod members;
+
 use std::io::Write;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -10,7 +12,10 @@ use crate::digest::Digest;
 use crate::manifest::{Descriptor, Document, Index, Platform, media_type};
 use crate::output;
 use crate::reference::Reference;
-use crate::store::Store;
+use crate::store::{Elsewhere, Store};
+use crate::transport::registry::Access;
+
+use self::members::Draft;
 
 /// Make and change indexes of images for several platforms
 #[derive(Debug, clap::Args)]
@@ -21,22 +26,28 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Make an index of images of the store
+    /// Make an index of images of the store or of registries
     Create {
         /// Name of the index
         name: String,
-        /// Names or IDs of images; of an index all that is here
+        /// Names or IDs of images; those that are not here, and docker://NAME, are found in their
+        /// registries, where they stay
         images: Vec<String>,
         /// Replace an index that has the name
         #[arg(short, long)]
         amend: bool,
+        #[command(flatten)]
+        access: Box<access::Flags>,
     },
     /// Add images to an index
     Add {
         /// Name of the index
         name: String,
+        /// As in create
         #[arg(required = true)]
         images: Vec<String>,
+        #[command(flatten)]
+        access: Box<access::Flags>,
     },
     /// Say more of an image of an index
     Annotate(Box<Annotate>),
@@ -89,30 +100,26 @@ struct Annotate {
 
 pub(crate) fn run(store: &Store, args: &Args) -> Result<()> {
     match &args.command {
-        Command::Create { name, images, amend } => {
+        Command::Create { name, images, amend, access } => {
             let name = parse(name)?;
             let taken = store.select(&name.to_string()).is_ok();
             ensure!(*amend || !taken, "{} exists already: --amend replaces it", name.familiar());
-            let mut index = Index::empty();
-            add(store, &mut index, images)?;
-            save(store, &name, &index)
+            add(store, &name, (Index::empty(), Elsewhere::new()), images, &access.access()?)
         }
-        Command::Add { name, images } => {
+        Command::Add { name, images, access } => {
             let name = parse(name)?;
-            let mut index = read(store, &name)?;
-            add(store, &mut index, images)?;
-            save(store, &name, &index)
+            add(store, &name, read(store, &name)?, images, &access.access()?)
         }
         Command::Annotate(annotate) => annotate.run(store),
         Command::Remove { name, image } => {
             let name = parse(name)?;
-            let mut index = read(store, &name)?;
+            let (mut index, elsewhere) = read(store, &name)?;
             let position = find(store, &index, image)?;
             index.manifests.remove(position);
-            save(store, &name, &index)
+            save(store, &name, &index, &elsewhere)
         }
         Command::Inspect { name } => {
-            let index = read(store, &parse(name)?)?;
+            let (index, _) = read(store, &parse(name)?)?;
             let mut text = serde_json::to_string_pretty(&index).context("write the index")?;
             text.push('\n');
             Ok(output::stdout().write_all(text.as_bytes())?)
@@ -133,7 +140,7 @@ pub(crate) fn run(store: &Store, args: &Args) -> Result<()> {
 impl Annotate {
     fn run(&self, store: &Store) -> Result<()> {
         let name = parse(&self.name)?;
-        let mut index = read(store, &name)?;
+        let (mut index, elsewhere) = read(store, &name)?;
         let position = find(store, &index, &self.image)?;
         let entry = &mut index.manifests[position];
         let old = entry.platform.clone().unwrap_or_else(Platform::host);
@@ -152,7 +159,7 @@ impl Annotate {
                 pair.split_once('=').with_context(|| format!("{pair:?} has no ="))?;
             entry.annotations.insert(key.to_owned(), value.to_owned());
         }
-        save(store, &name, &index)
+        save(store, &name, &index, &elsewhere)
     }
 }
 
@@ -162,50 +169,36 @@ fn parse(name: &str) -> Result<Reference> {
     Ok(name)
 }
 
-fn read(store: &Store, name: &Reference) -> Result<Index> {
-    match store.document(&store.select(&name.to_string())?.entry)? {
-        Document::Index(index) => Ok(index),
+fn read(store: &Store, name: &Reference) -> Result<(Index, Elsewhere)> {
+    let entry = store.select(&name.to_string())?.entry;
+    match store.document(&entry)? {
+        Document::Index(index) => Ok((index, store.elsewhere(&entry)?)),
         Document::Manifest(_) => bail!("{} is one image and no index", name.familiar()),
     }
 }
 
-fn save(store: &Store, name: &Reference, index: &Index) -> Result<()> {
+fn save(store: &Store, name: &Reference, index: &Index, elsewhere: &Elsewhere) -> Result<()> {
     let _lock = store.lock_shared()?;
+    let mut elsewhere = elsewhere.clone();
+    elsewhere.retain(|digest, _| index.manifests.iter().any(|entry| entry.digest == *digest));
     let bytes = serde_json::to_vec(index).context("write index")?;
     let entry = store.write_blob(media_type::OCI_INDEX, &bytes)?;
-    store.tag(name, &entry)?;
+    store.tag_index(name, &entry, &elsewhere)?;
     writeln!(output::stdout(), "{}", entry.digest)?;
     Ok(())
 }
 
-/// Adds images, each with its platform; what is there already is replaced.
-fn add(store: &Store, index: &mut Index, images: &[String]) -> Result<()> {
-    for word in images {
-        let selected = store.select(word)?.entry;
-        let entries = match store.document(&selected)? {
-            Document::Index(inner) => {
-                let here = |entry: &Descriptor| store.has_blob(&entry.digest);
-                inner.manifests.into_iter().filter(here).collect()
-            }
-            Document::Manifest(_) => {
-                let image = store.image(&selected)?;
-                let mut entry = image.manifest.clone();
-                entry.annotations.clear();
-                let config = &image.config;
-                let mut platform = config.platform();
-                if let Some(version) = &config.os_version {
-                    platform.other.insert("os.version".to_owned(), version.clone().into());
-                }
-                entry.platform = Some(platform);
-                vec![entry]
-            }
-        };
-        for entry in entries {
-            index.manifests.retain(|other| other.digest != entry.digest);
-            index.manifests.push(entry);
-        }
-    }
-    Ok(())
+fn add(
+    store: &Store,
+    name: &Reference,
+    (index, elsewhere): (Index, Elsewhere),
+    images: &[String],
+    access: &Access,
+) -> Result<()> {
+    let mut draft = Draft { store, access, index, elsewhere };
+    // What came along to tell the platform stays where it is from.
+    store.in_passing(|| draft.add(images))?;
+    save(store, name, &draft.index, &draft.elsewhere)
 }
 
 /// The entry that a word means: by digest, by platform, or by the name of an image.

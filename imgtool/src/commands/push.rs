@@ -1,5 +1,7 @@
 //! `imgtool push`: an image to a registry.
 
+mod absent;
+
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -13,7 +15,7 @@ use crate::manifest::{Descriptor, Document, Platform};
 use crate::output;
 use crate::progress::Progress;
 use crate::reference::{DEFAULT_HOST, DEFAULT_TAG, Reference};
-use crate::store::{Store, entry_name};
+use crate::store::{ELSEWHERE, Store, entry_name};
 use crate::transport::registry::{Push, Upload};
 
 /// Push an image to a registry
@@ -73,11 +75,12 @@ pub(crate) fn run(store: &Store, args: &Args) -> Result<()> {
     ensure!(typed.digest().is_none(), "can't push to a digest: give {} a tag", typed.familiar());
     refuse_official(&typed)?;
     let form = args.form.form()?;
-    if !form.changes() {
+    let is_elsewhere = |entry: &Descriptor| entry.annotations.contains_key(ELSEWHERE);
+    if !form.changes() && !store.index()?.manifests.iter().any(is_elsewhere) {
         let _lock = store.lock_reading()?;
         return push(store, args, &typed, form);
     }
-    // What is written in the other form is nobody's.
+    // What is written in the other form, or comes from elsewhere, is nobody's.
     store.in_passing(|| push(store, args, &typed, form))
 }
 
@@ -113,7 +116,12 @@ fn push(store: &Store, args: &Args, typed: &Reference, form: Form) -> Result<()>
         let mut push = Push::open(&name, &access, &progress, how)
             .and_then(|push| tell_where_blobs_are(store, push))
             .with_context(|| format!("push {}", name.familiar()))?;
-        let pushed = push_one(store, &mut push, &entry, args.platform.as_ref(), form)
+        let mut brought = |push: &mut Push<'_>, absent: &[&Descriptor]| {
+            let elsewhere = store.elsewhere(&entry)?;
+            absent::bring(store, push, absent, &elsewhere, &access, &progress)
+        };
+        let platform = args.platform.as_ref();
+        let pushed = push_one(store, &mut push, &entry, platform, form, &mut brought)
             .with_context(|| format!("push {}", name.familiar()))?;
         progress.say(&format!(
             "{}: digest: {} size: {}",
@@ -163,6 +171,7 @@ fn push_one(
     entry: &Descriptor,
     platform: Option<&Platform>,
     form: Form,
+    bring: &mut dyn FnMut(&mut Push<'_>, &[&Descriptor]) -> Result<bool>,
 ) -> Result<Descriptor> {
     let mut source = FromStore(store);
     let chosen = match platform {
@@ -176,12 +185,9 @@ fn push_one(
     }
     if let Document::Index(index) = store.document(entry)? {
         let here = |child: &&Descriptor| store.has_blob(&child.digest);
-        let present: Vec<&Descriptor> = index.manifests.iter().filter(here).collect();
-        let mut complete = true;
-        for child in index.manifests.iter().filter(|child| !here(child)) {
-            complete &= push.has_there(child)?;
-        }
-        if !complete {
+        let (present, absent): (Vec<&Descriptor>, Vec<&Descriptor>) =
+            index.manifests.iter().partition(here);
+        if !bring(push, &absent)? {
             let images: Vec<&&Descriptor> =
                 present.iter().filter(|child| !child.is_attestation()).collect();
             let [only] = images[..] else {

@@ -7,6 +7,7 @@ use std::io::Read;
 use anyhow::{Context, Result, ensure};
 
 use super::Store;
+use super::elsewhere::{self, ELSEWHERE};
 use crate::manifest::{CONTAINERD_NAME, Descriptor, Index, REF_NAME};
 use crate::reference::Reference;
 
@@ -38,6 +39,10 @@ impl Store {
         entry.annotations.insert(REF_NAME.to_owned(), name.familiar());
         entry.annotations.insert(CONTAINERD_NAME.to_owned(), name.to_string());
         self.change_index(|index| {
+            // Ours is only what we wrote: an archive may say it too.
+            entry.annotations.remove(ELSEWHERE);
+            let known = elsewhere::known(index, &entry.digest);
+            entry.annotations.extend(known.map(|known| (ELSEWHERE.to_owned(), known)));
             let unchanged =
                 |e: &Descriptor| e.digest == entry.digest && entry_name(e).as_ref() == Some(name);
             if index.manifests.iter().any(unchanged) {
@@ -55,8 +60,10 @@ impl Store {
 
     /// Records an image without a name, unless it is there already.
     pub(crate) fn add_unnamed(&self, descriptor: &Descriptor) -> Result<()> {
+        let mut descriptor = descriptor.clone();
+        descriptor.annotations.remove(ELSEWHERE);
         self.change_index(|index| {
-            keep(index, descriptor);
+            keep(index, &descriptor);
             Ok(())
         })
     }
@@ -84,7 +91,10 @@ impl Store {
         })
     }
 
-    fn change_index<T>(&self, change: impl FnOnce(&mut Index) -> Result<T>) -> Result<T> {
+    pub(super) fn change_index<T>(
+        &self,
+        change: impl FnOnce(&mut Index) -> Result<T>,
+    ) -> Result<T> {
         let _lock = self.lock_index()?;
         let mut index = self.index()?;
         let before = index.manifests.clone();

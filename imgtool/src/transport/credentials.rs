@@ -88,6 +88,14 @@ pub(crate) enum Lookup {
 }
 
 impl Lookup {
+    /// For another registry than the one whose credentials stand on the command line.
+    pub(crate) fn for_others(&self) -> Self {
+        match self {
+            Self::Given(_) => Self::Default,
+            other => other.clone(),
+        }
+    }
+
     /// The credentials for a repository of a registry.
     pub(crate) fn find(&self, host: &str, repository: &str) -> Result<Option<Credentials>> {
         let files = match self {

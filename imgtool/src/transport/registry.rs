@@ -29,7 +29,7 @@ use crate::store::{Arrivals, Store};
 pub(crate) use access::Access;
 pub(crate) use hub::{Found, search_hub};
 pub(crate) use listing::catalog;
-pub(crate) use push::Push;
+pub(crate) use push::{ByDigest, Push};
 pub(crate) use repository::{Action, Repository};
 pub(crate) use session::Session;
 pub(crate) use upload::Upload;

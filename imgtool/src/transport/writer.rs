@@ -11,7 +11,7 @@ use super::docker_archive::Item;
 use crate::digest::{Digest, HashingReader};
 use crate::layer::tar;
 use crate::manifest::{CONTAINERD_NAME, Descriptor, Document, Index, MAX_INDEX_DEPTH, REF_NAME};
-use crate::store::{LAYOUT, Selection, Store};
+use crate::store::{ELSEWHERE, LAYOUT, Selection, Store};
 
 const BUFFER: usize = 256 << 10;
 
@@ -43,6 +43,7 @@ impl Archive {
             let mut named = entry.clone();
             named.annotations.remove(REF_NAME);
             named.annotations.remove(CONTAINERD_NAME);
+            named.annotations.remove(ELSEWHERE);
             if let Some(name) = name {
                 named.annotations.insert(REF_NAME.to_owned(), name.familiar());
                 named.annotations.insert(CONTAINERD_NAME.to_owned(), name.to_string());

@@ -13,7 +13,7 @@ use crate::manifest::{Descriptor, Document, Index};
 use crate::progress::Progress;
 use crate::store::Store;
 use crate::transport::Source;
-use crate::transport::registry::Push;
+use crate::transport::registry::{ByDigest, Push};
 
 /// A signature of a signature of a signature; deeper is no use to anybody.
 const MAX_DEPTH: usize = 4;
@@ -99,25 +99,4 @@ fn copy_tags(
         push.repository().put_manifest(&tag, &descriptor, &bytes)?;
     }
     Ok(())
-}
-
-/// What is pushed beside the image must not get the image's tag.
-struct ByDigest<'a, 'b>(&'a mut Push<'b>);
-
-impl crate::transport::Destination for ByDigest<'_, '_> {
-    fn lacks(&mut self, blobs: &[Descriptor]) -> Result<Vec<Descriptor>> {
-        self.0.lacks(blobs)
-    }
-
-    fn put_blobs(&mut self, store: &Store, blobs: &[Descriptor]) -> Result<()> {
-        self.0.put_blobs(store, blobs)
-    }
-
-    fn has_document(&mut self, descriptor: &Descriptor) -> Result<bool> {
-        self.0.has_document(descriptor)
-    }
-
-    fn put_document(&mut self, descriptor: &Descriptor, bytes: &[u8], _is_top: bool) -> Result<()> {
-        self.0.put_document(descriptor, bytes, false)
-    }
 }

@@ -2,8 +2,10 @@
 //! those of one registry, a pair of our own.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
 
 /// Where distributions keep the certificates they trust.
@@ -165,7 +167,23 @@ fn read_pair(certificate: &Path, key: &Path) -> Result<ClientCert> {
     let private = std::fs::read(key).with_context(|| format!("read {}", key.display()))?;
     let private =
         PrivateKey::from_pem(&private).with_context(|| format!("read {}", key.display()))?;
-    Ok(ClientCert::new_with_certs(&read_certificates(certificate)?, private))
+    let certificates = read_certificates(certificate)?;
+    check_pair(&certificates, &private)
+        .with_context(|| format!("use {} with {}", certificate.display(), key.display()))?;
+    Ok(ClientCert::new_with_certs(&certificates, private))
+}
+
+/// ureq takes for granted that TLS can use them: that the key is the certificate's, and that the
+/// certificate is of version 3.
+fn check_pair(certificates: &[Certificate<'_>], key: &PrivateKey<'_>) -> Result<()> {
+    let key = PrivateKeyDer::try_from(key.der().to_vec()).map_err(|text| anyhow!(text))?;
+    let chain = certificates.iter().map(|one| CertificateDer::from(one.der().to_vec())).collect();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_client_auth_cert(chain, key)?;
+    Ok(())
 }
 
 fn read_certificates(path: &Path) -> Result<Vec<Certificate<'static>>> {

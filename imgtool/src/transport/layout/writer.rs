@@ -9,7 +9,7 @@ use super::super::directory::Directory;
 use super::{MAX_INDEX_SIZE, blob_name};
 use crate::digest::Algorithm;
 use crate::manifest::{CONTAINERD_NAME, Descriptor, Index, REF_NAME};
-use crate::store::{LAYOUT, Store};
+use crate::store::{ELSEWHERE, LAYOUT, Store};
 
 /// A layout directory that is written to.
 pub(crate) struct LayoutWriter {
@@ -40,6 +40,7 @@ impl LayoutWriter {
         let mut entry = descriptor.clone();
         entry.annotations.remove(REF_NAME);
         entry.annotations.remove(CONTAINERD_NAME);
+        entry.annotations.remove(ELSEWHERE);
         if let Some(name) = &self.name {
             entry.annotations.insert(REF_NAME.to_owned(), name.clone());
         }

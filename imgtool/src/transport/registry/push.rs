@@ -171,3 +171,24 @@ impl Destination for Push<'_> {
         Ok(())
     }
 }
+
+/// What is pushed beside the image must not get the image's tag.
+pub(crate) struct ByDigest<'a, 'b>(pub(crate) &'a mut Push<'b>);
+
+impl Destination for ByDigest<'_, '_> {
+    fn lacks(&mut self, blobs: &[Descriptor]) -> Result<Vec<Descriptor>> {
+        self.0.lacks(blobs)
+    }
+
+    fn put_blobs(&mut self, store: &Store, blobs: &[Descriptor]) -> Result<()> {
+        self.0.put_blobs(store, blobs)
+    }
+
+    fn has_document(&mut self, descriptor: &Descriptor) -> Result<bool> {
+        self.0.has_document(descriptor)
+    }
+
+    fn put_document(&mut self, descriptor: &Descriptor, bytes: &[u8], _is_top: bool) -> Result<()> {
+        self.0.put_document(descriptor, bytes, false)
+    }
+}
