@@ -21,6 +21,7 @@ mod mounts;
 mod netdevices;
 mod rootless;
 mod seccomp;
+mod supervised;
 mod systemd;
 mod terminal;
 mod unified;

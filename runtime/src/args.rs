@@ -11,8 +11,10 @@ use crate::log;
 mod checkpoint;
 mod grammar;
 mod line;
+mod supervise;
 mod update;
 
+pub(crate) use supervise::Supervision;
 pub(crate) use update::Update;
 
 pub(crate) use checkpoint::{Checkpoint, Images, Restore};
@@ -40,6 +42,9 @@ pub(crate) struct Globals {
     /// form of the log: text or json
     #[arg(long, default_value = "text", value_name = "FORMAT")]
     log_format: String,
+    /// directory of what is kept of supervised containers
+    #[arg(long, value_name = "DIR")]
+    pub(crate) records: Option<PathBuf>,
     /// directory of the state records
     #[arg(long, value_name = "DIR")]
     pub(crate) root: Option<PathBuf>,
@@ -118,7 +123,7 @@ pub(crate) enum Command {
     Resume(OneId),
     /// create and run a container
     #[command(help_template = HELP)]
-    Run(Run),
+    Run(Box<Run>),
     /// create a new specification file
     #[command(help_template = HELP)]
     Spec(SpecFile),
@@ -139,9 +144,34 @@ impl Command {
         if matches!(self, Command::Exec(_)) { 255 } else { 1 }
     }
 
-    /// A copy of our process will share namespaces with a container.
+    /// A copy of our process will share namespaces with a container. The supervisor, which `start`
+    /// executes, sees to itself.
     pub(crate) fn enters_container(&self) -> bool {
         matches!(self, Command::Create(_) | Command::Exec(_) | Command::Mounts(_) | Command::Run(_))
+    }
+
+    /// The words that name containers that are there.
+    pub(crate) fn ids(&mut self) -> Vec<&mut String> {
+        match self {
+            Command::Checkpoint(args) => vec![&mut args.id],
+            Command::Delete(args) if !args.regex => args.ids.iter_mut().collect(),
+            Command::Events(args) => vec![&mut args.id],
+            Command::Exec(args) => vec![&mut args.id],
+            Command::Kill(args) if !args.regex => {
+                // The last word may be a signal, which no container's name is taken for.
+                let rest = args.rest.iter_mut();
+                let words = rest.filter(|word| crate::signals::parse(word).is_err());
+                std::iter::once(&mut args.id).chain(words).collect()
+            }
+            Command::Mounts(args) => vec![&mut args.id],
+            Command::Pause(args) | Command::Resume(args) | Command::State(args) => {
+                vec![&mut args.id]
+            }
+            Command::Ps(args) => vec![&mut args.id],
+            Command::Start(args) => args.ids.iter_mut().collect(),
+            Command::Update(args) => vec![&mut args.id],
+            _ => Vec::new(),
+        }
     }
 }
 
@@ -201,6 +231,8 @@ pub(crate) struct Run {
     /// do not adopt the processes that the container leaves behind
     #[arg(long)]
     pub(crate) no_subreaper: bool,
+    #[command(flatten)]
+    pub(crate) supervision: Supervision,
     #[command(flatten)]
     pub(crate) setup: Setup,
 }
@@ -307,12 +339,15 @@ pub(crate) struct Kill {
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct List {
-    /// table or json
+    /// table, json or (for people) wide
     #[arg(long, short, default_value = "table", value_name = "FORMAT")]
     pub(crate) format: String,
     /// display only container IDs
     #[arg(long, short)]
     pub(crate) quiet: bool,
+    /// only those of this id, name, image, status, exit code (exited) or annotation (label)
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) filter: Vec<String>,
 }
 
 #[derive(Args, Clone, Debug)]

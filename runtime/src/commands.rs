@@ -9,6 +9,7 @@ use regex_lite::Regex;
 use crate::args::Command;
 use crate::error::{self, Sentinel};
 use crate::host::Host;
+use crate::records::Records;
 use crate::state::StateStore;
 
 mod checkpoint;
@@ -26,28 +27,38 @@ mod run;
 mod spec;
 mod start;
 mod state;
+mod supervised;
 mod update;
 
+pub(crate) use create::Prepared;
+pub(crate) use delete::{clear_dead, destroy_by_id};
+pub(crate) use run::start_or_destroy;
+
 /// Runs the command; what it returns is the exit code.
-pub(crate) fn run(command: Command, host: &Host, store: &StateStore) -> Result<u8> {
+pub(crate) fn run(
+    command: Command,
+    host: &Host,
+    store: &StateStore,
+    records: &Records,
+) -> Result<u8> {
     match command {
         Command::Checkpoint(args) => checkpoint::checkpoint(&args, host, store),
         Command::Create(args) => create::run(args, host, store),
-        Command::Delete(args) => delete::run(&args, store),
+        Command::Delete(args) => delete::run(&args, store, records),
         Command::Events(args) => events::run(&args, store),
         Command::Exec(args) => exec::run(*args, host, store),
         Command::Features(_) => features::run(),
-        Command::Kill(args) => kill::run(args, host, store),
-        Command::List(args) => list::run(&args, host, store),
+        Command::Kill(args) => kill::run(args, host, store, records),
+        Command::List(args) => list::run(&args, host, store, records),
         Command::Mounts(args) => mounts::run(&args, host, store),
         Command::Pause(args) => pause::pause(&args, host, store),
         Command::Ps(args) => ps::run(&args, host, store),
         Command::Restore(args) => checkpoint::restore(&args, host, store),
         Command::Resume(args) => pause::resume(&args, host, store),
-        Command::Run(args) => run::run(args, host, store),
+        Command::Run(args) => run::run(*args, host, store, records),
         Command::Spec(args) => spec::run(&args, host),
-        Command::Start(args) => start::run(&args, store),
-        Command::State(args) => state::run(&args, store),
+        Command::Start(args) => start::run(&args, store, records),
+        Command::State(args) => state::run(&args, store, records),
         Command::Update(args) => update::run(&args, store),
     }
 }
@@ -61,9 +72,14 @@ fn for_each_id(ids: &[String], one: impl FnMut(&str) -> Result<()>) -> Result<u8
 fn for_each_match(
     expressions: &[String],
     store: &StateStore,
+    records: &Records,
     mut one: impl FnMut(&str) -> Result<()>,
 ) -> Result<u8> {
-    for_each(&matching(expressions, store.ids()?.unwrap_or_default())?, true, |id| match one(id) {
+    let mut ids = store.ids()?.unwrap_or_default();
+    ids.extend(records.all()?.into_iter().map(|(id, _)| id));
+    ids.sort();
+    ids.dedup();
+    for_each(&matching(expressions, ids)?, true, |id| match one(id) {
         // Nobody asked for it by name, and it is gone meanwhile.
         Err(error) if error::is(&error, Sentinel::NotExist) => Ok(()),
         other => other,

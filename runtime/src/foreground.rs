@@ -15,9 +15,9 @@ use rustix::process::{WaitOptions, WaitStatus};
 use crate::spawn::{Spawned, Stdio, idmap};
 use crate::spec::Spec;
 
-mod relay;
-mod signals;
-mod terminal;
+pub(crate) mod relay;
+pub(crate) mod signals;
+pub(crate) mod terminal;
 
 use relay::Relay;
 use signals::Signals;
@@ -137,7 +137,8 @@ fn reap(pid: i32) -> Result<Option<WaitStatus>> {
     }
 }
 
-fn exit_code(status: WaitStatus) -> u8 {
+/// The code that stands for this end: 128 and the signal, if one ended it.
+pub(crate) fn exit_code(status: WaitStatus) -> u8 {
     let code = match status.terminating_signal() {
         Some(signal) => 128 + signal,
         None => status.exit_status().unwrap_or(0),

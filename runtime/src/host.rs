@@ -40,6 +40,8 @@ pub(crate) struct Host {
     pub(crate) rootless: bool,
     /// `--systemd-cgroup`
     pub(crate) systemd_cgroup: bool,
+    /// `--rootless`, if it was said.
+    pub(crate) rootless_said: Option<bool>,
 }
 
 impl Host {
@@ -51,13 +53,34 @@ impl Host {
     ) -> Result<Self> {
         let euid = nix::unistd::geteuid().as_raw();
         let in_userns = in_user_namespace()?;
+        let rootless_said = rootless;
         let rootless = rootless.unwrap_or(euid != 0 || in_userns);
-        Ok(Host { program, euid, in_userns, rootless, systemd_cgroup })
+        Ok(Host { program, euid, in_userns, rootless, systemd_cgroup, rootless_said })
     }
 
     /// Where state records lie: `--root`, else the usual place.
     pub(crate) fn root(&self, given: Option<&Path>) -> Result<PathBuf> {
         given.map_or_else(|| Ok(self.default_root()), resolve_root)
+    }
+
+    /// Where what outlives a reboot is kept: `--records`, else the usual place; `None` if there is
+    /// none.
+    pub(crate) fn records(&self, given: Option<&Path>) -> Result<Option<PathBuf>> {
+        if self.program == Program::Runc {
+            return Ok(None);
+        }
+        if let Some(given) = given {
+            return std::path::absolute(given)
+                .with_context(|| format!("resolve {}", given.display()))
+                .map(Some);
+        }
+        if self.default_root() == Path::new("/run/runtime") {
+            return Ok(Some("/var/lib/runtime".into()));
+        }
+        let from = |name| std::env::var_os(name).filter(|path| Path::new(path).is_absolute());
+        let data = from("XDG_DATA_HOME").map(PathBuf::from);
+        let data = data.or_else(|| Some(Path::new(&from("HOME")?).join(".local/share")));
+        Ok(data.map(|data| data.join("runtime")))
     }
 
     /// Where state records lie when `--root` does not say.

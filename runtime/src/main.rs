@@ -7,6 +7,7 @@ use anyhow::{Result, anyhow};
 
 use args::Request;
 use host::{Host, Program};
+use records::Records;
 use state::StateStore;
 
 mod apply;
@@ -27,6 +28,7 @@ mod log;
 mod netlink;
 mod plan;
 mod procfs;
+mod records;
 mod resctrl;
 mod rooted;
 mod seal;
@@ -34,6 +36,7 @@ mod signals;
 mod spawn;
 mod spec;
 mod state;
+mod supervise;
 #[allow(unsafe_code)]
 mod sys;
 mod validate;
@@ -55,10 +58,13 @@ fn run(program: Program, words: std::env::ArgsOs, failure: &mut u8) -> Result<u8
         .map(OsString::into_string)
         .collect::<Result<_, _>>()
         .map_err(|word| anyhow!("argument {} is not UTF-8", word.display()))?;
+    if program == Program::Runtime && words.first().is_some_and(|word| word == supervise::VERB) {
+        return supervise::main(&words[1..]);
+    }
     let opening = args::open(program, &words).or_else(|misuse| misuse.explain(failure))?;
     let globals = opening.globals.clone();
     log::open(globals.log.as_deref(), globals.format()?, globals.debug)?;
-    let command = match opening.request().or_else(|misuse| misuse.explain(failure))? {
+    let mut command = match opening.request().or_else(|misuse| misuse.explain(failure))? {
         Request::Print(text) => return args::print(&text).map(|()| 0),
         Request::Run(command) => command,
     };
@@ -68,5 +74,11 @@ fn run(program: Program, words: std::env::ArgsOs, failure: &mut u8) -> Result<u8
     }
     let host = Host::probe(program, globals.rootless()?, globals.systemd_cgroup)?;
     let store = StateStore::new(host.root(globals.root.as_deref())?);
-    commands::run(command, &host, &store)
+    let records = Records::new(host.records(globals.records.as_deref())?, store.root());
+    if program == Program::Runtime {
+        for word in command.ids() {
+            *word = records.resolve(word, &store)?;
+        }
+    }
+    commands::run(command, &host, &store, &records)
 }

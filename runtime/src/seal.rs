@@ -16,7 +16,7 @@ use rustix::mount::{MountAttrFlags, OpenTreeFlags};
 
 use crate::sys::{self, Depth};
 
-const OWN_EXE: &str = "/proc/self/exe";
+pub(crate) const OWN_EXE: &str = "/proc/self/exe";
 
 /// Returns if we run from a protected binary, else becomes one that does.
 pub(crate) fn ensure() -> Result<()> {
@@ -29,7 +29,8 @@ pub(crate) fn ensure() -> Result<()> {
         Ok(clone) => clone,
         Err(_) => sealed_copy(&exe)?,
     };
-    let Err(error) = execute(&protected);
+    let arguments = std::env::args_os().collect();
+    let Err(error) = execute(&protected, arguments, std::env::vars_os().collect());
     Err(error)
 }
 
@@ -68,11 +69,17 @@ fn sealed_copy(exe: &OwnedFd) -> Result<OwnedFd> {
     Ok(copy)
 }
 
-fn execute(binary: &OwnedFd) -> Result<Infallible> {
+/// Becomes the program that `binary` is open on.
+pub(crate) fn execute(
+    binary: &OwnedFd,
+    arguments: Vec<OsString>,
+    environment: Vec<(OsString, OsString)>,
+) -> Result<Infallible> {
     let c_string =
         |word: OsString| CString::new(word.into_vec()).context("a word with a NUL in it");
-    let arguments = std::env::args_os().map(c_string).collect::<Result<Vec<_>>>()?;
-    let environment = std::env::vars_os()
+    let arguments = arguments.into_iter().map(c_string).collect::<Result<Vec<_>>>()?;
+    let environment = environment
+        .into_iter()
         .map(|(mut name, value)| {
             name.push("=");
             name.push(value);

@@ -23,7 +23,7 @@ use crate::spec::{IntelRdt, Spec};
 
 mod record;
 
-pub(crate) use record::{Record, hook_document};
+pub(crate) use record::{Record, hook_document, live_since, open_process};
 
 const STATE_FILE: &str = "state.json";
 const STATE_TEMPORARY: &str = ".state.json.tmp";
@@ -219,6 +219,15 @@ impl StateStore {
             Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
         };
         serde_json::from_slice(&bytes).with_context(|| format!("parse {}", path.display()))
+    }
+
+    /// The same where there may be none.
+    pub(crate) fn find(&self, id: &str) -> Result<Option<Record>> {
+        match self.load(id) {
+            Ok(record) => Ok(Some(record)),
+            Err(error) if crate::error::is(&error, Sentinel::NotExist) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Reads the container's own copy of config.json.

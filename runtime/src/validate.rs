@@ -444,6 +444,7 @@ mod tests {
         let bundle =
             Bundle { dir: "/".into(), rootfs: "/".into(), spec, raw: Vec::new(), own_config: true };
         let host = Host {
+            rootless_said: None,
             program: crate::host::Program::Runtime,
             euid: 0,
             in_userns: false,

@@ -7,7 +7,8 @@ use std::path::Path;
 use super::command::Cmd;
 
 /// Directories where the three binaries keep what is alive; what a test makes there, it must undo.
-const STATE: [&str; 4] = ["/run/runtime", "/run/runc", "/run/netsetup", "/etc/netsetup"];
+const STATE: [&str; 5] =
+    ["/run/runtime", "/run/runc", "/run/netsetup", "/etc/netsetup", "/var/lib/runtime"];
 
 /// The host, as sets of lines by kind.
 #[derive(Debug, PartialEq)]

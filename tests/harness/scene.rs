@@ -84,6 +84,9 @@ impl Scene {
                 }
             }
         }
+        for entry in fs::read_dir("/var/lib/runtime").into_iter().flatten().flatten() {
+            self.runtime().args(["delete", "-f"]).arg(entry.file_name()).run();
+        }
         for entry in fs::read_dir("/run/netsetup/containers").into_iter().flatten().flatten() {
             let id = entry.file_name().to_string_lossy().trim_end_matches(".json").to_owned();
             self.netsetup().args(["detach", &id]).run();

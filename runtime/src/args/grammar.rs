@@ -19,6 +19,14 @@ pub(super) struct Words {
 }
 
 impl Words {
+    /// Whether the flag of this long name was given.
+    pub(super) fn has_flag(&self, long: &str) -> bool {
+        self.flags.iter().any(|flag| {
+            let name = flag.trim_start_matches('-');
+            name.split('=').next() == Some(long)
+        })
+    }
+
     /// The line for clap, after the name of the program.
     pub(super) fn canonical(&self, name: &str, with_positional: bool) -> Vec<String> {
         let mut line = vec![name.to_owned()];

@@ -36,8 +36,22 @@ struct Line {
 const EXTENSION: &str = "mounts";
 
 /// The flags that runc does not have, by command.
-const EXTENSION_FLAGS: [(&str, &str); 4] =
-    [("create", "config"), ("delete", "regex"), ("kill", "regex"), ("run", "config")];
+const EXTENSION_FLAGS: [(&str, &str); 14] = [
+    ("create", "config"),
+    ("delete", "regex"),
+    ("kill", "regex"),
+    ("list", "filter"),
+    ("run", "config"),
+    ("run", "detach_keys"),
+    ("run", "interactive"),
+    ("run", "log_max_files"),
+    ("run", "log_max_size"),
+    ("run", "log_path"),
+    ("run", "name"),
+    ("run", "restart"),
+    ("run", "rm"),
+    ("run", "supervise"),
+];
 
 /// What the words before and with the command come to.
 pub(crate) enum Request {
@@ -81,6 +95,7 @@ pub(crate) fn open(program: Program, words: &[String]) -> Result<Opening, Misuse
     let mut line = Line::command().name(program.name()).bin_name(program.name());
     if program == Program::Runc {
         line = line.mut_subcommand(EXTENSION, |command| command.hide(true));
+        line = line.mut_arg("records", |argument| argument.hide(true));
         for (name, flag) in EXTENSION_FLAGS {
             line = line.mut_subcommand(name, |command| {
                 command.mut_arg(flag, |argument| argument.hide(true))
@@ -125,6 +140,7 @@ impl Opening {
         if words.help {
             return Ok(Request::Print(help(&command)));
         }
+        self.check_flags(&command, name, &words)?;
         self.check_count(&command, name, words.positional.len())?;
         let mut all = vec![self.program.name().to_owned(), name.clone()];
         all.extend(words.canonical(name, true).into_iter().skip(1));
@@ -149,6 +165,24 @@ impl Opening {
                 message: format!("No help topic for '{name}'"),
                 code: 3,
             }),
+        }
+    }
+
+    /// What runc does not have it does not take.
+    fn check_flags(
+        &self,
+        command: &clap::Command,
+        name: &str,
+        words: &grammar::Words,
+    ) -> Result<(), Misuse> {
+        if self.program != Program::Runc {
+            return Ok(());
+        }
+        let ours = EXTENSION_FLAGS.iter().filter(|(of, _)| *of == name);
+        let mut ours = ours.map(|(_, flag)| flag.replace('_', "-"));
+        match ours.find(|flag| words.has_flag(flag)) {
+            Some(flag) => Err(misuse(command, &format!("flag provided but not defined: -{flag}"))),
+            None => Ok(()),
         }
     }
 

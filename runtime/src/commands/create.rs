@@ -9,6 +9,7 @@ use crate::args::{Create, ProcessSetup, Setup};
 use crate::bundle::Bundle;
 use crate::host::Host;
 use crate::log;
+use crate::records::Supervised;
 use crate::spawn::{self, Console, CreateRequest, SpawnOptions, Spawned, Stdio};
 use crate::state::StateStore;
 
@@ -29,15 +30,17 @@ fn create(setup: Setup, host: &Host, store: &StateStore) -> Result<u8> {
 }
 
 /// The request of `create` and of `run`, read and with absolute paths.
-pub(super) struct Prepared {
-    pub(super) id: String,
+pub(crate) struct Prepared {
+    pub(crate) id: String,
     /// The user left the id out.
     pub(super) generated: bool,
-    pub(super) bundle: Bundle,
+    pub(crate) bundle: Bundle,
     pub(super) console_socket: Option<PathBuf>,
-    process: ProcessSetup,
-    no_pivot: bool,
-    no_new_keyring: bool,
+    /// The document in place of the bundle's config.json.
+    pub(super) config: Option<PathBuf>,
+    pub(super) process: ProcessSetup,
+    pub(super) no_pivot: bool,
+    pub(super) no_new_keyring: bool,
 }
 
 impl Prepared {
@@ -51,24 +54,66 @@ impl Prepared {
         let generated = id.is_none();
         let id = id.map_or_else(generate_id, Ok)?;
         let bundle = Bundle::enter(bundle.as_deref().unwrap_or(Path::new(".")), config.as_deref())?;
-        Ok(Prepared { id, generated, bundle, console_socket, process, no_pivot, no_new_keyring })
+        Ok(Prepared {
+            id,
+            generated,
+            bundle,
+            console_socket,
+            config,
+            process,
+            no_pivot,
+            no_new_keyring,
+        })
+    }
+
+    /// What was asked for when the container was first run.
+    pub(crate) fn again(record: &Supervised) -> Result<Self> {
+        let setup = &record.setup;
+        Prepared::new(Setup {
+            bundle: Some(record.bundle.clone()),
+            config: record.config.clone(),
+            process: ProcessSetup {
+                console_socket: None,
+                pidfd_socket: None,
+                pid_file: setup.pid_file.clone(),
+                preserve_fds: 0,
+            },
+            no_pivot: setup.no_pivot,
+            no_new_keyring: setup.no_new_keyring,
+            id: Some(record.id.clone()),
+        })
     }
 
     /// The program is to get a terminal.
-    pub(super) fn terminal(&self) -> bool {
+    pub(crate) fn terminal(&self) -> bool {
         self.bundle.spec.process.as_ref().is_some_and(|process| process.terminal)
     }
 
     /// Refuses, before anything is made, what could be created but not started.
-    pub(super) fn must_have_process(&self) -> Result<()> {
+    pub(crate) fn must_have_process(&self) -> Result<()> {
         match self.bundle.spec.process {
             Some(_) => Ok(()),
             None => bail!("process property must not be empty"),
         }
     }
 
-    /// Makes the container.
+    /// Makes the container, and logs what was left undone.
     pub(super) fn spawn(
+        &self,
+        console: Console,
+        stdio: Stdio,
+        host: &Host,
+        store: &StateStore,
+    ) -> Result<Spawned> {
+        let spawned = self.make(console, stdio, host, store)?;
+        for warning in &spawned.warnings {
+            log::warn(warning);
+        }
+        Ok(spawned)
+    }
+
+    /// Makes the container.
+    pub(crate) fn make(
         &self,
         console: Console,
         stdio: Stdio,
@@ -90,11 +135,7 @@ impl Prepared {
                 no_new_keyring: self.no_new_keyring,
             },
         };
-        let spawned = spawn::create(&request)?;
-        for warning in &spawned.warnings {
-            log::warn(warning);
-        }
-        Ok(spawned)
+        spawn::create(&request)
     }
 }
 

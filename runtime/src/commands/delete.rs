@@ -8,12 +8,13 @@ use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::{for_each_id, for_each_match};
+use super::{for_each_id, for_each_match, supervised};
 use crate::args::Delete;
 use crate::cgroup::Cgroup;
 use crate::error::{self, Sentinel};
 use crate::hooks;
 use crate::log;
+use crate::records::Records;
 use crate::resctrl;
 use crate::state::{self, Record, StateStore, Status};
 use crate::sys::pidfd::pidfd_send_signal;
@@ -21,11 +22,21 @@ use crate::sys::pidfd::pidfd_send_signal;
 /// runc's patience with a process that was sent SIGKILL.
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
 
-pub(super) fn run(args: &Delete, store: &StateStore) -> Result<u8> {
+pub(super) fn run(args: &Delete, store: &StateStore, records: &Records) -> Result<u8> {
+    let delete = |id: &str| match records.find(id) {
+        Ok(Some(record)) => supervised::delete(&record, args.force, store, records),
+        Ok(None) => delete(id, args.force, store),
+        // A record that can't be read: with force what is there goes all the same.
+        Err(_) if args.force => {
+            destroy_by_id(id, store)?;
+            records.remove(id)
+        }
+        Err(error) => Err(error),
+    };
     if args.regex {
-        return for_each_match(&args.ids, store, |id| delete(id, args.force, store));
+        return for_each_match(&args.ids, store, records, delete);
     }
-    for_each_id(&args.ids, |id| match delete(id, args.force, store) {
+    for_each_id(&args.ids, |id| match delete(id) {
         // Gone is what was wanted.
         Err(error) if args.force && error::is(&error, Sentinel::NotExist) => Ok(()),
         other => other,
@@ -54,11 +65,21 @@ fn delete(id: &str, force: bool, store: &StateStore) -> Result<()> {
 }
 
 /// Destroys by id; a container that is gone already is no error.
-pub(super) fn destroy_by_id(id: &str, store: &StateStore) -> Result<()> {
+pub(crate) fn destroy_by_id(id: &str, store: &StateStore) -> Result<()> {
     match store.load(id) {
         Ok(record) => destroy(&record, store),
         Err(error) if error::is(&error, Sentinel::NotExist) => Ok(()),
         Err(error) => Err(error),
+    }
+}
+
+/// Removes what a container has left that ended unseen; one that is alive is in the way.
+pub(crate) fn clear_dead(id: &str, store: &StateStore) -> Result<()> {
+    let Some(record) = store.find(id)? else { return Ok(()) };
+    let _claim = store.claim(id)?;
+    match state::status(store, &record)? {
+        Status::Stopped => destroy(&record, store),
+        _ => Err(Sentinel::AlreadyExists.into()),
     }
 }
 
@@ -92,7 +113,7 @@ fn destroy(record: &Record, store: &StateStore) -> Result<()> {
     Ok(())
 }
 
-fn kill_init(record: &Record, cgroup: &Cgroup) -> Result<()> {
+pub(super) fn kill_init(record: &Record, cgroup: &Cgroup) -> Result<()> {
     let Some(pidfd) = record.pidfd()? else { return Ok(()) };
     match pidfd_send_signal(&pidfd, libc::SIGKILL) {
         Ok(()) => {}

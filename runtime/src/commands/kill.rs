@@ -4,25 +4,30 @@ use std::os::fd::OwnedFd;
 
 use anyhow::{Context, Result, bail};
 
-use super::{for_each_id, for_each_match};
+use super::{for_each_id, for_each_match, supervised};
 use crate::args::Kill;
 use crate::error::Sentinel;
 use crate::host::{Host, Program};
+use crate::records::Records;
 use crate::signals;
 use crate::state::{self, Record, StateStore, Status};
 use crate::sys::pidfd::pidfd_send_signal;
 
-pub(super) fn run(args: Kill, host: &Host, store: &StateStore) -> Result<u8> {
+pub(super) fn run(args: Kill, host: &Host, store: &StateStore, records: &Records) -> Result<u8> {
+    let kill = |id: &str, signal: i32| {
+        supervised::note_kill(id, signal, records)?;
+        kill(id, signal, args.all, store)
+    };
     if args.regex {
         let signal = match args.rest.as_slice() {
             [] => libc::SIGTERM,
             [signal] => signals::parse(signal)?,
             _ => bail!("kill --regex takes one expression and a signal"),
         };
-        return for_each_match(&[args.id], store, |id| kill(id, signal, args.all, store));
+        return for_each_match(&[args.id], store, records, |id| kill(id, signal));
     }
     let (ids, signal) = split(args.id, args.rest, host.program, |id| store.directory(id).exists())?;
-    for_each_id(&ids, |id| kill(id, signal, args.all, store))
+    for_each_id(&ids, |id| kill(id, signal))
 }
 
 /// The last of several words is the signal if it can be one. `runtime` takes several ids, so

@@ -1,8 +1,9 @@
-//! `list`: all containers under the root, as a table, as JSON, or just their ids.
+//! `list`: all containers under the root, those that have ended among them if they are supervised:
+//! as a table, as JSON, for people, or just their ids.
 
-use std::fmt::Write as _;
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
@@ -10,38 +11,99 @@ use super::state::Document;
 use crate::args::List;
 use crate::error;
 use crate::host::Host;
+use crate::records::{Records, Supervised};
 use crate::state::{Record, StateStore};
 
-pub(super) fn run(args: &List, host: &Host, store: &StateStore) -> Result<u8> {
-    let json = match args.format.as_str() {
-        "table" => false,
-        "json" => true,
+mod filter;
+mod table;
+mod wide;
+
+use filter::Filter;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Format {
+    Table,
+    Json,
+    Wide,
+}
+
+/// What is known of one container: its live state, its record, or both.
+struct Found {
+    id: String,
+    live: Option<Record>,
+    kept: Option<Supervised>,
+}
+
+pub(super) fn run(args: &List, host: &Host, store: &StateStore, records: &Records) -> Result<u8> {
+    let format = match args.format.as_str() {
+        "table" => Format::Table,
+        "json" => Format::Json,
+        "wide" if host.program == crate::host::Program::Runtime => Format::Wide,
         _ => bail!("invalid format option"),
     };
-    let Some(ids) = store.ids()? else {
-        if store.root() != host.default_root() {
-            let root = store.root().display();
-            return Err(nix::errno::Errno::ENOENT).with_context(|| format!("open {root}"));
-        }
-        return print(args.quiet, json, &[]);
+    let filters = args.filter.iter().map(|text| Filter::parse(text)).collect::<Result<Vec<_>>>()?;
+    let found = find(host, store, records)?;
+    let found: Vec<Found> = found
+        .into_iter()
+        .filter(|one| filters.is_empty() || wide::Row::new(one, store).matches(&filters))
+        .collect();
+    let text = if args.quiet {
+        found.iter().fold(String::new(), |text, one| text + &one.id + "\n")
+    } else if format == Format::Wide {
+        wide::text(&found, store)
+    } else {
+        let documents = found.iter().filter_map(|one| document(one, store, records));
+        of_documents(&documents.collect::<Vec<_>>(), format)?
     };
-    let records: Vec<Record> =
-        ids.iter().filter_map(|id| told(store, "load container", id, store.load(id))).collect();
-    let mut rows = Vec::with_capacity(records.len());
-    for record in &records {
-        let row = owner(store, &record.id).and_then(|owner| Document::new(store, record, owner));
-        rows.extend(told(store, "status for", &record.id, row));
+    std::io::stdout().write_all(text.as_bytes()).context("print the list")?;
+    Ok(0)
+}
+
+/// All there are, by id.
+fn find(host: &Host, store: &StateStore, records: &Records) -> Result<Vec<Found>> {
+    let live = store.ids()?;
+    let kept = records.all()?;
+    if live.is_none() && kept.is_empty() && store.root() != host.default_root() {
+        let root = store.root().display();
+        return Err(nix::errno::Errno::ENOENT).with_context(|| format!("open {root}"));
     }
-    print(args.quiet, json, &rows)
+    let mut found: Vec<Found> = Vec::new();
+    for id in live.unwrap_or_default() {
+        let record = told(&store.directory(&id), "load container", &id, store.load(&id));
+        found.extend(record.map(|live| Found { id, live: Some(live), kept: None }));
+    }
+    for (id, record) in kept {
+        let directory = records.directory(&id)?;
+        let Some(record) = told(&directory, "load the record of", &id, record) else { continue };
+        match found.iter_mut().find(|one| one.id == id) {
+            Some(one) => one.kept = Some(record),
+            None => found.push(Found { id, live: None, kept: Some(record) }),
+        }
+    }
+    found.sort_by(|a, b| a.id.cmp(&b.id));
+    Ok(found)
+}
+
+fn document<'a>(one: &'a Found, store: &StateStore, records: &Records) -> Option<Document<'a>> {
+    let directory = match &one.live {
+        Some(_) => store.directory(&one.id),
+        None => records.directory(&one.id).ok()?,
+    };
+    let row = owner(&directory).and_then(|owner| match (&one.live, &one.kept) {
+        (Some(live), _) => Document::new(store, live, owner),
+        (None, Some(kept)) => Ok(Document::of_exited(kept, owner)),
+        (None, None) => bail!("nothing is known of it"),
+    });
+    told(&directory, "status for", &one.id, row)
 }
 
 /// A broken entry must not hide the others: it is told on stderr, bare, as runc does. One that was
 /// deleted while we looked is not broken.
-fn told<T>(store: &StateStore, what: &str, id: &str, result: Result<T>) -> Option<T> {
+fn told<T>(directory: &Path, what: &str, id: &str, result: Result<T>) -> Option<T> {
     match result {
         Ok(value) => Some(value),
         Err(error) => {
-            if store.directory(id).exists() {
+            if directory.exists() {
                 // Nobody is left to tell when stderr fails.
                 let _ = writeln!(std::io::stderr(), "{what} {id}: {}", error::render(&error));
             }
@@ -50,54 +112,30 @@ fn told<T>(store: &StateStore, what: &str, id: &str, result: Result<T>) -> Optio
     }
 }
 
-fn print(quiet: bool, json: bool, rows: &[Document]) -> Result<u8> {
-    let text = if quiet {
-        rows.iter().fold(String::new(), |text, row| text + row.id + "\n")
-    } else if !json {
-        table(rows)
-    } else if rows.is_empty() {
-        "null\n".to_owned()
-    } else {
-        serde_json::to_string(rows).context("write the list")? + "\n"
-    };
-    std::io::stdout().write_all(text.as_bytes()).context("print the list")?;
-    Ok(0)
-}
-
-/// Columns at least 12 wide, three blanks apart.
-fn table(rows: &[Document]) -> String {
-    let header = ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(str::to_owned);
-    let mut lines = vec![header];
-    lines.extend(rows.iter().map(|row| {
-        [
-            row.id.to_owned(),
-            row.pid.to_string(),
-            row.status.to_string(),
-            row.bundle.clone(),
-            row.created.to_owned(),
-            row.owner.clone(),
-        ]
-    }));
-    let width = |column: usize| {
-        lines.iter().map(|line| line[column].chars().count() + 3).max().unwrap_or(0).max(12)
-    };
-    let widths: [usize; 5] = std::array::from_fn(width);
-    let mut text = String::new();
-    for line in &lines {
-        for (cell, width) in line.iter().zip(widths) {
-            // Writing to a string does not fail.
-            let _ = write!(text, "{cell:width$}");
-        }
-        text.push_str(&line[5]);
-        text.push('\n');
+fn of_documents(rows: &[Document], format: Format) -> Result<String> {
+    if format == Format::Table {
+        let header = ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(str::to_owned);
+        let lines = rows.iter().map(|row| {
+            [
+                row.id.to_owned(),
+                row.pid.to_string(),
+                row.status.to_string(),
+                row.bundle.clone(),
+                row.created.to_owned(),
+                row.owner.clone(),
+            ]
+        });
+        return Ok(table::columns(&std::iter::once(header).chain(lines).collect::<Vec<_>>(), 12));
     }
-    text
+    if rows.is_empty() {
+        return Ok("null\n".to_owned());
+    }
+    Ok(serde_json::to_string(rows).context("write the list")? + "\n")
 }
 
-/// The owner of the state directory, by name where /etc/passwd has one.
-fn owner(store: &StateStore, id: &str) -> Result<String> {
-    let directory = store.directory(id);
-    let uid = std::fs::metadata(&directory)
+/// The owner of the container's directory, by name where /etc/passwd has one.
+fn owner(directory: &Path) -> Result<String> {
+    let uid = std::fs::metadata(directory)
         .with_context(|| format!("stat {}", directory.display()))?
         .uid()
         .to_string();

@@ -5,16 +5,21 @@ use std::io::Write;
 use anyhow::{Context, Result};
 
 use super::create::{self, Prepared};
-use super::{delete, start};
+use super::{delete, start, supervised};
 use crate::args::Run;
 use crate::foreground::{self, Foreground};
 use crate::host::Host;
 use crate::log;
-use crate::spawn::{Spawned, Stdio};
+use crate::records::Records;
+use crate::spawn::Stdio;
 use crate::state::StateStore;
 
-pub(super) fn run(args: Run, host: &Host, store: &StateStore) -> Result<u8> {
+pub(super) fn run(args: Run, host: &Host, store: &StateStore, records: &Records) -> Result<u8> {
     let failed = || format!("{} run failed", host.program.name());
+    if args.supervision.supervise {
+        return supervised::run(args, host, store, records).with_context(failed);
+    }
+    supervised::refuse_without(&args.supervision).with_context(failed)?;
     if args.detach { detached(args, host, store) } else { attached(args, host, store) }
         .with_context(failed)
 }
@@ -25,7 +30,7 @@ fn detached(args: Run, host: &Host, store: &StateStore) -> Result<u8> {
     let socket = prepared.console_socket.as_deref();
     let console = create::console(prepared.terminal(), true, socket)?;
     let spawned = prepared.spawn(console, Stdio::Inherit, host, store)?;
-    start_or_destroy(&prepared.id, &spawned, store)?;
+    start_or_destroy(&prepared.id, spawned.pid, store)?;
     if prepared.generated {
         writeln!(std::io::stdout(), "{}", prepared.id).context("print the id")?;
     }
@@ -40,7 +45,7 @@ fn attached(args: Run, host: &Host, store: &StateStore) -> Result<u8> {
     let (ours, theirs) = foreground::stdio(terminal, &prepared.bundle.spec)?;
     let mut foreground = Foreground::new(ours, !args.no_subreaper)?;
     let spawned = prepared.spawn(console, theirs, host, store)?;
-    start_or_destroy(&prepared.id, &spawned, store)?;
+    start_or_destroy(&prepared.id, spawned.pid, store)?;
     let outcome = foreground.wait(spawned);
     let destroyed = if args.keep { Ok(()) } else { delete::destroy_by_id(&prepared.id, store) };
     drop(foreground);
@@ -50,8 +55,8 @@ fn attached(args: Run, host: &Host, store: &StateStore) -> Result<u8> {
 }
 
 /// What was created is unmade when it can't be started.
-fn start_or_destroy(id: &str, spawned: &Spawned, store: &StateStore) -> Result<()> {
-    log::debug(format_args!("created {id}, pid {}", spawned.pid));
+pub(crate) fn start_or_destroy(id: &str, pid: i32, store: &StateStore) -> Result<()> {
+    log::debug(format_args!("created {id}, pid {pid}"));
     let Err(error) = start::start(id, store) else { return Ok(()) };
     match delete::destroy_by_id(id, store) {
         Ok(()) => Err(error),

@@ -10,14 +10,18 @@ use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::for_each_id;
+use super::{for_each_id, supervised};
 use crate::args::Ids;
 use crate::hooks;
+use crate::records::Records;
 use crate::spec::Spec;
 use crate::state::{self, EXEC_FIFO, Record, StateStore, Status};
 
-pub(super) fn run(args: &Ids, store: &StateStore) -> Result<u8> {
-    for_each_id(&args.ids, |id| start(id, store))
+pub(super) fn run(args: &Ids, store: &StateStore, records: &Records) -> Result<u8> {
+    for_each_id(&args.ids, |id| match records.find(id)? {
+        Some(record) => supervised::start(&record, store, records),
+        None => start(id, store),
+    })
 }
 
 /// Starts one container; returns when its program has begun.

@@ -7,11 +7,18 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 
 use crate::args::OneId;
+use crate::error::Sentinel;
+use crate::records::{Records, Supervised};
 use crate::state::{self, Record, StateStore, Status};
 
-pub(super) fn run(args: &OneId, store: &StateStore) -> Result<u8> {
-    let record = store.load(&args.id)?;
-    let document = Document::new(store, &record, String::new())?;
+pub(super) fn run(args: &OneId, store: &StateStore, records: &Records) -> Result<u8> {
+    let live = store.find(&args.id)?;
+    let kept = if live.is_none() { records.find(&args.id)? } else { None };
+    let document = match (&live, &kept) {
+        (Some(record), _) => Document::new(store, record, String::new())?,
+        (None, Some(record)) => Document::of_exited(record, String::new()),
+        (None, None) => return Err(Sentinel::NotExist.into()),
+    };
     let text = serde_json::to_string_pretty(&document).context("write the state")?;
     // runc's ends without a newline.
     write!(std::io::stdout(), "{text}").context("print the state")?;
@@ -35,6 +42,22 @@ pub(super) struct Document<'a> {
 }
 
 impl<'a> Document<'a> {
+    /// Of one that has no live state any more.
+    pub(super) fn of_exited(record: &'a Supervised, owner: String) -> Self {
+        let annotations = record.annotations.iter();
+        Document {
+            oci_version: &record.oci_version,
+            id: &record.id,
+            pid: 0,
+            status: Status::Stopped,
+            bundle: record.bundle.to_string_lossy().into_owned(),
+            rootfs: record.rootfs.to_string_lossy().into_owned(),
+            created: &record.created,
+            annotations: annotations.map(|(key, value)| (key.as_str(), value.as_str())).collect(),
+            owner,
+        }
+    }
+
     pub(super) fn new(store: &StateStore, record: &'a Record, owner: String) -> Result<Self> {
         let status = state::status(store, record)?;
         Ok(Document {

@@ -181,7 +181,7 @@ fn bytes(flag: &str, value: Option<&String>) -> Result<Option<i64>> {
 /// `-1`, or a number that may have a fraction and one of the suffixes b, k, m, g, t, p, alone or
 /// followed by `b` or `ib`; all of them are powers of 1024.
 #[expect(clippy::cast_possible_truncation, reason = "checked against the range just before")]
-fn size(text: &str) -> Option<i64> {
+pub(super) fn size(text: &str) -> Option<i64> {
     if text == "-1" {
         return Some(-1);
     }

@@ -170,9 +170,10 @@ fn ready(fd: BorrowedFd, wanted: PollFlags) -> bool {
 }
 
 /// Where bytes go.
-struct Sink {
-    fd: OwnedFd,
-    blocking: bool,
+pub(crate) struct Sink {
+    pub(crate) fd: OwnedFd,
+    /// Only as much may be written at a time as poll(2) promises.
+    pub(crate) blocking: bool,
 }
 
 impl Sink {
@@ -183,7 +184,7 @@ impl Sink {
     /// One of our own descriptors. O_NONBLOCK belongs to the open file, which others share, so
     /// pipes and terminals are opened anew; files never block, and of a socket, or of what we
     /// may not open, only as much is written at a time as poll promises.
-    fn of(fd: BorrowedFd) -> Result<Self> {
+    pub(crate) fn of(fd: BorrowedFd) -> Result<Self> {
         let kind = SFlag::from_bits_truncate(fstat(fd).context("fstat")?.st_mode) & SFlag::S_IFMT;
         if kind == SFlag::S_IFIFO || kind == SFlag::S_IFCHR {
             let anew = OpenOptions::new()
@@ -204,7 +205,7 @@ fn source(fd: BorrowedFd) -> Result<OwnedFd> {
     fd.try_clone_to_owned().context("dup")
 }
 
-fn set_nonblocking(fd: &OwnedFd) -> Result<()> {
+pub(crate) fn set_nonblocking(fd: &OwnedFd) -> Result<()> {
     let flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL).context("F_GETFL")?);
     fcntl(fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK)).context("F_SETFL")?;
     Ok(())

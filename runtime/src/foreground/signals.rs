@@ -8,10 +8,10 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use crate::sys::pidfd::pidfd_send_signal;
 
-pub(super) struct Signals(SignalFd);
+pub(crate) struct Signals(SignalFd);
 
 impl Signals {
-    pub(super) fn block() -> Result<Self> {
+    pub(crate) fn block() -> Result<Self> {
         let all = SigSet::all();
         all.thread_block().context("block signals")?;
         let fd = SignalFd::with_flags(&all, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
@@ -19,12 +19,12 @@ impl Signals {
         Ok(Signals(fd))
     }
 
-    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
 
     /// The signals that have arrived, but for those that are none of the container's business.
-    pub(super) fn take(&self) -> Result<Vec<i32>> {
+    pub(crate) fn take(&self) -> Result<Vec<i32>> {
         let own = std::process::id();
         let mut signals = Vec::new();
         while let Some(info) = self.0.read_signal().context("read signalfd")? {
@@ -40,7 +40,7 @@ impl Signals {
 }
 
 /// A process that is gone already is told nothing.
-pub(super) fn forward(pidfd: &OwnedFd, signal: i32) -> Result<()> {
+pub(crate) fn forward(pidfd: &OwnedFd, signal: i32) -> Result<()> {
     match pidfd_send_signal(pidfd, signal) {
         Ok(()) => Ok(()),
         Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),

@@ -4,15 +4,16 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::{Context, Result};
 use rustix::termios::{
-    OptionalActions, OutputModes, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize,
+    OptionalActions, OutputModes, Termios, Winsize, isatty, tcgetattr, tcgetwinsize, tcsetattr,
+    tcsetwinsize,
 };
 
 /// Undone when dropped, so that no way out leaves the terminal raw.
-pub(super) struct RawMode(Termios);
+pub(crate) struct RawMode(Termios);
 
 impl RawMode {
     /// `None` when stdin is no terminal.
-    pub(super) fn enter() -> Result<Option<Self>> {
+    pub(crate) fn enter() -> Result<Option<Self>> {
         let stdin = std::io::stdin();
         if !isatty(&stdin) {
             return Ok(None);
@@ -36,10 +37,19 @@ impl Drop for RawMode {
 }
 
 /// Gives the container's terminal the size of ours, whichever of our three it is.
-pub(super) fn copy_size(master: &OwnedFd) -> Result<()> {
+pub(crate) fn copy_size(master: &OwnedFd) -> Result<()> {
+    let Some(size) = size()? else { return Ok(()) };
+    tcsetwinsize(master, size).context("set the terminal's size")
+}
+
+/// Rows and columns of our terminal, if we have one.
+pub(crate) fn own_size() -> Result<Option<(u16, u16)>> {
+    Ok(size()?.map(|size| (size.ws_row, size.ws_col)))
+}
+
+fn size() -> Result<Option<Winsize>> {
     let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
     let ours = [stderr.as_fd(), stdout.as_fd(), stdin.as_fd()];
-    let Some(terminal) = ours.into_iter().find(|fd| isatty(fd)) else { return Ok(()) };
-    let size = tcgetwinsize(terminal).context("read the terminal's size")?;
-    tcsetwinsize(master, size).context("set the terminal's size")
+    let Some(terminal) = ours.into_iter().find(|fd| isatty(fd)) else { return Ok(None) };
+    tcgetwinsize(terminal).context("read the terminal's size").map(Some)
 }

@@ -159,7 +159,7 @@ pub(crate) fn publish(path: Option<&Path>, pid: i32) -> Result<()> {
 
 /// True if the kernel's count for the cgroup says that memory ran out; a count that can't be read
 /// leaves the cause open.
-pub(super) fn oom_killed(cgroup: &Cgroup) -> bool {
+pub(crate) fn oom_killed(cgroup: &Cgroup) -> bool {
     let Some(directory) = cgroup.path("memory") else { return false };
     ["memory.events", "memory.oom_control"].iter().any(|name| {
         std::fs::read_to_string(directory.join(name)).is_ok_and(|text| {

@@ -146,14 +146,7 @@ impl Record {
 
     /// A handle of the init process, if it is alive.
     pub(crate) fn pidfd(&self) -> Result<Option<OwnedFd>> {
-        let Some(pid) = rustix::process::Pid::from_raw(self.init_process_pid) else {
-            return Ok(None);
-        };
-        let pidfd = match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
-            Ok(pidfd) => pidfd,
-            Err(rustix::io::Errno::SRCH) => return Ok(None),
-            Err(error) => return Err(error).context("pidfd_open"),
-        };
+        let Some(pidfd) = open_process(self.init_process_pid)? else { return Ok(None) };
         // Asked after it was opened: so it is of this process and no later one of that number.
         Ok(self.live_process()?.map(|_| pidfd))
     }
@@ -168,6 +161,21 @@ impl Record {
             .filter(|stat| stat.start == self.init_process_start && stat.alive())
             .map(|_| self.init_process_pid))
     }
+}
+
+/// A handle of the process of this number, if there is one.
+pub(crate) fn open_process(pid: i32) -> Result<Option<OwnedFd>> {
+    let Some(pid) = rustix::process::Pid::from_raw(pid) else { return Ok(None) };
+    match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
+        Ok(pidfd) => Ok(Some(pidfd)),
+        Err(rustix::io::Errno::SRCH) => Ok(None),
+        Err(error) => Err(error).context("pidfd_open"),
+    }
+}
+
+/// When the process of this number was started, if it is alive.
+pub(crate) fn live_since(pid: i32) -> Result<Option<u64>> {
+    Ok(ProcessStat::read(pid)?.filter(ProcessStat::alive).map(|stat| stat.start))
 }
 
 const NAMESPACES: &[(&str, &str)] = &[

@@ -1,0 +1,285 @@
+//! What the verbs do for containers that have a supervisor, or had one.
+
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::{Context, Result, bail};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::create::{self, Prepared};
+use super::update;
+use crate::args::{Run, Supervision};
+use crate::clock;
+use crate::error::Sentinel;
+use crate::foreground::terminal;
+use crate::host::Host;
+use crate::records::names::{self, NAME_ANNOTATION};
+use crate::records::standing::{self, Standing};
+use crate::records::{Life, LogPlan, Records, Setup, Supervised};
+use crate::state::StateStore;
+use crate::supervise::{self, DEFAULT_KEYS, Ending, Keys, Restart, Settings, Visit};
+use crate::sys::pidfd::pidfd_send_signal;
+
+/// By which imgtool passes on the user's `--interactive`.
+const INTERACTIVE_ANNOTATION: &str = "org.imgtool.interactive";
+/// The command line, as imgtool writes it down.
+const COMMAND_ANNOTATION: &str = "org.imgtool.command";
+const DEFAULT_LOG_BYTES: i64 = 20 << 20;
+const DEFAULT_LOG_FILES: u32 = 5;
+const LOG_FILE: &str = "log";
+/// How long a supervisor may take to put a container away that was killed.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How often what may have come in between is looked for meanwhile.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// `run --supervise`
+pub(super) fn run(args: Run, host: &Host, store: &StateStore, records: &Records) -> Result<u8> {
+    let supervision = &args.supervision;
+    refuse_nonsense(&args)?;
+    let keys = Keys::parse(supervision.detach_keys.as_deref().unwrap_or(DEFAULT_KEYS))?;
+    let log_path = create::absolute(supervision.log_path.clone())?;
+    let prepared = Prepared::new(args.setup)?;
+    prepared.must_have_process()?;
+    if store.directory(&prepared.id).exists() {
+        return Err(Sentinel::AlreadyExists.into());
+    }
+    let record = new_record(&prepared, supervision, log_path, host, store, records)?;
+    let held = records.create(&record)?;
+    let mut settings = Settings::of(&record, records.place()?);
+    settings.attached = !args.detach;
+    if record.terminal && !args.detach {
+        settings.size = terminal::own_size()?;
+    }
+    let begun = supervise::launch(&settings).and_then(|mut socket| {
+        supervise::await_start(&mut socket)?;
+        Ok(socket)
+    });
+    let socket = match begun {
+        Ok(socket) => socket,
+        Err(error) => {
+            records.remove(&record.id)?;
+            return Err(error);
+        }
+    };
+    drop(held);
+    if args.detach {
+        if prepared.generated {
+            writeln!(std::io::stdout(), "{}", record.id).context("print the id")?;
+        }
+        return Ok(0);
+    }
+    let input = record.interactive || record.terminal;
+    let visit = Visit { input, forward_signals: true, detach: keys, repaint: false };
+    match supervise::converse(socket, visit, record.terminal)? {
+        Ending::Exit(code) => Ok(code),
+        Ending::Detached => Ok(0),
+    }
+}
+
+/// What only a supervisor can do is refused without one.
+pub(super) fn refuse_without(flags: &Supervision) -> Result<()> {
+    let given = [
+        ("interactive", flags.interactive),
+        ("name", flags.name.is_some()),
+        ("rm", flags.rm),
+        ("restart", flags.restart.is_some()),
+        ("log-path", flags.log_path.is_some()),
+        ("log-max-size", flags.log_max_size.is_some()),
+        ("log-max-files", flags.log_max_files.is_some()),
+        ("detach-keys", flags.detach_keys.is_some()),
+    ];
+    match given.iter().find(|(_, given)| *given) {
+        Some((flag, _)) => bail!("--{flag} needs --supervise"),
+        None => Ok(()),
+    }
+}
+
+fn refuse_nonsense(args: &Run) -> Result<()> {
+    let process = &args.setup.process;
+    let given = [
+        ("console-socket", process.console_socket.is_some()),
+        ("pidfd-socket", process.pidfd_socket.is_some()),
+        ("preserve-fds", process.preserve_fds > 0),
+        ("keep", args.keep),
+        ("no-subreaper", args.no_subreaper),
+    ];
+    if let Some((flag, _)) = given.iter().find(|(_, given)| *given) {
+        bail!("--{flag} and --supervise exclude each other");
+    }
+    if args.supervision.rm && args.supervision.restart.as_deref().is_some_and(|it| it != "no") {
+        bail!("--rm and --restart exclude each other");
+    }
+    Ok(())
+}
+
+fn new_record(
+    prepared: &Prepared,
+    flags: &Supervision,
+    log_path: Option<PathBuf>,
+    host: &Host,
+    store: &StateStore,
+    records: &Records,
+) -> Result<Supervised> {
+    let (id, bundle) = (&prepared.id, &prepared.bundle);
+    let annotations = &bundle.spec.annotations;
+    let directory = records.directory(id)?;
+    let process = bundle.spec.process.as_ref();
+    let command = annotations
+        .get(COMMAND_ANNOTATION)
+        .and_then(|text| serde_json::from_str(text).ok())
+        .or_else(|| process.map(|process| process.args.clone()))
+        .unwrap_or_default();
+    let said = annotations.get(INTERACTIVE_ANNOTATION).is_some_and(|value| value == "true");
+    Ok(Supervised {
+        id: id.clone(),
+        name: name(id, flags.name.as_ref().or(annotations.get(NAME_ANNOTATION)), records)?,
+        root: store.root().to_owned(),
+        bundle: bundle.dir.clone(),
+        config: prepared.config.clone(),
+        rootfs: bundle.rootfs.clone(),
+        oci_version: bundle.spec.oci_version.clone(),
+        annotations: annotations.clone(),
+        command,
+        terminal: prepared.terminal(),
+        created: clock::nanoseconds(SystemTime::now()),
+        setup: Setup {
+            no_pivot: prepared.no_pivot,
+            no_new_keyring: prepared.no_new_keyring,
+            systemd_cgroup: host.systemd_cgroup,
+            rootless: host.rootless_said,
+            pid_file: prepared.process.pid_file.clone(),
+        },
+        log: log_plan(flags, log_path.unwrap_or_else(|| directory.join(LOG_FILE)))?,
+        restart: Restart::parse(flags.restart.as_deref().unwrap_or("no"))?,
+        interactive: flags.interactive || said,
+        remove: flags.rm,
+        life: Life::default(),
+    })
+}
+
+fn log_plan(flags: &Supervision, path: PathBuf) -> Result<LogPlan> {
+    let max_bytes = match &flags.log_max_size {
+        None => DEFAULT_LOG_BYTES,
+        Some(text) => match update::size(text) {
+            Some(bytes) if bytes > 0 => bytes,
+            _ => bail!("invalid value {text:?} for --log-max-size: a size such as 20m"),
+        },
+    };
+    let max_files = flags.log_max_files.unwrap_or(DEFAULT_LOG_FILES);
+    if max_files == 0 {
+        bail!("invalid value 0 for --log-max-files: at least the file that is written to is kept");
+    }
+    Ok(LogPlan { path, max_bytes: max_bytes.unsigned_abs(), max_files })
+}
+
+/// The name that was asked for, if nobody has it; else words that nobody has.
+fn name(id: &str, asked: Option<&String>, records: &Records) -> Result<String> {
+    let taken: Vec<(String, String)> = records
+        .all()?
+        .into_iter()
+        .filter_map(|(_, record)| record.ok().map(|record| (record.name, record.id)))
+        .collect();
+    if let Some(asked) = asked {
+        crate::state::check_id(asked).with_context(|| format!("name {asked:?}"))?;
+        if let Some((_, owner)) = taken.iter().find(|(name, id)| name == asked || id == asked) {
+            let owner = crate::records::short(owner);
+            bail!("the name {asked:?} is container {owner}'s: delete that, or say another --name");
+        }
+        return Ok(asked.clone());
+    }
+    if !crate::records::is_generated(id) {
+        return Ok(id.to_owned());
+    }
+    let free = |name: &String| taken.iter().all(|(other, _)| other != name);
+    // With a thousand names and more containers than that, two share one.
+    let name = (0..4096).map(|turn| names::generate(id, turn)).find(free);
+    Ok(name.unwrap_or_else(|| names::generate(id, 0)))
+}
+
+/// Starts one again that has ended.
+pub(super) fn start(record: &Supervised, store: &StateStore, records: &Records) -> Result<()> {
+    let _held = records.hold(&record.id)?;
+    match standing::of(record, store)? {
+        Standing::Exited => {}
+        Standing::Restarting => bail!("cannot start {}: it is about to be restarted", record.id),
+        _ => bail!("cannot start an already running container"),
+    }
+    records.unmark_stopped(&record.id)?;
+    let settings = Settings::of(record, records.place()?);
+    let mut socket = supervise::launch(&settings)?;
+    supervise::await_start(&mut socket)
+}
+
+/// Deletes one that has ended, or with force any.
+pub(super) fn delete(
+    record: &Supervised,
+    force: bool,
+    store: &StateStore,
+    records: &Records,
+) -> Result<()> {
+    let id = &record.id;
+    let _held = records.hold(id)?;
+    let standing = standing::of(record, store)?;
+    if !force && standing != Standing::Exited {
+        let status = match standing {
+            Standing::Alive(status) => status.to_string(),
+            Standing::Restarting => "restarting".to_owned(),
+            Standing::Changing | Standing::Exited => "about to change".to_owned(),
+        };
+        let shown = crate::records::short(id);
+        bail!(
+            "cannot delete container {id} that is not stopped: {status}; end it first by `runtime \
+             stop {shown}`, or say --force"
+        );
+    }
+    records.mark_stopped(id)?;
+    end_by_force(record, store)?;
+    super::destroy_by_id(id, store)?;
+    records.remove(id)
+}
+
+/// Kills it, and waits until its supervisor has put it away.
+fn end_by_force(record: &Supervised, store: &StateStore) -> Result<()> {
+    let supervisor = match record.life.supervisor {
+        Some(process) => process.pidfd()?,
+        None => None,
+    };
+    let Some(supervisor) = supervisor else { return Ok(()) };
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        // It may be about to make one.
+        if let Some(live) = store.find(&record.id)? {
+            super::delete::kill_init(&live, &live.cgroup())?;
+        }
+        tell(&supervisor, libc::SIGUSR1)?;
+        let timeout = PollTimeout::try_from(LOOK).unwrap_or(PollTimeout::ZERO);
+        let mut fds = [PollFd::new(supervisor.as_fd(), PollFlags::POLLIN)];
+        if poll(&mut fds, timeout).unwrap_or(0) > 0 {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            bail!("the supervisor of {} does not end", record.id);
+        }
+    }
+}
+
+/// A signal to a supervisor; one that is gone is told nothing.
+fn tell(supervisor: impl AsFd, signal: i32) -> Result<()> {
+    match pidfd_send_signal(supervisor, signal) {
+        Err(error) if error.raw_os_error() != Some(libc::ESRCH) => {
+            Err(error).context("tell the supervisor")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Somebody ends it by hand: no policy is to start it again then.
+pub(super) fn note_kill(id: &str, signal: i32, records: &Records) -> Result<()> {
+    let deadly = [libc::SIGKILL, libc::SIGTERM, libc::SIGINT, libc::SIGQUIT];
+    if deadly.contains(&signal) && records.find(id)?.is_some() {
+        records.mark_stopped(id)?;
+    }
+    Ok(())
+}
