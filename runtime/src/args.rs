@@ -14,7 +14,7 @@ mod line;
 mod supervise;
 mod update;
 
-pub(crate) use supervise::Supervision;
+pub(crate) use supervise::{Attach, Supervision};
 pub(crate) use update::Update;
 
 pub(crate) use checkpoint::{Checkpoint, Images, Restore};
@@ -82,6 +82,9 @@ impl Globals {
 #[derive(Clone, Debug, Subcommand)]
 #[command(disable_help_flag = true)]
 pub(crate) enum Command {
+    /// join the standard streams of a supervised container
+    #[command(help_template = HELP)]
+    Attach(Attach),
     /// checkpoint a running container
     #[command(help_template = HELP)]
     Checkpoint(Box<Checkpoint>),
@@ -153,6 +156,7 @@ impl Command {
     /// The words that name containers that are there.
     pub(crate) fn ids(&mut self) -> Vec<&mut String> {
         match self {
+            Command::Attach(args) => vec![&mut args.id],
             Command::Checkpoint(args) => vec![&mut args.id],
             Command::Delete(args) if !args.regex => args.ids.iter_mut().collect(),
             Command::Events(args) => vec![&mut args.id],

@@ -12,6 +12,7 @@ use crate::host::Host;
 use crate::records::Records;
 use crate::state::StateStore;
 
+mod attach;
 mod checkpoint;
 mod create;
 mod delete;
@@ -42,6 +43,7 @@ pub(crate) fn run(
     records: &Records,
 ) -> Result<u8> {
     match command {
+        Command::Attach(args) => attach::run(&args, store, records),
         Command::Checkpoint(args) => checkpoint::checkpoint(&args, host, store),
         Command::Create(args) => create::run(args, host, store),
         Command::Delete(args) => delete::run(&args, store, records),

@@ -26,7 +26,7 @@ mod settings;
 mod streams;
 mod supervisor;
 
-pub(crate) use client::{Ending, Visit, await_start, converse};
+pub(crate) use client::{Ending, Visit, await_start, connect, converse};
 pub(crate) use detach::{DEFAULT_KEYS, Keys};
 pub(crate) use launch::{VERB, launch};
 pub(crate) use policy::Restart;

@@ -32,8 +32,8 @@ struct Line {
     command: Option<Command>,
 }
 
-/// The command that runc does not have.
-const EXTENSION: &str = "mounts";
+/// The commands that runc does not have.
+const EXTENSIONS: [&str; 2] = ["attach", "mounts"];
 
 /// The flags that runc does not have, by command.
 const EXTENSION_FLAGS: [(&str, &str); 14] = [
@@ -94,7 +94,9 @@ pub(crate) struct Opening {
 pub(crate) fn open(program: Program, words: &[String]) -> Result<Opening, Misuse> {
     let mut line = Line::command().name(program.name()).bin_name(program.name());
     if program == Program::Runc {
-        line = line.mut_subcommand(EXTENSION, |command| command.hide(true));
+        for name in EXTENSIONS {
+            line = line.mut_subcommand(name, |command| command.hide(true));
+        }
         line = line.mut_arg("records", |argument| argument.hide(true));
         for (name, flag) in EXTENSION_FLAGS {
             line = line.mut_subcommand(name, |command| {
@@ -155,7 +157,7 @@ impl Opening {
     }
 
     fn subcommand(&self, name: &str) -> Result<clap::Command, Misuse> {
-        let known = self.program == Program::Runtime || name != EXTENSION;
+        let known = self.program == Program::Runtime || !EXTENSIONS.contains(&name);
         match self.line.find_subcommand(name).filter(|_| known) {
             Some(command) => {
                 Ok(command.clone().bin_name(format!("{} {name}", self.program.name())))
@@ -193,11 +195,11 @@ impl Opening {
             "create" | "run" if !runc => (0, Some(1)),
             "start" | "delete" if !runc => (1, None),
             "create" | "run" | "start" | "delete" | "state" | "pause" | "resume" | "events"
-            | "update" | "checkpoint" | "restore" => (1, Some(1)),
+            | "update" | "checkpoint" | "restore" | "attach" => (1, Some(1)),
             "kill" if runc => (1, Some(2)),
             "exec" | "ps" | "kill" => (1, None),
             "list" | "spec" => (0, Some(0)),
-            EXTENSION => (3, Some(3)),
+            "mounts" => (3, Some(3)),
             _ => (0, None),
         };
         let wanted = match most {
@@ -323,7 +325,7 @@ mod tests {
     fn every_help_begins_with_its_name() {
         let line = Line::command();
         let names = line.get_subcommands().map(clap::Command::get_name);
-        for name in names.filter(|name| *name != EXTENSION) {
+        for name in names.filter(|name| !EXTENSIONS.contains(name)) {
             for flag in ["-h", "--help"] {
                 let line = format!("{name} {flag}");
                 let Ok(Request::Print(text)) = parse(Program::Runc, &line) else {

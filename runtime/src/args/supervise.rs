@@ -35,3 +35,18 @@ pub(crate) struct Supervision {
     #[arg(long, value_name = "KEYS")]
     pub(crate) detach_keys: Option<String>,
 }
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Attach {
+    /// show what it writes, and send it nothing
+    #[arg(long)]
+    pub(crate) no_stdin: bool,
+    /// keys that leave the container running
+    #[arg(long, default_value = crate::supervise::DEFAULT_KEYS, value_name = "KEYS")]
+    pub(crate) detach_keys: String,
+    /// send it the signals that come to us
+    #[arg(long, default_value = "true", value_name = "BOOL")]
+    pub(crate) sig_proxy: String,
+    #[arg(value_name = "container-id")]
+    pub(crate) id: String,
+}

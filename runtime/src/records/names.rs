@@ -24,10 +24,12 @@ const NOUNS: [&str; 64] = [
 
 /// Two words that follow from a generated id; `turn` gives others for the same id.
 pub(crate) fn generate(id: &str, turn: u32) -> String {
-    // The id is random already: a sum that no two neighbours share is all that is needed.
-    let sum = id.bytes().fold(u64::from(turn), |sum, byte| {
+    // The id is random already: neighbours need only not share their words.
+    let mut sum = id.bytes().fold(u64::from(turn), |sum, byte| {
         (sum ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(17)
     });
+    sum = (sum ^ (sum >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    sum ^= sum >> 32;
     let pick = |shift: u32, words: &[&'static str]| {
         let index = usize::try_from((sum >> shift) & 0xff).unwrap_or(0) % words.len();
         words[index]
