@@ -24,6 +24,7 @@ pub(crate) mod scene;
 pub(crate) mod tarball;
 pub(crate) mod token;
 pub(crate) mod tracer;
+pub(crate) mod tree;
 pub(crate) mod unified;
 pub(crate) mod web;
 pub(crate) mod witness;

@@ -8,6 +8,7 @@ use crate::harness::{Cmd, Outcome, Scene, scene};
 mod answers;
 mod astray;
 mod bad_input;
+mod build;
 mod bundles;
 mod commit;
 mod config;

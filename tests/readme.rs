@@ -62,6 +62,8 @@ fn every_row_of_the_readme_runs() {
         hello().docker_archive(&here.join("hello.tar"), "hello:latest");
         fs::write(here.join("secret"), "any\n").unwrap();
         fs::write(here.join("app.conf"), "any\n").unwrap();
+        fs::write(here.join("Dockerfile"), "FROM hello\nARG MODE\nRUN echo $MODE > /mode\n")
+            .unwrap();
         let registry = Registry::start_at(scene, 5000);
         let layout = hello().layout(&scene.path("layout"), "latest", Compression::Gzip);
         registry.push(&layout, "latest", "hello:latest");

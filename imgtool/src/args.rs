@@ -40,6 +40,7 @@ pub(crate) struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Build(Box<commands::build::Args>),
     Bundle(Box<commands::bundle::Args>),
     Bundles(commands::bundles::Args),
     Commit(commands::commit::Args),
@@ -81,6 +82,7 @@ impl Cli {
         compress::set_expansion(self.global.max_expansion);
         let store = Store::open(self.global.root.as_deref())?;
         match self.command {
+            Command::Build(args) => commands::build::run(&store, &args),
             Command::Bundle(args) => commands::bundle::run(&store, *args),
             Command::Bundles(args) => commands::bundles::run(&store, &args),
             Command::Commit(args) => commands::commit::run(&store, &args),

@@ -4,21 +4,21 @@
 //! A failure undoes it, and what a kill left is undone by the next command.
 
 mod annotations;
-mod capabilities;
-mod config;
+pub(crate) mod capabilities;
+pub(crate) mod config;
 mod create;
-mod files;
+pub(crate) mod files;
 pub(crate) mod flags;
 mod hooks;
 mod host;
-mod overlay;
+pub(crate) mod overlay;
 mod plan;
 mod record;
 mod registry;
 mod remove;
-mod seccomp;
+pub(crate) mod seccomp;
 mod usage;
-mod user;
+pub(crate) mod user;
 mod volumes;
 
 use std::os::fd::AsRawFd;

@@ -1,6 +1,7 @@
 //! One file per verb, each with its arguments and one `run`.
 
 pub(crate) mod access;
+pub(crate) mod build;
 pub(crate) mod bundle;
 pub(crate) mod bundles;
 pub(crate) mod commit;

@@ -2,6 +2,7 @@
 //! store into OCI bundles.
 
 mod args;
+mod build;
 mod bundle;
 mod commands;
 mod commit;

@@ -9,6 +9,7 @@ use crate::manifest::{Annotations, Descriptor, History, ImageConfig, Manifest, m
 use crate::store::{Image, Store};
 
 /// What a new image is made of.
+#[derive(Clone)]
 pub(crate) struct Parts {
     pub(crate) config: ImageConfig,
     pub(crate) layers: Vec<Descriptor>,
@@ -109,7 +110,7 @@ pub(crate) fn epoch() -> Result<Option<Timestamp>> {
     parse_epoch(std::env::var("SOURCE_DATE_EPOCH").ok().as_deref())
 }
 
-fn parse_epoch(epoch: Option<&str>) -> Result<Option<Timestamp>> {
+pub(crate) fn parse_epoch(epoch: Option<&str>) -> Result<Option<Timestamp>> {
     let Some(epoch) = epoch.filter(|epoch| !epoch.is_empty()) else { return Ok(None) };
     let invalid = || format!("SOURCE_DATE_EPOCH {epoch:?} is not a time in seconds");
     Timestamp::from_second(epoch.parse().with_context(invalid)?).map(Some).with_context(invalid)

@@ -6,6 +6,8 @@
 
 mod arrivals;
 mod blob;
+pub(crate) mod cache;
+mod cgroups;
 mod elsewhere;
 mod gc;
 mod index;
@@ -26,7 +28,7 @@ pub(crate) use blob::{BlobWriter, StagedBlob};
 pub(crate) use elsewhere::{ELSEWHERE, Elsewhere};
 pub(crate) use gc::chain_ids;
 pub(crate) use index::entry_name;
-pub(crate) use lock::Lock;
+pub(crate) use lock::{Lock, RUN_PREFIX};
 pub(crate) use partial::Partial;
 pub(crate) use resolve::{Image, Selection, platforms};
 
@@ -37,8 +39,8 @@ const LAYOUT_FILE: &str = "oci-layout";
 /// The content of `oci-layout`.
 pub(crate) const LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
 /// What a store consists of; a directory with other things in it is not ours to fill.
-const MEMBERS: [&str; 7] =
-    [LAYOUT_FILE, "index.json", "blobs", "layers", "bundles", "staging", "lock"];
+const MEMBERS: [&str; 8] =
+    [LAYOUT_FILE, "index.json", "blobs", "layers", "bundles", "build", "staging", "lock"];
 
 /// An open store. Cheap; holds no lock by itself.
 #[derive(Clone, Debug)]
@@ -81,10 +83,15 @@ impl Store {
     /// A new empty directory in staging, removed on drop unless renamed away
     /// with `keep`. Hold a lock while it exists.
     pub(crate) fn staging_subdirectory(&self) -> Result<tempfile::TempDir> {
+        self.staging_subdirectory_as("dir-")
+    }
+
+    /// The same with a name that begins so.
+    pub(crate) fn staging_subdirectory_as(&self, prefix: &str) -> Result<tempfile::TempDir> {
         let staging = self.staging_dir();
         make_dir(&staging)?;
         tempfile::Builder::new()
-            .prefix("dir-")
+            .prefix(prefix)
             .tempdir_in(&staging)
             .with_context(|| format!("create directory in {}", staging.display()))
     }
@@ -92,6 +99,11 @@ impl Store {
     /// Whether the blob is here (which implies: whole and verified).
     pub(crate) fn has_blob(&self, digest: &Digest) -> bool {
         self.blob_path(digest).is_file()
+    }
+
+    /// How large the blob is, if it is here.
+    pub(crate) fn blob_size(&self, digest: &Digest) -> Option<u64> {
+        fs::metadata(self.blob_path(digest)).ok().map(|metadata| metadata.len())
     }
 
     /// Opens a blob for reading. Bytes are not verified again: use

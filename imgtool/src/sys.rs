@@ -78,3 +78,43 @@ impl Held {
         }
     }
 }
+
+/// Keeps a child from living on without us, from its start until it has arranged for that itself.
+pub(crate) struct Alive {
+    _ours: io::PipeWriter,
+}
+
+/// Makes the process that `command` will be end with the calling thread. It is to be started in a
+/// PID namespace of its own, where it finds a `/proc` that shows that namespace; with it ends all
+/// else in there.
+pub(crate) fn first_of_its_namespace(command: &mut std::process::Command) -> io::Result<Alive> {
+    use std::os::fd::AsRawFd;
+    use std::os::unix::process::CommandExt;
+
+    let (theirs, ours) = io::pipe()?;
+    let inherited = ours.as_raw_fd();
+    let prepare = move || {
+        // SAFETY: a plain number, and no pointer.
+        if unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // We may have died before that: then nobody but this process holds the other end.
+        // SAFETY: the descriptor was inherited; nothing in this process uses it.
+        unsafe { libc::close(inherited) };
+        let mut end = libc::pollfd { fd: theirs.as_raw_fd(), events: 0, revents: 0 };
+        // SAFETY: `end` is one entry and lives on.
+        if unsafe { libc::poll(&raw mut end, 1, 0) } != 0 {
+            return Err(io::Error::other("the build is gone"));
+        }
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)?;
+        let flags = nix::mount::MsFlags::MS_NOSUID
+            | nix::mount::MsFlags::MS_NODEV
+            | nix::mount::MsFlags::MS_NOEXEC;
+        nix::mount::mount(Some(c"proc"), c"/proc", Some(c"proc"), flags, None::<&CStr>)?;
+        Ok(())
+    };
+    // SAFETY: between fork and exec it makes system calls alone: it takes no lock and allocates
+    // nothing, but for the text of an error after which nothing is executed.
+    unsafe { command.pre_exec(prepare) };
+    Ok(Alive { _ours: ours })
+}

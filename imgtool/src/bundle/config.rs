@@ -15,7 +15,7 @@ use super::user::Identity;
 use crate::manifest::ImageConfig;
 use crate::userns::Range;
 
-const TEMPLATE: &str = include_str!("template.json");
+pub(crate) const TEMPLATE: &str = include_str!("template.json");
 /// The last group that sysctls take.
 const LAST_GROUP: u64 = 0x7fff_ffff;
 /// The group of terminals, as devpts is told.

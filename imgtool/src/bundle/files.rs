@@ -57,7 +57,7 @@ pub(crate) fn write(
 }
 
 /// A host without the file is a host without entries.
-fn read_host_file(path: &str) -> Result<String> {
+pub(crate) fn read_host_file(path: &str) -> Result<String> {
     match fs::read(path) {
         Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),

@@ -35,12 +35,25 @@ pub(crate) fn prepare(bundle: &Path, top: &Path) -> Result<()> {
 
 /// Mounts `layers` (bottom first) with the bundle's upper on its `rootfs/`.
 pub(crate) fn mount(bundle: &Path, layers: &[PathBuf]) -> Result<()> {
+    mount_as(bundle, layers, Upper::Kept)
+}
+
+/// What an upper directory is worth after a power cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Upper {
+    Kept,
+    /// Nothing: it is never waited for to reach the disk.
+    Volatile,
+}
+
+/// The same for an upper directory that may be lost.
+pub(crate) fn mount_as(bundle: &Path, layers: &[PathBuf], kind: Upper) -> Result<()> {
     // The kernel wants the topmost first.
     let lowers =
         layers.iter().rev().map(|path| open_directory(path)).collect::<Result<Vec<_>>>()?;
     let (upper, work) = (open_directory(&bundle.join(UPPER))?, open_directory(&bundle.join(WORK))?);
     let rootfs = bundle.join(ROOTFS);
-    let mounted = match mount_by_fd(&lowers, &upper, &work, &rootfs) {
+    let mounted = match mount_by_fd(&lowers, &upper, &work, &rootfs, kind) {
         // Linux before 6.13 takes no layers by fd.
         Err(Errno::INVAL | Errno::NOSYS) => mount_by_option(&lowers, bundle, &rootfs),
         other => other,
@@ -53,8 +66,9 @@ fn mount_by_fd(
     upper: &OwnedFd,
     work: &OwnedFd,
     rootfs: &Path,
+    kind: Upper,
 ) -> rustix::io::Result<()> {
-    use rustix::mount::{fsconfig_create, fsconfig_set_fd, fsconfig_set_string};
+    use rustix::mount::{fsconfig_create, fsconfig_set_fd, fsconfig_set_flag, fsconfig_set_string};
     let context = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
     let context = context.as_fd();
     fsconfig_set_string(context, "source", "overlay")?;
@@ -67,6 +81,9 @@ fn mount_by_fd(
     }
     fsconfig_set_fd(context, "upperdir", upper)?;
     fsconfig_set_fd(context, "workdir", work)?;
+    if kind == Upper::Volatile {
+        fsconfig_set_flag(context, "volatile")?;
+    }
     fsconfig_create(context)?;
     let mount =
         rustix::mount::fsmount(context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;

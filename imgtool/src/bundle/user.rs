@@ -53,7 +53,8 @@ fn read(rootfs: BorrowedFd<'_>, path: &str) -> Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-fn resolve_in(word: &str, passwd: &str, group: &str) -> Result<Identity> {
+/// The same in the text of the two files.
+pub(crate) fn resolve_in(word: &str, passwd: &str, group: &str) -> Result<Identity> {
     let (user, group_word) = match word.split_once(':') {
         Some((user, group_word)) => (user, Some(group_word)),
         None => (word, None),

@@ -12,7 +12,7 @@ use crate::digest::Digest;
 use crate::error::printable;
 use crate::manifest::Descriptor;
 use crate::output;
-use crate::store::{Image, Store, entry_name};
+use crate::store::{Image, Store, cache, entry_name};
 use crate::table;
 
 /// Remove images without a name, bundles whose directory is gone, and what a kill left
@@ -27,6 +27,9 @@ pub(crate) struct Args {
     /// Print what would be removed
     #[arg(long)]
     dry_run: bool,
+    /// Remove what builds keep for the next ones too
+    #[arg(long)]
+    build_cache: bool,
     /// Only such: until=TIME, label=KEY[=VALUE], label!=KEY[=VALUE]
     #[arg(long = "filter", value_name = "FILTER")]
     filters: Vec<String>,
@@ -59,6 +62,9 @@ pub(crate) fn run(store: &Store, args: &Args) -> Result<()> {
         }
     }
     if !args.dry_run {
+        if args.build_cache {
+            cache::clear(store)?;
+        }
         store.collect_garbage(&lock)?;
     }
     let (_, after) = store.blob_usage()?;

@@ -125,6 +125,43 @@ fn run_one(
     Ok(())
 }
 
+/// Brings the image that a build is based on, without a word on standard output.
+pub(crate) fn bring(
+    store: &Store,
+    image: &str,
+    platform: Option<&Platform>,
+    access: &Access,
+) -> Result<()> {
+    let conf = RegistriesConf::read(access.registries.as_deref())?;
+    let candidates = match conf.short_name(image)? {
+        None => vec![Reference::parse(image)?],
+        Some(ShortName { candidates, .. }) => candidates,
+    };
+    ensure!(!candidates.is_empty(), "{image}: registries.conf names nothing to pull");
+    let wanted = platform.cloned().unwrap_or_else(Platform::host);
+    let progress = Progress::Silent;
+    let mut failed = super::Failures::default();
+    for name in candidates {
+        let name = name.with_default_tag().digest_over_tag();
+        if let Some(policy) = Policy::read(None)? {
+            policy.check_registry(&name)?;
+        }
+        let pull = Pull {
+            store,
+            access,
+            progress: &progress,
+            wanted: Wanted::Platforms(vec![wanted.clone()]),
+            chosen: platform.is_some(),
+            unpack: false,
+        };
+        match pull.pull(&name) {
+            Ok(()) => return Ok(()),
+            failure => failed.collect(failure),
+        }
+    }
+    failed.into_result()
+}
+
 impl Args {
     /// Which images of an index are wanted, and whether the user named them.
     fn wanted(&self) -> Result<(Wanted, bool)> {

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use super::{Lock, Store, sync_dir};
+use super::{Lock, Store, cache, sync_dir};
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::manifest::{Descriptor, Document, ImageConfig, MAX_CONFIG_SIZE};
 
@@ -31,6 +31,10 @@ impl Store {
         let mut reachable = Reachable::default();
         for entry in &self.index()?.manifests {
             self.mark(entry, &mut reachable, 0)?;
+        }
+        for made in cache::all(self)?.into_iter().filter_map(|record| record.layer) {
+            reachable.blobs.insert(made.blob.digest);
+            reachable.layers.insert(made.chain_id);
         }
         let mut removed = Removed::default();
         for algorithm in Algorithm::ALL {

@@ -13,11 +13,14 @@ use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
-use super::{Store, make_dir};
+use super::{Store, cgroups, make_dir};
 use crate::rooted;
 
 /// Interrupted downloads are kept this long, so that a second pull resumes them.
 const PARTIAL_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+/// The prefix of the names in `staging/` of what a step of a build runs in. Its control groups have
+/// the same name.
+pub(crate) const RUN_PREFIX: &str = "imgtool-run-";
 /// The prefix of their names in `staging/`.
 pub(super) const PARTIAL_PREFIX: &str = "partial-";
 
@@ -115,6 +118,9 @@ impl Store {
             }
             rooted::remove_path(&entry.path())
                 .with_context(|| format!("remove stale {}", entry.path().display()))?;
+            if let Some(name) = entry.file_name().to_str().filter(|n| n.starts_with(RUN_PREFIX)) {
+                cgroups::remove(name);
+            }
         }
         Ok(())
     }

@@ -1,0 +1,229 @@
+//! Dockerfiles become images: the file is read and planned, the stages that the target needs are
+//! built step by step, and what the last one came to becomes an image of the store.
+
+mod chmod;
+mod context;
+pub(crate) mod dockerfile;
+mod engine;
+mod expand;
+mod ignore;
+mod origin;
+mod paths;
+mod pattern;
+pub(crate) mod report;
+mod run;
+mod settings;
+mod stages;
+mod state;
+mod transfer;
+mod view;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, ensure};
+use jiff::Timestamp;
+
+use self::context::Context;
+use self::dockerfile::Dockerfile;
+use self::engine::{Engine, Pull, Settings};
+use self::report::{Reporter, Style};
+use self::stages::{Plan, Wishes};
+use self::state::State;
+use crate::digest::Digest;
+use crate::manifest::{History, Platform};
+use crate::reference::Reference;
+use crate::store::Store;
+use crate::store::cache::{self, Record};
+
+/// What the user wishes.
+pub(crate) struct Request {
+    /// A directory, or `-` for standard input.
+    pub(crate) context: String,
+    pub(crate) file: Option<PathBuf>,
+    pub(crate) arguments: BTreeMap<String, String>,
+    pub(crate) target: Option<String>,
+    pub(crate) platform: Option<Platform>,
+    pub(crate) names: Vec<Reference>,
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) no_cache: bool,
+    pub(crate) style: Style,
+    pub(crate) runtime: Option<PathBuf>,
+    pub(crate) epoch: Option<Timestamp>,
+}
+
+/// What went wrong, with the file for an excerpt.
+pub(crate) struct Failure {
+    pub(crate) error: anyhow::Error,
+    /// The name and text of the Dockerfile, if it was read.
+    pub(crate) file: Option<(String, String)>,
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self { error, file: None }
+    }
+}
+
+/// Builds the image and gives its ID.
+pub(crate) fn build(store: &Store, request: &Request, pull: Pull<'_>) -> Result<Digest, Failure> {
+    // What we make ourselves is the same whatever the user's mask is.
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
+    let _lock = store.lock_shared()?;
+    let context = Context::open(store, &request.context, request.file.as_deref())?;
+    let fail = |error| Failure { error, file: Some((context.name.clone(), context.text.clone())) };
+    with_file(store, request, pull, &context).map_err(fail)
+}
+
+fn with_file(
+    store: &Store,
+    request: &Request,
+    pull: Pull<'_>,
+    context: &Context,
+) -> Result<Digest> {
+    let file = Dockerfile::parse(&context.text)?;
+    let platform = request.platform.clone().unwrap_or_else(Platform::host);
+    let wishes = Wishes {
+        target: request.target.as_deref(),
+        arguments: &request.arguments,
+        platform: &platform,
+    };
+    let plan = Plan::make(&file, &wishes)?;
+    let settings = Settings {
+        arguments: request.arguments.clone(),
+        platform: platform.clone(),
+        runtime: run::runtime(request.runtime.as_deref()),
+        no_cache: request.no_cache,
+        epoch: request.epoch,
+        directives: file.directives.clone(),
+    };
+    let wanted = plan.stages.iter().zip(&plan.needed).filter(|(_, needed)| **needed);
+    let total = wanted.map(|(stage, _)| 1 + stage.steps.len()).sum();
+    let reporter = Reporter::new(request.style, total);
+    for step in file.steps.iter().filter(|step| step.gap) {
+        let line = step.lines.first;
+        reporter
+            .note(&format!("warning: NoEmptyContinuation: empty continuation line (line {line})"));
+    }
+    let engine = Engine::new(store, &plan, &settings, &reporter, &context.origin, pull);
+    let state = engine.stage(plan.target)?;
+    let unused = engine.unused_arguments();
+    if !unused.is_empty() {
+        let names = unused.join(" ");
+        reporter.note(&format!("warning: one or more build-args [{names}] were not consumed"));
+    }
+    export(store, request, state, &reporter)
+}
+
+/// Writes the image and gives it its names.
+fn export(
+    store: &Store,
+    request: &Request,
+    mut state: State,
+    reporter: &Reporter,
+) -> Result<Digest> {
+    state.parts.config.config.labels.extend(request.labels.clone());
+    let history = &mut state.parts.config.history;
+    let created = match request.epoch {
+        Some(epoch) => {
+            let text = Some(epoch.to_string());
+            history
+                .iter_mut()
+                .skip(state.base_steps)
+                .for_each(|step| step.created.clone_from(&text));
+            epoch
+        }
+        None => match date(history) {
+            Some(time) => time,
+            None => {
+                let time = first_made(store, &state.key)?;
+                let text = Some(time.to_string());
+                let history = &mut state.parts.config.history;
+                history.iter_mut().for_each(|step| step.created.clone_from(&text));
+                time
+            }
+        },
+    };
+    let shown = reporter.begin(Some("exporting"), "to image")?;
+    let (id, entry) = state.parts.write(store, created)?;
+    shown.output(format!("writing image {id}\n").as_bytes());
+    for name in &request.names {
+        store.tag(name, &entry)?;
+        shown.output(format!("naming to {name}\n").as_bytes());
+    }
+    if request.names.is_empty() {
+        store.add_unnamed(&entry)?;
+    }
+    shown.done(id.short())?;
+    Ok(id)
+}
+
+/// Gives each step without a time that of the first new layer or the one before it; gives the last.
+fn date(history: &mut [History]) -> Option<Timestamp> {
+    let mut time: Option<String> = None;
+    let mut gap = false;
+    for step in history.iter() {
+        match &step.created {
+            Some(created) => {
+                time = Some(created.clone());
+                if gap {
+                    break;
+                }
+            }
+            None => gap = true,
+        }
+    }
+    let mut gap = false;
+    for step in history.iter_mut() {
+        match &step.created {
+            Some(created) if gap => time = Some(created.clone()),
+            Some(_) => {}
+            None => {
+                gap = true;
+                step.created.clone_from(&time);
+            }
+        }
+    }
+    history.last()?.created.as_ref()?.parse().ok()
+}
+
+/// When an image in which nothing has a time was built first, so that it stays the same one.
+fn first_made(store: &Store, key: &Digest) -> Result<Timestamp> {
+    let key = state::chain(key, &["made"]);
+    if let Some(record) = cache::get(store, &key) {
+        return record.created.parse().context("read the time in a record of the cache");
+    }
+    let now = Timestamp::now();
+    cache::put(store, &key, &Record { created: now.to_string(), layer: None })?;
+    Ok(now)
+}
+
+/// `NAME=VALUE`, or the name of a variable of ours.
+pub(crate) fn parse_argument(word: &str) -> Result<Option<(String, String)>> {
+    let (name, value) = match word.split_once('=') {
+        Some((name, value)) => (name, Some(value.to_owned())),
+        None => (word, std::env::var(word).ok()),
+    };
+    ensure!(!name.is_empty(), "{word:?} has no name");
+    Ok(value.map(|value| (name.to_owned(), value)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_take_their_time_from_layers() {
+        let step = |created: Option<&str>| History {
+            created: created.map(str::to_owned),
+            ..History::default()
+        };
+        let (base, new) = ("2020-01-01T00:00:00Z", "2024-01-01T00:00:00Z");
+        let mut history = [step(Some(base)), step(None), step(Some(new)), step(None)];
+        assert_eq!(date(&mut history).unwrap().to_string(), new);
+        assert_eq!(history[1].created.as_deref(), Some(new));
+        let mut history = [step(Some(base)), step(None)];
+        assert_eq!(date(&mut history).unwrap().to_string(), base);
+        assert!(date(&mut [step(None)]).is_none());
+    }
+}

@@ -1,0 +1,251 @@
+//! Builds the stages that the target needs, one step after the other.
+
+mod layers;
+mod steps;
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use anyhow::{Context, Result, bail};
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::dockerfile::{Directives, Dockerfile, Instruction, Lines, Step, locate};
+use super::origin::Origin;
+use super::report::Reporter;
+use super::stages::{Base, Plan, Stage};
+use super::state::{State, chain};
+use crate::digest::Digest;
+use crate::layer::tar::Time;
+use crate::manifest::Platform;
+use crate::rewrite::Parts;
+use crate::store::{Image, Store};
+
+/// Arguments that need no `ARG`, and that neither the history nor the cache hears of.
+const PROXIES: [&str; 10] = [
+    "HTTP_PROXY",
+    "http_proxy",
+    "HTTPS_PROXY",
+    "https_proxy",
+    "FTP_PROXY",
+    "ftp_proxy",
+    "NO_PROXY",
+    "no_proxy",
+    "ALL_PROXY",
+    "all_proxy",
+];
+
+/// What holds for the whole build.
+pub(crate) struct Settings {
+    pub(crate) arguments: BTreeMap<String, String>,
+    pub(crate) platform: Platform,
+    pub(crate) runtime: PathBuf,
+    pub(crate) no_cache: bool,
+    /// The time that all is to have that is made.
+    pub(crate) epoch: Option<Timestamp>,
+    pub(crate) directives: Directives,
+}
+
+/// Brings an image into the store.
+pub(crate) type Pull<'a> = &'a dyn Fn(&str, Option<&Platform>) -> Result<()>;
+
+pub(crate) struct Engine<'a> {
+    pub(crate) store: &'a Store,
+    pub(crate) plan: &'a Plan,
+    pub(crate) settings: &'a Settings,
+    pub(crate) reporter: &'a Reporter,
+    pub(crate) context: &'a Origin,
+    pub(crate) pull: Pull<'a>,
+    built: RefCell<BTreeMap<usize, State>>,
+    origins: RefCell<BTreeMap<String, Rc<Origin>>>,
+    known_layers: RefCell<BTreeMap<Digest, Rc<super::view::Layer>>>,
+    used: RefCell<BTreeSet<String>>,
+}
+
+/// Where a step stands.
+struct Place<'p> {
+    stage: usize,
+    label: String,
+    /// How many steps of work the stage has, and how many came before.
+    total: usize,
+    done: &'p mut usize,
+}
+
+impl<'a> Engine<'a> {
+    pub(crate) fn new(
+        store: &'a Store,
+        plan: &'a Plan,
+        settings: &'a Settings,
+        reporter: &'a Reporter,
+        context: &'a Origin,
+        pull: Pull<'a>,
+    ) -> Self {
+        Self {
+            store,
+            plan,
+            settings,
+            reporter,
+            context,
+            pull,
+            built: RefCell::default(),
+            origins: RefCell::default(),
+            known_layers: RefCell::default(),
+            used: RefCell::default(),
+        }
+    }
+
+    /// The arguments that the user gave and nothing asked for.
+    pub(crate) fn unused_arguments(&self) -> Vec<String> {
+        let used = self.used.borrow();
+        let known = |name: &str| {
+            used.contains(name)
+                || PROXIES.contains(&name)
+                || name.starts_with("BUILDKIT_")
+                || name == "SOURCE_DATE_EPOCH"
+                || self.plan.globals.contains_key(name)
+        };
+        self.settings.arguments.keys().filter(|name| !known(name)).cloned().collect()
+    }
+
+    /// What a stage comes to.
+    pub(crate) fn stage(&self, index: usize) -> Result<State> {
+        if let Some(state) = self.built.borrow().get(&index) {
+            return Ok(state.clone());
+        }
+        let state = self.build(index)?;
+        self.built.borrow_mut().insert(index, state.clone());
+        Ok(state)
+    }
+
+    fn build(&self, index: usize) -> Result<State> {
+        let stage = &self.plan.stages[index];
+        let based = match &stage.base {
+            Base::Stage(base) => Some(self.stage(*base)?),
+            _ => None,
+        };
+        let mut done = 0;
+        let total = 1 + stage.steps.iter().filter(|step| is_work(&step.instruction)).count();
+        let label = stage.name.clone().unwrap_or_else(|| format!("stage-{index}"));
+        let mut place = Place { stage: index, label, total, done: &mut done };
+        let mut state =
+            self.begin(stage, based, &mut place).map_err(|e| locate(stage.lines, &e))?;
+        for step in self.triggers(&mut state, stage.lines)? {
+            place.total += usize::from(is_work(&step.instruction));
+            self.step(&mut state, &step, &mut place).map_err(|e| locate(stage.lines, &e))?;
+        }
+        for step in &stage.steps {
+            self.step(&mut state, step, &mut place).map_err(|error| locate(step.lines, &error))?;
+        }
+        Ok(state)
+    }
+
+    /// The state before the first step.
+    fn begin(&self, stage: &Stage, based: Option<State>, place: &mut Place<'_>) -> Result<State> {
+        let shown = self.reporter.begin(Some(&place.next()), &stage.text)?;
+        let made = self.base(stage, based);
+        match &made {
+            Ok(state) => shown.done(state.key.short())?,
+            Err(error) => shown.failed(error),
+        }
+        made
+    }
+
+    fn base(&self, stage: &Stage, based: Option<State>) -> Result<State> {
+        let platform = stage.platform.as_ref().unwrap_or(&self.settings.platform);
+        let epoch = self.settings.epoch.map_or(String::new(), |time| time.to_string());
+        Ok(match (&stage.base, based) {
+            (Base::Stage(_), Some(mut state)) => {
+                state.own_command = false;
+                state
+            }
+            (Base::Stage(_), None) => bail!("the stage it is based on is missing"),
+            (Base::Scratch, _) => {
+                let variant = platform.variant.as_deref();
+                let parts = Parts::empty(&platform.os, &platform.architecture, variant);
+                let key = Digest::of(format!("scratch {platform} {epoch}").as_bytes());
+                State::new(parts, key)
+            }
+            (Base::Image(name), _) => {
+                let image = self.image(name, stage.platform.as_ref())?;
+                let mut parts = Parts::of(self.store, &image)?;
+                // Those of the base are about the base.
+                parts.annotations.clear();
+                let key = Digest::of(image.id().to_string().as_bytes());
+                State::new(parts, chain(&key, &[&image.manifest.digest.to_string(), &epoch]))
+            }
+        })
+    }
+
+    /// An image of the store, or of a registry if the store has it not.
+    fn image(&self, name: &str, platform: Option<&Platform>) -> Result<Image> {
+        let wanted = platform.or(Some(&self.settings.platform));
+        match self.store.resolve_for(name, wanted) {
+            Err(error) if error.downcast_ref::<crate::error::NoSuchImage>().is_some() => {
+                (self.pull)(name, wanted)?;
+                self.store.resolve_for(name, wanted)
+            }
+            found => found,
+        }
+    }
+
+    /// What the base asks to be done right after `FROM`. It holds for this stage alone.
+    fn triggers(&self, state: &mut State, lines: Lines) -> Result<Vec<Step>> {
+        let Some(Value::Array(list)) = state.parts.config.config.other.remove("OnBuild") else {
+            return Ok(Vec::new());
+        };
+        list.iter()
+            .filter_map(Value::as_str)
+            .map(|text| Dockerfile::parse_trigger(text, lines).context("ONBUILD of the base"))
+            .collect()
+    }
+
+    /// The tree of a stage or an image, for `--from`.
+    fn origin(&self, name: &str, before: usize) -> Result<Rc<Origin>> {
+        let stage = self.plan.find(name, before);
+        let key = stage.map_or_else(|| name.to_owned(), |index| format!("#{index}"));
+        if let Some(origin) = self.origins.borrow().get(&key) {
+            return Ok(Rc::clone(origin));
+        }
+        let state = match stage {
+            Some(index) => self.stage(index)?,
+            None => {
+                let image = self.image(name, None)?;
+                State::new(Parts::of(self.store, &image)?, image.id().clone())
+            }
+        };
+        let origin = Rc::new(self.tree(&state, name)?);
+        self.origins.borrow_mut().insert(key, Rc::clone(&origin));
+        Ok(origin)
+    }
+
+    /// The time of what is made and not copied.
+    fn now(&self) -> Time {
+        let now = self.settings.epoch.unwrap_or_else(Timestamp::now);
+        Time { seconds: now.as_second(), nanoseconds: 0 }
+    }
+
+    /// The latest time that a file of a layer may have.
+    fn newest(&self) -> Option<Time> {
+        let seconds = self.settings.epoch?.as_second();
+        Some(Time { seconds, nanoseconds: 0 })
+    }
+
+    fn created(&self) -> String {
+        self.settings.epoch.unwrap_or_else(Timestamp::now).to_string()
+    }
+}
+
+impl Place<'_> {
+    /// The name of the next step of work.
+    fn next(&mut self) -> String {
+        *self.done += 1;
+        format!("{} {}/{}", self.label, self.done, self.total)
+    }
+}
+
+/// Whether a step does something, and not only sets it.
+pub(crate) fn is_work(instruction: &Instruction) -> bool {
+    matches!(instruction, Instruction::Run(_) | Instruction::Transfer(_) | Instruction::Workdir(_))
+}

@@ -1,0 +1,190 @@
+//! The layers of a stage: looked at, unpacked, and added to.
+
+use std::fs;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use anyhow::{Context, Result};
+
+use super::Engine;
+use crate::build::origin::Origin;
+use crate::build::report;
+use crate::build::run::Ran;
+use crate::build::state::{State, entry};
+use crate::build::view::{Layer, View};
+use crate::digest::{Algorithm, Digest, HashingWriter};
+use crate::layer::diff::{Baseline, diff};
+use crate::layer::gzip::GzipWriter;
+use crate::layer::lower::{self, Lowers};
+use crate::layer::{self, tar};
+use crate::manifest::{Descriptor, media_type};
+use crate::store::cache::{self, Made, Record};
+use crate::store::{Image, chain_ids, make_dir, sync_dir};
+
+/// A layer's blob and its diff ID; `None` if nothing changed.
+pub(super) type Written = Option<(Descriptor, Digest)>;
+
+impl Engine<'_> {
+    /// Takes what the step with this key made before, or has it made and remembers it.
+    pub(super) fn layer_step(
+        &self,
+        state: &mut State,
+        text: String,
+        shown: &report::Step<'_>,
+        make: impl FnOnce(&State) -> Result<Written>,
+    ) -> Result<()> {
+        let known = match self.settings.no_cache {
+            true => None,
+            false => cache::get(self.store, &state.key),
+        };
+        let (record, was_known) = match known {
+            Some(record) => (record, true),
+            None => {
+                let written = make(state).inspect_err(|error| shown.failed(error))?;
+                let layer = written.map(|(blob, diff_id)| {
+                    let mut diff_ids = state.parts.config.rootfs.diff_ids.clone();
+                    diff_ids.push(diff_id.clone());
+                    // There is one, since there is a diff ID.
+                    let chain_id = chain_ids(&diff_ids).pop().unwrap_or_else(|| diff_id.clone());
+                    Made { blob, diff_id, chain_id }
+                });
+                let record = Record { created: self.created(), layer };
+                cache::put(self.store, &state.key, &record)?;
+                (record, false)
+            }
+        };
+        let created = Some(record.created);
+        match record.layer {
+            Some(made) => state.parts.add_layer(made.blob, made.diff_id, entry(text, created)),
+            None => state.note(text, created),
+        }
+        match was_known {
+            true => shown.cached(state.key.short()),
+            false => shown.done(state.key.short()),
+        }
+    }
+
+    /// What the layers show together; nothing is unpacked for it.
+    pub(super) fn view(&self, state: &State) -> Result<View> {
+        let diff_ids = &state.parts.config.rootfs.diff_ids;
+        let mut layers = Vec::new();
+        for (blob, chain_id) in state.parts.layers.iter().zip(chain_ids(diff_ids)) {
+            if let Some(known) = self.known_layers.borrow().get(&chain_id) {
+                layers.push(Rc::clone(known));
+                continue;
+            }
+            let unpacked = self.home(&chain_id).join("diff");
+            let layer = Rc::new(Layer::open(self.store, blob, &unpacked)?);
+            self.known_layers.borrow_mut().insert(chain_id, Rc::clone(&layer));
+            layers.push(layer);
+        }
+        Ok(View { layers })
+    }
+
+    fn home(&self, chain_id: &Digest) -> PathBuf {
+        self.store.layers_dir().join(chain_id.hex())
+    }
+
+    /// The directories of the layers, bottom first, unpacked if need be.
+    pub(super) fn unpacked(&self, state: &State) -> Result<Vec<PathBuf>> {
+        let image = image_of(state);
+        let layer::Unpacked { layers, warnings } = layer::unpack(self.store, &image)?;
+        for warning in warnings {
+            self.reporter.note(&format!("warning: {warning}"));
+        }
+        // Those that were packed when they were looked at are directories now.
+        self.known_layers.borrow_mut().clear();
+        Ok(layers)
+    }
+
+    /// The whole tree of a stage or image, to copy from.
+    pub(super) fn tree(&self, state: &State, label: &str) -> Result<Origin> {
+        let holder = self.store.staging_subdirectory()?;
+        let root = if nix::unistd::geteuid().is_root() {
+            let layers = self.unpacked(state)?;
+            match &layers[..] {
+                [] => lower::make_root(&holder.path().join("diff"))?,
+                [only] => lower::open_directory(only)?,
+                layers => {
+                    let (upper, work) = (holder.path().join("diff"), holder.path().join("work"));
+                    drop(lower::make_root(&upper)?);
+                    make_dir(&work)?;
+                    lower::mount_writable(layers, &upper, &work)?
+                }
+            }
+        } else {
+            let root = lower::make_root(&holder.path().join("diff"))?;
+            for warning in layer::unpack_flat(self.store, &image_of(state), root.as_fd())? {
+                self.reporter.note(&format!("warning: {warning}"));
+            }
+            root
+        };
+        Ok(Origin::held(root, holder, label))
+    }
+
+    /// The layer of what a command changed. Its upper directory becomes the unpacked layer.
+    pub(super) fn pack(&self, state: &State, layers: &[PathBuf], ran: &Ran) -> Result<Written> {
+        let upper = ran.upper();
+        let gzip = GzipWriter::new(self.store.blob_writer()?).context("compress layer")?;
+        let mut output = tar::Writer::new(HashingWriter::new(gzip, Algorithm::Sha256));
+        let lowers = Lowers::open(layers)?;
+        let newest = self.settings.epoch.map(jiff::Timestamp::as_second);
+        let root = lower::open_directory(&upper)?;
+        let count = diff(
+            root.as_fd(),
+            &Baseline::Layers(&lowers),
+            &std::collections::BTreeSet::new(),
+            newest,
+            &mut output,
+        )?;
+        if count == 0 {
+            return Ok(None);
+        }
+        let (gzip, diff_id, _) = output.finish()?.finish();
+        let (digest, size) = gzip.finish().context("compress layer")?.commit()?;
+        drop(root);
+        // With the times of an epoch it is not what was packed.
+        if newest.is_none() {
+            let mut diff_ids = state.parts.config.rootfs.diff_ids.clone();
+            diff_ids.push(diff_id.clone());
+            if let Some(chain_id) = chain_ids(&diff_ids).pop() {
+                self.keep_unpacked(&upper, &chain_id)?;
+            }
+        }
+        Ok(Some((Descriptor::new(media_type::OCI_LAYER_GZIP, digest, size), diff_id)))
+    }
+
+    fn keep_unpacked(&self, upper: &std::path::Path, chain_id: &Digest) -> Result<()> {
+        let home = self.home(chain_id);
+        make_dir(&self.store.layers_dir())?;
+        let staged = self.store.staging_subdirectory()?;
+        fs::rename(upper, staged.path().join("diff")).context("keep the unpacked layer")?;
+        let directory = lower::open_directory(&self.store.layers_dir())?;
+        let readable = crate::rooted::reopen(directory.as_fd())?;
+        rustix::fs::syncfs(&readable).context("write the layer to the disk")?;
+        match fs::rename(staged.path(), &home) {
+            Ok(()) => drop(staged.keep()),
+            // It is there already; what it has is the same.
+            Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => {}
+            Err(error) => return Err(error).with_context(|| format!("create {}", home.display())),
+        }
+        sync_dir(&self.store.layers_dir()).context("write the layer to the disk")
+    }
+}
+
+/// The stage so far, as what can be unpacked.
+fn image_of(state: &State) -> Image {
+    let config = state.parts.config.clone();
+    let nothing = Descriptor::new("", Digest::of(b""), 0);
+    Image {
+        name: None,
+        entry: nothing.clone(),
+        manifest: nothing.clone(),
+        config_descriptor: nothing,
+        diff_ids: config.rootfs.diff_ids.clone(),
+        config,
+        config_bytes: Vec::new(),
+        layers: state.parts.layers.clone(),
+    }
+}

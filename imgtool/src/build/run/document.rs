@@ -1,0 +1,71 @@
+//! The config.json of a container that runs one step.
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+use super::{Job, Network};
+use crate::bundle::config::TEMPLATE;
+use crate::bundle::user::Identity;
+use crate::bundle::{capabilities, seccomp};
+use crate::manifest::Platform;
+
+/// What files have that nothing says otherwise of, whatever our own mask is.
+const UMASK: u32 = 0o022;
+
+pub(super) struct Inputs<'a> {
+    pub(super) job: &'a Job<'a>,
+    pub(super) identity: &'a Identity,
+    pub(super) hostname: &'a str,
+    pub(super) cgroup: &'a str,
+    /// Names in the bundle, and where they are bound.
+    pub(super) files: &'a [(&'a str, &'a str)],
+}
+
+/// Where the script of a heredoc is in the container.
+pub(super) fn script_path(name: &str) -> String {
+    format!("/dev/pipes/{name}")
+}
+
+/// What the template mounts outside of what it mounts.
+pub(super) fn targets() -> Vec<String> {
+    ["/proc", "/dev", "/sys"].map(str::to_owned).into()
+}
+
+pub(super) fn make(inputs: &Inputs<'_>) -> Result<Value> {
+    let Inputs { job, identity, .. } = inputs;
+    let mut config: Value = serde_json::from_str(TEMPLATE).context("parse config template")?;
+    let capabilities = &capabilities::DEFAULT;
+    let mut sets = json!({"bounding": capabilities});
+    if identity.uid == 0 {
+        sets["effective"] = json!(capabilities);
+        sets["permitted"] = json!(capabilities);
+    }
+    let process = &mut config["process"];
+    process["args"] = json!(job.words);
+    process["env"] = json!(job.env);
+    process["cwd"] = json!(if job.directory.is_empty() { "/" } else { job.directory });
+    process["user"] = json!({
+        "uid": identity.uid, "gid": identity.gid, "additionalGids": identity.additional_gids,
+        "umask": UMASK,
+    });
+    process["capabilities"] = sets;
+    config["hostname"] = json!(inputs.hostname);
+    let list = config["mounts"].as_array_mut().context("config template has no mounts")?;
+    let bind = |source: &str, target: &str| {
+        json!({"destination": target, "type": "bind", "source": source,
+            "options": ["bind", "ro", "rprivate"]})
+    };
+    list.extend(inputs.files.iter().map(|(source, target)| bind(source, target)));
+    if let Some((name, _)) = job.script {
+        list.push(bind("script", &script_path(name)));
+    }
+    let linux = config["linux"].as_object_mut().context("config template has no linux")?;
+    linux.insert("cgroupsPath".into(), json!(format!("/{}", inputs.cgroup)));
+    let architecture = Platform::host().architecture;
+    linux.insert("seccomp".into(), seccomp::default_profile(capabilities, &architecture));
+    if job.network == Network::None {
+        let list = linux.get_mut("namespaces").and_then(Value::as_array_mut);
+        list.context("config template has no namespaces")?.push(json!({"type": "network"}));
+    }
+    Ok(config)
+}

@@ -1,0 +1,162 @@
+//! `imgtool build`: an image from a Dockerfile.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, anyhow, ensure};
+
+use super::{access, pull};
+use crate::build::dockerfile::At;
+use crate::build::report::Style;
+use crate::build::{Failure, Request, build, parse_argument};
+use crate::error::printable;
+use crate::manifest::Platform;
+use crate::output;
+use crate::reference::Reference;
+use crate::rewrite;
+use crate::store::Store;
+
+/// Lines that an excerpt shows before and after.
+const AROUND: usize = 2;
+
+/// Build an image from a Dockerfile and print its ID
+///
+/// RUN steps are executed by the runtime, in the host's network unless RUN --network=none.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Directory with the files to copy, or "-" for an archive or a Dockerfile on standard input
+    #[arg(value_name = "DIR|-")]
+    context: String,
+    /// The Dockerfile, or "-" for standard input [default: DIR/Dockerfile]
+    #[arg(short, long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Name of the image; may be given several times
+    #[arg(short, long = "tag", value_name = "NAME[:TAG]")]
+    tags: Vec<String>,
+    /// A value for an ARG; without "=", that of the variable of this name
+    #[arg(long = "build-arg", value_name = "NAME[=VALUE]")]
+    build_args: Vec<String>,
+    /// The stage to build [default: the last]
+    #[arg(long, value_name = "STAGE")]
+    target: Option<String>,
+    /// A label for the image
+    #[arg(long = "label", value_name = "NAME=VALUE")]
+    labels: Vec<String>,
+    /// What to build for [default: this host]
+    #[arg(long, value_name = "OS/ARCH", value_parser = Platform::parse)]
+    platform: Option<Platform>,
+    /// Do all steps anew
+    #[arg(long)]
+    no_cache: bool,
+    /// Write the ID of the image into a file
+    #[arg(long, value_name = "FILE")]
+    iidfile: Option<PathBuf>,
+    /// How to show it: plain, quiet, or legacy, the "Step 1/5" of docker's classic builder
+    #[arg(long, value_name = "STYLE", value_parser = style)]
+    progress: Option<Style>,
+    /// Print the ID only
+    #[arg(short, long)]
+    quiet: bool,
+    /// The OCI runtime that executes RUN steps [default: the one beside this program]
+    #[arg(long, value_name = "PROGRAM")]
+    runtime: Option<PathBuf>,
+    #[command(flatten)]
+    access: access::Flags,
+}
+
+fn style(word: &str) -> Result<Style> {
+    match word {
+        // A terminal gets the same lines as everybody.
+        "auto" | "plain" => Ok(Style::Plain),
+        "quiet" => Ok(Style::Quiet),
+        "legacy" => Ok(Style::Legacy),
+        other => Err(anyhow!("{other:?} is not one of auto, plain, quiet, legacy")),
+    }
+}
+
+pub(crate) fn run(store: &Store, args: &Args) -> Result<()> {
+    let style = if args.quiet { Style::Quiet } else { args.progress.unwrap_or(Style::Plain) };
+    let request = request(args, style)?;
+    let access = args.access.access()?;
+    let bring =
+        |name: &str, platform: Option<&Platform>| pull::bring(store, name, platform, &access);
+    let id = build(store, &request, &bring).map_err(explain)?;
+    if let Some(path) = &args.iidfile {
+        std::fs::write(path, id.to_string())
+            .with_context(|| format!("write {}", path.display()))?;
+    }
+    let mut stdout = output::stdout();
+    match style {
+        Style::Legacy => {
+            writeln!(stdout, "Successfully built {}", id.short())?;
+            for name in &request.names {
+                writeln!(stdout, "Successfully tagged {}", name.familiar())?;
+            }
+        }
+        Style::Plain | Style::Quiet => writeln!(stdout, "{id}")?,
+    }
+    Ok(())
+}
+
+fn request(args: &Args, style: Style) -> Result<Request> {
+    let mut names = Vec::new();
+    for tag in &args.tags {
+        let name = Reference::parse(tag)?.with_default_tag();
+        ensure!(name.digest().is_none(), "{tag}: a digest can't be given");
+        names.push(name);
+    }
+    let mut arguments = BTreeMap::new();
+    for word in &args.build_args {
+        let argument = parse_argument(word).with_context(|| format!("--build-arg {word}"))?;
+        arguments.extend(argument);
+    }
+    let mut labels = BTreeMap::new();
+    for label in &args.labels {
+        let (name, value) = label.split_once('=').unwrap_or((label, ""));
+        ensure!(!name.is_empty(), "--label {label}: it has no name");
+        labels.insert(name.to_owned(), value.to_owned());
+    }
+    let epoch = match arguments.get("SOURCE_DATE_EPOCH") {
+        Some(text) => rewrite::parse_epoch(Some(text))?,
+        None => rewrite::epoch()?,
+    };
+    if let Some(epoch) = epoch {
+        arguments.insert("SOURCE_DATE_EPOCH".to_owned(), epoch.as_second().to_string());
+    }
+    Ok(Request {
+        context: args.context.clone(),
+        file: args.file.clone(),
+        arguments,
+        target: args.target.clone(),
+        platform: args.platform.clone(),
+        names,
+        labels,
+        no_cache: args.no_cache,
+        style,
+        runtime: args.runtime.clone(),
+        epoch,
+    })
+}
+
+/// Shows the lines that an error is about; the error itself is one line.
+fn explain(failure: Failure) -> anyhow::Error {
+    let Failure { error, file } = failure;
+    let (Some(at), Some((name, text))) = (error.downcast_ref::<At>(), file) else {
+        return error.context("failed to build");
+    };
+    let rule = "-".repeat(20);
+    let mut shown = format!("{}:{}\n{rule}\n", printable(&name), at.lines.first);
+    let first = at.lines.first.saturating_sub(AROUND).max(1);
+    let last = at.lines.last + AROUND;
+    for (number, line) in text.lines().enumerate().map(|(index, line)| (index + 1, line)) {
+        if (first..=last).contains(&number) {
+            let mark =
+                if (at.lines.first..=at.lines.last).contains(&number) { ">>>" } else { "   " };
+            shown.push_str(&format!("{number:4} | {mark} {}\n", printable(line)));
+        }
+    }
+    // Nobody is left to tell if this fails.
+    let _ = writeln!(std::io::stderr(), "{shown}{rule}");
+    error.context("failed to build: failed to solve")
+}
