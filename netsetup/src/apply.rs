@@ -8,6 +8,7 @@ mod check;
 mod detach;
 mod link;
 mod ports;
+mod sublink;
 
 use anyhow::{Context, Error, Result, anyhow};
 use nix::sys::signal::{SigSet, Signal};
@@ -16,6 +17,8 @@ use crate::netlink::Connection;
 use crate::netns::NetworkNamespace;
 use crate::nft::{self, Contents, Published};
 use crate::state::Store;
+
+pub(crate) use self::sublink::parse_mode;
 
 /// The host, as far as we change it: open sockets to its kernel and the locked state.
 pub(crate) struct Host<'store> {
@@ -70,9 +73,8 @@ impl Host<'_> {
     /// Everything that our table should hold.
     fn whole_contents(&self) -> Result<Contents> {
         let mut contents = Contents::default();
-        for record in self.store.bridges()? {
-            contents.bridges.push(record.bridge);
-        }
+        let records = self.store.bridges()?.into_iter();
+        contents.bridges = records.map(|it| it.bridge).filter(|bridge| !bridge.bare).collect();
         for container in self.store.container_ids()? {
             for binding in self.store.bindings(&container)? {
                 contents.ports.push(Published { binding, container: container.clone() });
@@ -84,6 +86,9 @@ impl Host<'_> {
     /// Adds to our table. If it does not exist, for the first time or because somebody flushed
     /// the ruleset, all of it is made from the state, which holds the addition already.
     fn add_to_table(&mut self, contents: &Contents) -> Result<()> {
+        if contents.bridges.iter().all(|bridge| bridge.bare) && contents.ports.is_empty() {
+            return Ok(());
+        }
         if nft::exists(&mut self.netfilter)? {
             nft::add(&mut self.netfilter, contents)
         } else {

@@ -12,7 +12,7 @@ use crate::netlink::link::Mac;
 use crate::output;
 use crate::plan;
 use crate::port::{PortSelector, PortSpec};
-use crate::state::{Isolation, StaticRoute};
+use crate::state::{Isolation, RouteKind, StaticRoute};
 use crate::subnet::{Family, Subnet};
 
 /// The exit code of a wrong command line.
@@ -193,7 +193,7 @@ impl FromStr for RouteWish {
         if gateway.is_some_and(|gateway| Family::of(gateway) != destination.family()) {
             return Err(format!("{text:?} leads from one family of addresses to the other"));
         }
-        Ok(RouteWish(StaticRoute { destination, gateway, metric: None }))
+        Ok(RouteWish(StaticRoute { destination, gateway, metric: None, kind: RouteKind::Unicast }))
     }
 }
 

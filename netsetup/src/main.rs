@@ -8,6 +8,7 @@ mod commands;
 mod conntrack;
 mod hook;
 mod ipam;
+mod netavark;
 mod netlink;
 mod netns;
 mod nft;
@@ -27,6 +28,9 @@ use clap::Parser;
 fn main() -> ExitCode {
     if cni::is_called() {
         return cni::run();
+    }
+    if netavark::is_called() {
+        return netavark::run();
     }
     let arguments = match args::Arguments::try_parse() {
         Ok(arguments) => arguments,

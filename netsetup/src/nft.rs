@@ -104,10 +104,11 @@ fn additions(contents: &Contents) -> Vec<Change> {
 
 /// The elements of each set that stand for the contents.
 fn elements(contents: &Contents) -> Vec<(&'static str, Vec<Element>)> {
-    let mut sets = link_elements(&contents.bridges);
+    let bridges: Vec<&Bridge> = contents.bridges.iter().filter(|bridge| !bridge.bare).collect();
+    let mut sets = link_elements(&bridges);
     for family in Family::BOTH {
         let names = table::names(family);
-        let pairs = contents.bridges.iter().flat_map(|bridge| {
+        let pairs = bridges.iter().copied().flat_map(|bridge| {
             let subnets = bridge.subnets.iter().map(move |it| (bridge, it.subnet));
             subnets.filter(move |(_, subnet)| subnet.family() == family)
         });
@@ -141,7 +142,7 @@ fn elements(contents: &Contents) -> Vec<(&'static str, Vec<Element>)> {
 }
 
 /// What stands for bridges in the sets of link names.
-fn link_elements(bridges: &[Bridge]) -> Vec<(&'static str, Vec<Element>)> {
+fn link_elements(bridges: &[&Bridge]) -> Vec<(&'static str, Vec<Element>)> {
     let key = |key: Vec<u8>| Element { key, ..Element::default() };
     let link = |bridge: &Bridge| interface(&bridge.name);
     let links = |wanted: fn(&Bridge) -> bool| {

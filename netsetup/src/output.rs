@@ -36,6 +36,12 @@ pub(crate) fn error(text: &str) {
     let _ = writeln!(io::stderr(), "netsetup: {plain}");
 }
 
+/// Prints a line on standard error for whoever follows what is done.
+pub(crate) fn log_line(text: &str) {
+    // Nobody is left to tell if this fails.
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
 /// Prints one line for each.
 pub(crate) fn lines(lines: impl IntoIterator<Item = String>) -> Result<()> {
     text(&lines.into_iter().map(|line| line + "\n").collect::<String>())

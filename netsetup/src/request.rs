@@ -27,6 +27,8 @@ pub(crate) struct AttachRequest {
     pub(crate) place: Place,
     pub(crate) network: String,
     pub(crate) kind: Kind,
+    /// Of a macvlan or ipvlan.
+    pub(crate) mode: Option<String>,
     /// The bridge, where whoever asks defines it; otherwise it is looked up by its name.
     pub(crate) bridge: Option<Bridge>,
     /// Name of the link in the container; `None` for the next free `eth<n>`.
@@ -98,6 +100,7 @@ impl AttachRequest {
             place,
             network,
             kind: Kind::Bridge,
+            mode: None,
             bridge: None,
             interface: None,
             host_interface: None,

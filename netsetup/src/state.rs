@@ -31,7 +31,9 @@ use crate::args::Directories;
 use crate::subnet::Family;
 
 pub(crate) use self::bridges::{Bridge, BridgeRecord, BridgeSubnet, Isolation};
-pub(crate) use self::containers::{Address, Attachment, Kind, Place, Source, StaticRoute};
+pub(crate) use self::containers::{
+    Address, Attachment, Kind, Place, RouteKind, Source, StaticRoute,
+};
 
 const CONFIG: &str = "/etc/netsetup";
 

@@ -12,12 +12,13 @@ use crate::nft::{Contents, foreign};
 use crate::plan::{self, Seed};
 use crate::port::Binding;
 use crate::request::{Addresses, AttachRequest};
-use crate::state::{Address, Attachment, Bridge, BridgeRecord, BridgeSubnet};
+use crate::state::{Address, Attachment, Bridge, BridgeRecord, BridgeSubnet, Kind};
 use crate::subnet::Family;
 
 /// Everything that an attachment comes down to, decided before the first change.
 struct Plan {
-    bridge: BridgeRecord,
+    /// `None` for a link without one.
+    bridge: Option<BridgeRecord>,
     attachment: Attachment,
     ports: Vec<Binding>,
 }
@@ -43,7 +44,7 @@ impl Host<'_> {
             Ok(plan) => plan,
         };
         match self.carry_out(request, &plan) {
-            Ok(()) => Ok(plan.attachment),
+            Ok(attachment) => Ok(attachment),
             Err(error) => {
                 // Settings are undone in the namespace that the process is in.
                 let undoing = self.home.come_home();
@@ -86,6 +87,10 @@ impl Host<'_> {
     }
 
     fn plan(&mut self, request: &AttachRequest, present: &[Attachment]) -> Result<Plan> {
+        if request.kind != Kind::Bridge {
+            let attachment = self.plan_sublink(request, present)?;
+            return Ok(Plan { bridge: None, attachment, ports: Vec::new() });
+        }
         let bridge = match &request.bridge {
             Some(bridge) => self.adopt_bridge(bridge)?,
             None => self.find_bridge(&request.network)?,
@@ -136,7 +141,7 @@ impl Host<'_> {
             ready: false,
         };
         let ports = self.choose_ports(&request.id, &request.ports, &own)?;
-        Ok(Plan { bridge, attachment, ports })
+        Ok(Plan { bridge: Some(bridge), attachment, ports })
     }
 
     /// The addresses, each with the gateway of its subnet.
@@ -186,12 +191,17 @@ impl Host<'_> {
         free.ok_or_else(|| AddressError::Exhausted(subnet.subnet).into())
     }
 
-    fn carry_out(&mut self, request: &AttachRequest, plan: &Plan) -> Result<()> {
+    fn carry_out(&mut self, request: &AttachRequest, plan: &Plan) -> Result<Attachment> {
         let Plan { bridge, attachment, ports } = plan;
         let Attachment { id, interface, .. } = attachment;
         // Intent first: whoever finds the record finds all that may exist.
         self.store.save_place(id, &request.place)?;
         self.store.save_attachment(attachment)?;
+        let mut made = Attachment { ready: true, ..attachment.clone() };
+        let Some(bridge) = bridge else {
+            self.make_sublink(request, &mut made)?;
+            return self.conclude(made);
+        };
         let name = &bridge.bridge.name;
         if self.store.bridge(name)?.is_none() {
             self.store.save_bridge(bridge)?;
@@ -207,13 +217,19 @@ impl Host<'_> {
         self.make_link(request, attachment, &bridge.bridge, &link)?;
         let bridges = if bridge.ready { Vec::new() } else { vec![bridge.bridge.clone()] };
         self.add_to_table(&Contents { bridges, ports: published(id, ports) })?;
-        foreign::open_way(&mut self.netfilter, name)?;
+        if !bridge.bridge.bare {
+            foreign::open_way(&mut self.netfilter, name)?;
+        }
         if !bridge.ready {
             self.store.save_bridge(&BridgeRecord { ready: true, ..bridge.clone() })?;
         }
         conntrack::forget(&mut self.netfilter, ports.iter())?;
-        self.store
-            .save_attachment(&Attachment { ready: true, ..attachment.clone() })
-            .context("record that the container is attached")
+        self.conclude(made)
+    }
+
+    /// Records that everything was made.
+    fn conclude(&self, made: Attachment) -> Result<Attachment> {
+        self.store.save_attachment(&made).context("record that the container is attached")?;
+        Ok(made)
     }
 }

@@ -193,7 +193,7 @@ impl Host<'_> {
             self.store.save_bridge(record)?;
         }
         for family in Family::BOTH {
-            if !bridge.internal && bridge.has(family) {
+            if !bridge.internal && !bridge.bare && bridge.has(family) {
                 self.switch_forwarding_on(family)?;
             }
         }
@@ -213,7 +213,15 @@ impl Host<'_> {
             None => self.default_mtu()?,
         };
         let group = plan::link_group(bridge);
-        let create = link::create_bridge(&bridge.name, plan::bridge_mac(bridge), mtu, group);
+        let domain = match &bridge.vrf {
+            Some(name) => {
+                let link = link::find(&mut self.route, name)?;
+                Some(link.with_context(|| format!("no routing domain {name}"))?.index)
+            }
+            None => None,
+        };
+        let mac = plan::bridge_mac(bridge);
+        let create = link::create_bridge(&bridge.name, mac, mtu, group, domain);
         self.route
             .transact(vec![create])
             .with_context(|| format!("create bridge {}", bridge.name))?;
@@ -232,9 +240,11 @@ impl Host<'_> {
         } else if !found {
             sysctl::close_ipv6(&bridge.name)?;
         }
-        // Without it the kernel takes answers to 127.0.0.1 for forged. The table guards it.
-        sysctl::set(&format!("net/ipv4/conf/{}/route_localnet", bridge.name), "1")?;
-        sysctl::loosen_reverse_path(&bridge.name)?;
+        if !bridge.bare {
+            // Without it the kernel takes answers to 127.0.0.1 for forged. The table guards it.
+            sysctl::set(&format!("net/ipv4/conf/{}/route_localnet", bridge.name), "1")?;
+            sysctl::loosen_reverse_path(&bridge.name)?;
+        }
         for (gateway, subnet) in bridge.gateways() {
             match self.route.transact(vec![address::add(index, gateway, subnet)]) {
                 Err(error) if !is_errno(&error, Errno::EEXIST) => {

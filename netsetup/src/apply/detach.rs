@@ -45,6 +45,7 @@ impl Host<'_> {
         let bridge = self.store.bridge(network)?.filter(|record| record.automatic && is_alone);
         let mut failures = Failures::default();
         failures.note(self.withdraw(id, &bindings));
+        failures.note(self.clear_inside(attachment));
         if let Some(record) = bridge.as_ref().filter(|record| !record.found) {
             failures.note(self.delete_with_bridge(&record.bridge));
         }

@@ -7,7 +7,7 @@ use crate::netlink::link::{self, Link, VethEnd};
 use crate::netlink::{Connection, Request, address, route};
 use crate::plan::{self, End, Seed};
 use crate::request::AttachRequest;
-use crate::state::{Attachment, Bridge, Isolation, StaticRoute};
+use crate::state::{Attachment, Bridge, Isolation, RouteKind, StaticRoute};
 use crate::subnet::{Family, Subnet};
 use crate::sysctl;
 
@@ -43,7 +43,7 @@ impl Host<'_> {
 }
 
 /// Gives the container's link its settings, addresses and routes, and switches it on.
-fn equip(request: &AttachRequest, attachment: &Attachment) -> Result<()> {
+pub(super) fn equip(request: &AttachRequest, attachment: &Attachment) -> Result<()> {
     let interface = &attachment.interface;
     let mut container = request.netns.enter(|| {
         match attachment.address(Family::V6) {
@@ -59,21 +59,23 @@ fn equip(request: &AttachRequest, attachment: &Attachment) -> Result<()> {
     let addresses = attachment.addresses.iter();
     requests.extend(addresses.map(|it| address::add(inner.index, it.address, it.subnet)));
     requests.push(link::set_up(inner.index));
-    requests.extend(routes(attachment, request.metric, inner.index));
+    requests.extend(routes(attachment, request, inner.index));
     container.transact(requests).with_context(|| format!("set up {interface} in the container"))
 }
 
 fn routes(
     attachment: &Attachment,
-    metric: Option<u32>,
+    request: &AttachRequest,
     index: u32,
 ) -> Vec<Request<netlink_packet_route::RouteNetlinkMessage>> {
     let gateways = attachment.addresses.iter().filter_map(|it| it.gateway);
     let defaults = gateways.map(|gateway| StaticRoute {
         destination: Subnet::containing(gateway, 0),
         gateway: Some(gateway),
-        metric,
+        metric: request.metric,
+        kind: RouteKind::Unicast,
     });
     let all = defaults.chain(attachment.routes.iter().cloned());
-    all.map(|route| route::add(index, &route)).collect()
+    let over = |route: &StaticRoute| attachment.carries(route).then_some(index);
+    all.map(|route| route::add(over(&route), &route)).collect()
 }

@@ -15,7 +15,7 @@ use crate::apply::Host;
 use crate::netlink::link;
 use crate::plan;
 use crate::request::{Addresses, AttachRequest};
-use crate::state::{Attachment, Bridge, BridgeSubnet, Isolation, StaticRoute};
+use crate::state::{Attachment, Bridge, BridgeSubnet, Isolation, RouteKind, StaticRoute};
 use crate::subnet::Family;
 
 /// How much of a network one call sets up.
@@ -205,7 +205,8 @@ fn static_routes(routes: &[RouteConfig], leased: &Leased) -> Result<Vec<StaticRo
             let family = destination.family();
             let of_family = leased.addresses.iter().find(|it| Family::of(it.address) == family);
             let gateway = route.gw.or_else(|| of_family.and_then(|it| it.gateway));
-            Ok(StaticRoute { destination, gateway, metric: route.priority })
+            let kind = RouteKind::Unicast;
+            Ok(StaticRoute { destination, gateway, metric: route.priority, kind })
         })
         .collect()
 }

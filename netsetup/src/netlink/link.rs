@@ -5,9 +5,10 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use anyhow::{Context, Result};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
-    BridgeStpState, InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind,
-    InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    BridgeStpState, InfoBridge, InfoBridgePort, InfoData, InfoIpVlan, InfoKind, InfoMacVlan,
+    InfoPortData, InfoPortKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
+pub(crate) use netlink_packet_route::link::{IpVlanMode, MacVlanMode};
 use nix::errno::Errno;
 
 use super::{CREATE, Connection, DUMP, EXCLUSIVE, Request, is_errno};
@@ -96,6 +97,7 @@ pub(crate) fn create_bridge(
     mac: Mac,
     mtu: u32,
     group: u32,
+    domain: Option<u32>,
 ) -> Request<RouteNetlinkMessage> {
     let mut message = LinkMessage::default();
     message.attributes = vec![
@@ -111,6 +113,7 @@ pub(crate) fn create_bridge(
             ])),
         ]),
     ];
+    message.attributes.extend(domain.map(LinkAttribute::Controller));
     Request { message: RouteNetlinkMessage::NewLink(message), flags: CREATE | EXCLUSIVE }
 }
 
@@ -142,6 +145,39 @@ pub(crate) fn create_veth(
             LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
         ]),
     ];
+    Request { message: RouteNetlinkMessage::NewLink(message), flags: CREATE | EXCLUSIVE }
+}
+
+/// What a link on another link of the host's is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sublink {
+    Macvlan(MacVlanMode),
+    Ipvlan(IpVlanMode),
+}
+
+/// Makes a link on the link `parent`, in the namespace. It is down.
+pub(crate) fn create_sublink(
+    end: &VethEnd,
+    own_mac: Option<Mac>,
+    kind: Sublink,
+    parent: u32,
+    netns: BorrowedFd,
+) -> Request<RouteNetlinkMessage> {
+    let (kind, data) = match kind {
+        Sublink::Macvlan(mode) => {
+            (InfoKind::MacVlan, InfoData::MacVlan(vec![InfoMacVlan::Mode(mode)]))
+        }
+        Sublink::Ipvlan(mode) => (InfoKind::IpVlan, InfoData::IpVlan(vec![InfoIpVlan::Mode(mode)])),
+    };
+    let mut message = LinkMessage::default();
+    message.attributes = vec![
+        LinkAttribute::IfName(end.name.to_owned()),
+        LinkAttribute::Link(parent),
+        LinkAttribute::Mtu(end.mtu),
+        LinkAttribute::NetNsFd(netns.as_raw_fd()),
+        LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind), LinkInfo::Data(data)]),
+    ];
+    message.attributes.extend(own_mac.map(|mac| LinkAttribute::Address(mac.to_vec())));
     Request { message: RouteNetlinkMessage::NewLink(message), flags: CREATE | EXCLUSIVE }
 }
 

@@ -8,9 +8,10 @@ use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use nix::errno::Errno;
 
-use super::{CREATE, Connection, DUMP, EXCLUSIVE, Request};
-use crate::state::StaticRoute;
+use super::{CREATE, Connection, DUMP, EXCLUSIVE, Request, is_errno};
+use crate::state::{RouteKind, StaticRoute};
 use crate::subnet::{Family, Subnet};
 
 const TABLE_LOCAL: u32 = 255;
@@ -99,26 +100,45 @@ fn route_address(address: IpAddr) -> RouteAddress {
     }
 }
 
-/// A route over a link, through a gateway or to what is on the link itself.
-pub(crate) fn add(index: u32, route: &StaticRoute) -> Request<RouteNetlinkMessage> {
-    let StaticRoute { destination, gateway, metric } = route;
+/// A route over a link, or wherever its gateway is.
+pub(crate) fn add(index: Option<u32>, route: &StaticRoute) -> Request<RouteNetlinkMessage> {
+    let message = RouteNetlinkMessage::NewRoute(message(index, route));
+    Request { message, flags: CREATE | EXCLUSIVE }
+}
+
+/// Takes a route away that is on no link of ours; one that is gone is no error.
+pub(crate) fn delete(connection: &mut Connection, route: &StaticRoute) -> Result<()> {
+    let message = RouteNetlinkMessage::DelRoute(message(None, route));
+    match connection.transact(vec![Request { message, flags: 0 }]) {
+        Err(error) if is_errno(&error, Errno::ESRCH) => Ok(()),
+        outcome => outcome.with_context(|| format!("delete route to {}", route.destination)),
+    }
+}
+
+fn message(index: Option<u32>, route: &StaticRoute) -> RouteMessage {
+    let StaticRoute { destination, gateway, metric, kind } = route;
+    let is_over_link = gateway.is_none() && *kind == RouteKind::Unicast;
     let mut message = RouteMessage::default();
     message.header = RouteHeader {
         address_family: family(destination.family()),
         destination_prefix_length: destination.length(),
         table: RouteHeader::RT_TABLE_MAIN,
         protocol: RouteProtocol::Static,
-        scope: if gateway.is_some() { RouteScope::Universe } else { RouteScope::Link },
-        kind: RouteType::Unicast,
+        scope: if is_over_link { RouteScope::Link } else { RouteScope::Universe },
+        kind: match kind {
+            RouteKind::Unicast => RouteType::Unicast,
+            RouteKind::Blackhole => RouteType::BlackHole,
+            RouteKind::Unreachable => RouteType::Unreachable,
+            RouteKind::Prohibit => RouteType::Prohibit,
+        },
         ..RouteHeader::default()
     };
-    message.attributes = vec![RouteAttribute::Oif(index)];
+    let attributes = &mut message.attributes;
+    attributes.extend(index.map(RouteAttribute::Oif));
     if destination.length() > 0 {
-        message.attributes.push(RouteAttribute::Destination(route_address(destination.first())));
+        attributes.push(RouteAttribute::Destination(route_address(destination.first())));
     }
+    attributes.extend(gateway.map(|gateway| RouteAttribute::Gateway(route_address(gateway))));
+    attributes.extend(metric.map(RouteAttribute::Priority));
     message
-        .attributes
-        .extend(gateway.map(|gateway| RouteAttribute::Gateway(route_address(gateway))));
-    message.attributes.extend(metric.map(RouteAttribute::Priority));
-    Request { message: RouteNetlinkMessage::NewRoute(message), flags: CREATE | EXCLUSIVE }
 }

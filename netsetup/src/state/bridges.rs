@@ -30,6 +30,12 @@ pub(crate) struct Bridge {
     /// Other hosts and bridges may begin connections to its containers.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) routed: bool,
+    /// Links alone: no part of the table, no forwarding, no settings.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) bare: bool,
+    /// The routing domain that its link is in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) vrf: Option<String>,
 }
 
 /// Addresses of a bridge's containers.
@@ -80,6 +86,8 @@ impl Bridge {
             internal: false,
             isolation: Isolation::default(),
             routed: false,
+            bare: false,
+            vrf: None,
         }
     }
 

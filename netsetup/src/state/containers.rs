@@ -107,6 +107,16 @@ pub(crate) enum Kind {
     Ipvlan,
 }
 
+impl fmt::Display for Kind {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Kind::Bridge => "bridge",
+            Kind::Macvlan => "macvlan",
+            Kind::Ipvlan => "ipvlan",
+        })
+    }
+}
+
 /// An address of a container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Address {
@@ -124,12 +134,31 @@ pub(crate) struct StaticRoute {
     pub(crate) gateway: Option<IpAddr>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) metric: Option<u32>,
+    #[serde(default)]
+    pub(crate) kind: RouteKind,
+}
+
+/// What becomes of packets that take a route.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum RouteKind {
+    #[default]
+    Unicast,
+    Blackhole,
+    Unreachable,
+    Prohibit,
 }
 
 impl Attachment {
     /// Its first address of a family.
     pub(crate) fn address(&self, family: Family) -> Option<IpAddr> {
         self.addresses.iter().map(|it| it.address).find(|it| Family::of(*it) == family)
+    }
+
+    /// Whether a route leads over its link, and goes with it.
+    pub(crate) fn carries(&self, route: &StaticRoute) -> bool {
+        let is_near = |gateway| self.addresses.iter().any(|it| it.subnet.contains(gateway));
+        route.kind == RouteKind::Unicast && route.gateway.is_none_or(is_near)
     }
 
     /// Whether one of its addresses is this.
