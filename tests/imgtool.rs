@@ -13,6 +13,7 @@ mod bundles;
 mod commit;
 mod config;
 mod copy;
+mod corpus;
 mod cp;
 mod crowd;
 mod diff;

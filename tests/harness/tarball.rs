@@ -109,6 +109,40 @@ impl Entry {
         self
     }
 
+    /// A sparse file in the PAX format 0.0: the map is in records of the extended header.
+    pub(crate) fn pax_sparse_records(mut self, pieces: &[(u64, &[u8])], size: u64) -> Self {
+        self.data = pieces.iter().flat_map(|(_, bytes)| bytes.iter().copied()).collect();
+        let count = pieces.len().to_string();
+        let head = self.pax("GNU.sparse.size", size.to_string()).pax("GNU.sparse.numblocks", count);
+        pieces.iter().fold(head, |entry, (at, bytes)| {
+            let entry = entry.pax("GNU.sparse.offset", at.to_string());
+            entry.pax("GNU.sparse.numbytes", bytes.len().to_string())
+        })
+    }
+
+    /// The same in the format 0.1: the map is one record.
+    pub(crate) fn pax_sparse_map(mut self, pieces: &[(u64, &[u8])], size: u64) -> Self {
+        self.data = pieces.iter().flat_map(|(_, bytes)| bytes.iter().copied()).collect();
+        let map = pieces.iter().map(|(at, bytes)| format!("{at},{}", bytes.len()));
+        let map = map.collect::<Vec<_>>().join(",");
+        let name = std::mem::replace(&mut self.name, "GNUSparseFile.0/file".to_owned());
+        self.pax("GNU.sparse.size", size.to_string())
+            .pax("GNU.sparse.numblocks", pieces.len().to_string())
+            .pax("GNU.sparse.name", name)
+            .pax("GNU.sparse.map", map)
+    }
+
+    /// Records for all entries that follow.
+    pub(crate) fn global(records: &[(&str, &str)]) -> Self {
+        let records = records.iter().flat_map(|(key, value)| record(key, value.as_bytes()));
+        Self { data: records.collect(), ..Self::new(EntryType::XGlobalHeader, "pax_global_header") }
+    }
+
+    /// What GNU tar puts before an entry whose name, or target, is too long for the header.
+    pub(crate) fn gnu_long(kind: EntryType, text: &str) -> Self {
+        Self { data: format!("{text}\0").into_bytes(), ..Self::new(kind, "././@LongLink") }
+    }
+
     /// A sparse file in the PAX format 1.0: the map stands in front of the data.
     pub(crate) fn pax_sparse(mut self, pieces: &[(u64, &[u8])], size: u64) -> Self {
         let mut map = format!("{}\n", pieces.len());

@@ -207,7 +207,7 @@ fn tree_in_ours(scene: &Scene, image: &str, flags: &[&str]) -> String {
 }
 
 #[track_caller]
-fn assert_equal_to_docker(engine: &Engine, image: &Image) {
+pub(crate) fn assert_equal_to_docker(engine: &Engine, image: &Image) {
     scene(|scene| {
         let name = "e2e.test/equality:latest";
         let archive = image.docker_archive(&scene.path("image.tar"), name);

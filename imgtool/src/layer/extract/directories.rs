@@ -155,9 +155,10 @@ impl<'a> Directories<'a> {
     pub(super) fn finish(&mut self, setter: &mut Setter) -> Result<()> {
         self.open.clear();
         let mut finals: Vec<_> = self.finals.drain().collect();
-        finals.sort_by(|(_, a), (_, b)| {
-            let depth = |path: &[u8]| path.split(|byte| *byte == b'/').count();
-            depth(&b.path).cmp(&depth(&a.path)).then_with(|| b.path.cmp(&a.path))
+        // Counted once for each: paths may be thousands of directories deep.
+        finals.sort_by_cached_key(|(_, last)| {
+            let names = last.path.split(|byte| *byte == b'/').filter(|name| !name.is_empty());
+            std::cmp::Reverse(names.count())
         });
         for (inode, last) in finals {
             let directory = match rooted::open_directory(self.root, &last.path, Symlinks::InRoot) {
