@@ -75,6 +75,13 @@ state = "{at}/state"
         ctr.args(["--namespace", namespace]).args(line.split_whitespace())
     }
 
+    /// A command that sees containerd's mounts; what it mounts goes with them.
+    pub(crate) fn inside(&self, line: &str) -> Cmd {
+        let mut words = line.split_whitespace();
+        let program = words.next().expect("a line has a first word");
+        self.daemon.inside(program).args(words)
+    }
+
     pub(crate) fn socket(&self) -> PathBuf {
         self.dir.join("socket")
     }

@@ -16,6 +16,16 @@ pub(crate) struct Podman {
 
 impl Podman {
     pub(crate) fn new(witness: &Witness, scene: &Scene) -> Self {
+        Self::with_network(witness, scene, "", "")
+    }
+
+    /// With more lines for two sections of its configuration: the engine's and the network's.
+    pub(crate) fn with_network(
+        witness: &Witness,
+        scene: &Scene,
+        engine: &str,
+        network: &str,
+    ) -> Self {
         requires::program("podman", "podman");
         requires::program("buildah", "buildah");
         let dir = scene.path("podman");
@@ -25,7 +35,7 @@ impl Podman {
         let text = format!(
             "[containers]\ndefault_ulimits = [\"nofile=1024:1024\", \"nproc=1024:1024\"]\n\
              [engine]\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"file\"\nlock_type = \"file\"\n\
-             [network]\nnetwork_config_dir = \"{}\"\n",
+             {engine}[network]\nnetwork_config_dir = \"{}\"\n{network}",
             dir.join("networks").display()
         );
         fs::write(dir.join("containers.conf"), text).expect("write podman's configuration");
