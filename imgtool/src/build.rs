@@ -4,9 +4,10 @@
 mod chmod;
 mod context;
 pub(crate) mod dockerfile;
-mod engine;
+pub(crate) mod engine;
 mod expand;
 mod ignore;
+mod mounts;
 mod origin;
 mod paths;
 mod pattern;
@@ -26,6 +27,7 @@ use jiff::Timestamp;
 
 use self::context::Context;
 use self::dockerfile::Dockerfile;
+use self::engine::mounts::Secret;
 use self::engine::{Engine, Pull, Settings};
 use self::report::{Reporter, Style};
 use self::stages::{Plan, Wishes};
@@ -50,6 +52,8 @@ pub(crate) struct Request {
     pub(crate) style: Style,
     pub(crate) runtime: Option<PathBuf>,
     pub(crate) epoch: Option<Timestamp>,
+    pub(crate) secrets: BTreeMap<String, Secret>,
+    pub(crate) agents: BTreeMap<String, PathBuf>,
 }
 
 /// What went wrong, with the file for an excerpt.
@@ -96,6 +100,8 @@ fn with_file(
         no_cache: request.no_cache,
         epoch: request.epoch,
         directives: file.directives.clone(),
+        secrets: request.secrets.clone(),
+        agents: request.agents.clone(),
     };
     let wanted = plan.stages.iter().zip(&plan.needed).filter(|(_, needed)| **needed);
     let total = wanted.map(|(stage, _)| 1 + stage.steps.len()).sum();

@@ -9,6 +9,8 @@ use crate::harness::image::BUSYBOX;
 use crate::harness::tree::{Saved, Tree, saved};
 use crate::harness::{Cmd, Outcome, Scene, eventually, requires};
 
+mod mounts;
+
 const NAME: &str = "e2e.test/build:new";
 
 /// Writes files beneath the scene's directory `context`.

@@ -1,6 +1,7 @@
 //! Builds the stages that the target needs, one step after the other.
 
 mod layers;
+pub(crate) mod mounts;
 mod steps;
 
 use std::cell::RefCell;
@@ -12,6 +13,7 @@ use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
 use serde_json::Value;
 
+use self::mounts::Secret;
 use super::dockerfile::{Directives, Dockerfile, Instruction, Lines, Step, locate};
 use super::origin::Origin;
 use super::report::Reporter;
@@ -46,6 +48,9 @@ pub(crate) struct Settings {
     /// The time that all is to have that is made.
     pub(crate) epoch: Option<Timestamp>,
     pub(crate) directives: Directives,
+    pub(crate) secrets: BTreeMap<String, Secret>,
+    /// Sockets of ssh agents.
+    pub(crate) agents: BTreeMap<String, PathBuf>,
 }
 
 /// Brings an image into the store.
@@ -208,16 +213,21 @@ impl<'a> Engine<'a> {
         if let Some(origin) = self.origins.borrow().get(&key) {
             return Ok(Rc::clone(origin));
         }
-        let state = match stage {
-            Some(index) => self.stage(index)?,
-            None => {
-                let image = self.image(name, None)?;
-                State::new(Parts::of(self.store, &image)?, image.id().clone())
-            }
-        };
+        let state = self.state_of(name, before)?;
         let origin = Rc::new(self.tree(&state, name)?);
         self.origins.borrow_mut().insert(key, Rc::clone(&origin));
         Ok(origin)
+    }
+
+    /// What a stage or an image is, for `--from`.
+    fn state_of(&self, name: &str, before: usize) -> Result<State> {
+        match self.plan.find(name, before) {
+            Some(index) => self.stage(index),
+            None => {
+                let image = self.image(name, None)?;
+                Ok(State::new(Parts::of(self.store, &image)?, image.id().clone()))
+            }
+        }
     }
 
     /// The time of what is made and not copied.

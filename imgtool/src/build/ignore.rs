@@ -42,6 +42,10 @@ impl Ignore {
         Ok(read)
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rules.is_empty()
+    }
+
     /// Whether the path, without a slash before it, is left out.
     pub(crate) fn leaves_out(&self, path: &[u8]) -> bool {
         let mut out = false;

@@ -3,11 +3,12 @@
 
 use std::ffi::CString;
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
-use rustix::fs::{FileType, OFlags, Stat};
+use rustix::fs::{self, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::ignore::Ignore;
@@ -16,7 +17,8 @@ use super::pattern::{Pattern, is_pattern};
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::layer::compress::BUFFER;
 use crate::layer::extract::{join, split};
-use crate::layer::metadata::Place;
+use crate::layer::lower::open_directory;
+use crate::layer::metadata::{self, Place};
 use crate::layer::record::read_entry;
 use crate::layer::tar::{Entry, Kind};
 use crate::rooted::{self, Symlinks};
@@ -75,6 +77,11 @@ impl Origin {
     /// The same, which keeps the directory until it goes.
     pub(crate) fn holding(self, holder: tempfile::TempDir) -> Self {
         Self { _holder: Some(holder), ..self }
+    }
+
+    /// Whether all of it may be seen.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.ignore.is_empty()
     }
 
     pub(crate) fn root(&self) -> BorrowedFd<'_> {
@@ -240,6 +247,49 @@ impl Origin {
         let file = File::from(file);
         ensure!(file.metadata()?.is_file(), "{}: it is no regular file any more", open());
         Ok(file)
+    }
+
+    /// Writes files into an empty directory, with their modes and times, as ours.
+    pub(crate) fn write(&self, items: &[Item], into: &Path) -> Result<()> {
+        let root = open_directory(into)?;
+        let mut directories = Vec::new();
+        for item in items {
+            let (parent, name) = split(&item.to);
+            let parent = rooted::open_directory(root.as_fd(), parent, Symlinks::Refuse)?;
+            let (entry, mode) = (&item.entry, Mode::from_raw_mode(0o700));
+            let place = Place { parent: parent.as_fd(), name };
+            match entry.kind {
+                Kind::Directory => {
+                    if !item.to.is_empty() {
+                        fs::mkdirat(&parent, name, mode)?;
+                    }
+                    directories.push((item.to.clone(), entry));
+                    continue;
+                }
+                Kind::Symlink => fs::symlinkat(&entry.link[..], &parent, name)?,
+                Kind::File => {
+                    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+                    let mut file = File::from(fs::openat(&parent, name, flags, mode)?);
+                    match &item.content {
+                        Content::File(path) => {
+                            std::io::copy(&mut self.open(path)?, &mut file)?;
+                        }
+                        Content::Bytes(bytes) => file.write_all(bytes)?,
+                        Content::None => {}
+                    }
+                    metadata::set_mode(place, entry.mode)?;
+                }
+                _ => continue,
+            }
+            metadata::set_mtime(place, entry.mtime)?;
+        }
+        for (path, entry) in directories.iter().rev() {
+            let directory = rooted::open_directory(root.as_fd(), path, Symlinks::Refuse)?;
+            let place = Place::itself(directory.as_fd());
+            metadata::set_mode(place, entry.mode)?;
+            metadata::set_mtime(place, entry.mtime)?;
+        }
+        Ok(())
     }
 
     /// A directory's metadata, for a parent that is copied along.

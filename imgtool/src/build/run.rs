@@ -5,6 +5,7 @@
 //! kernel takes both away. What something is mounted on exists in a layer of our own beneath all
 //! others, so that it leaves no trace in the stage's.
 
+pub(crate) mod attach;
 mod document;
 mod stubs;
 
@@ -48,6 +49,7 @@ pub(crate) struct Job<'a> {
     pub(crate) directory: &'a str,
     pub(crate) user: &'a str,
     pub(crate) network: Network,
+    pub(crate) mounts: &'a [attach::Mounted],
     /// The script of a heredoc that names its own interpreter.
     pub(crate) script: Option<(&'a str, &'a str)>,
 }
@@ -101,6 +103,9 @@ pub(crate) fn run(
         fs::write(path.join("script"), body).context("write the script")?;
         set_mode(&path.join("script"), 0o755)?;
         targets.add(&document::script_path(name), stubs::Kind::File)?;
+    }
+    for mount in job.mounts {
+        targets.add(&mount.target, mount.stub())?;
     }
     let id = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
     shown.running(&id)?;
@@ -156,6 +161,7 @@ fn in_namespaces(
     unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS).context("unshare the mounts")?;
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
         .context("make mounts private")?;
+    let mounts = attach::prepare(home, job.mounts)?;
     overlay::mount_as(home, layers, overlay::Upper::Volatile)?;
     let rootfs = lower::open_directory(&home.join(ROOTFS))?;
     let identity = user::resolve(job.user, rootfs.as_fd())?;
@@ -166,6 +172,7 @@ fn in_namespaces(
         hostname: HOSTNAME,
         cgroup: id,
         files: &FILES,
+        mounts,
     })?;
     let path = home.join("config.json");
     fs::write(&path, serde_json::to_vec(&document)?)

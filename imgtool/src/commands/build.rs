@@ -8,6 +8,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 
 use super::{access, pull};
 use crate::build::dockerfile::At;
+use crate::build::engine::mounts::Secret;
 use crate::build::report::Style;
 use crate::build::{Failure, Request, build, parse_argument};
 use crate::error::printable;
@@ -46,6 +47,12 @@ pub(crate) struct Args {
     /// What to build for [default: this host]
     #[arg(long, value_name = "OS/ARCH", value_parser = Platform::parse)]
     platform: Option<Platform>,
+    /// A secret for RUN --mount=type=secret: id=NAME[,src=FILE|,env=VARIABLE]
+    #[arg(long = "secret", value_name = "SECRET", value_parser = secret)]
+    secrets: Vec<(String, Secret)>,
+    /// A socket of an ssh agent for RUN --mount=type=ssh: NAME[=SOCKET]
+    #[arg(long = "ssh", value_name = "AGENT", value_parser = agent)]
+    agents: Vec<(String, PathBuf)>,
     /// Do all steps anew
     #[arg(long)]
     no_cache: bool,
@@ -73,6 +80,34 @@ fn style(word: &str) -> Result<Style> {
         "legacy" => Ok(Style::Legacy),
         other => Err(anyhow!("{other:?} is not one of auto, plain, quiet, legacy")),
     }
+}
+
+fn secret(word: &str) -> Result<(String, Secret)> {
+    let (mut id, mut source) = (None, None);
+    for field in word.split(',') {
+        match field.split_once('=') {
+            Some(("id", value)) => id = Some(value.to_owned()),
+            Some(("src" | "source", value)) => source = Some(Secret::File(value.into())),
+            Some(("env", value)) => source = Some(Secret::Variable(value.to_owned())),
+            Some(("type", "file" | "env")) => {}
+            _ => anyhow::bail!("{field:?} is none of id=, src= and env="),
+        }
+    }
+    let id = id.filter(|id| !id.is_empty()).context("it has no id")?;
+    // As with BuildKit: the variable of this name, or else the file.
+    let default = || match std::env::var_os(&id) {
+        Some(_) => Secret::Variable(id.clone()),
+        None => Secret::File(id.clone().into()),
+    };
+    Ok((id.clone(), source.unwrap_or_else(default)))
+}
+
+fn agent(word: &str) -> Result<(String, PathBuf)> {
+    if let Some((name, path)) = word.split_once('=') {
+        return Ok((name.to_owned(), path.into()));
+    }
+    let socket = std::env::var_os("SSH_AUTH_SOCK").context("SSH_AUTH_SOCK is not set")?;
+    Ok((word.to_owned(), socket.into()))
 }
 
 pub(crate) fn run(store: &Store, args: &Args) -> Result<()> {
@@ -136,6 +171,8 @@ fn request(args: &Args, style: Style) -> Result<Request> {
         style,
         runtime: args.runtime.clone(),
         epoch,
+        secrets: args.secrets.iter().cloned().collect(),
+        agents: args.agents.iter().cloned().collect(),
     })
 }
 

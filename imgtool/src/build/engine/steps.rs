@@ -10,6 +10,7 @@ use crate::build::chmod::Chmod;
 use crate::build::dockerfile::{self, Command, Instruction, Run, Step};
 use crate::build::expand::Expander;
 use crate::build::ignore::Ignore;
+use crate::build::mounts::Mount;
 use crate::build::origin::Origin;
 use crate::build::run::{self, Job, Network};
 use crate::build::state::State;
@@ -217,7 +218,12 @@ impl Engine<'_> {
 
     fn run(&self, state: &mut State, step: &Step, run: &Run, place: &mut Place<'_>) -> Result<()> {
         let shown = self.reporter.begin(Some(&place.next()), &step.text)?;
-        ensure!(run.mounts.is_empty(), "RUN --mount is not known");
+        let before = state.clone();
+        let lookup = |name: &str| before.variable(name);
+        let expander = self.expander(&lookup);
+        let mounts = run.mounts.iter().map(|text| Mount::parse(text, &expander));
+        let mounts = mounts.collect::<Result<Vec<_>>>()?;
+        self.heed(&expander);
         let network = network(run.network.as_deref())?;
         ensure!(
             matches!(run.security.as_deref(), None | Some("sandbox")),
@@ -232,10 +238,17 @@ impl Engine<'_> {
         let (user, directory) = (config.user.clone(), config.working_dir.clone());
         let script_body = script.as_ref().map_or(String::new(), |(_, body)| body.clone());
         state.fold(&["RUN", &text, &user, &directory, &format!("{network:?}"), &script_body]);
+        for mount in &mounts {
+            let key = self.mount_key(mount, place.stage)?;
+            state.fold(&["mount", &key]);
+        }
         self.layer_step(state, text, &shown, |state| {
             let layers = self.unpacked(state)?;
             let view = self.view(state)?;
+            let ready = self.ready(state, &mounts, place.stage)?;
+            let env: Vec<String> = env.iter().chain(&ready.env).cloned().collect();
             let job = Job {
+                mounts: &ready.mounts,
                 words: &words,
                 env: &env,
                 directory: &directory,

@@ -19,6 +19,8 @@ pub(super) struct Inputs<'a> {
     pub(super) cgroup: &'a str,
     /// Names in the bundle, and where they are bound.
     pub(super) files: &'a [(&'a str, &'a str)],
+    /// What the step asks for.
+    pub(super) mounts: Vec<Value>,
 }
 
 /// Where the script of a heredoc is in the container.
@@ -59,6 +61,7 @@ pub(super) fn make(inputs: &Inputs<'_>) -> Result<Value> {
     if let Some((name, _)) = job.script {
         list.push(bind("script", &script_path(name)));
     }
+    list.extend(inputs.mounts.iter().cloned());
     let linux = config["linux"].as_object_mut().context("config template has no linux")?;
     linux.insert("cgroupsPath".into(), json!(format!("/{}", inputs.cgroup)));
     let architecture = Platform::host().architecture;
