@@ -6,6 +6,7 @@ use crate::harness::image::{Compression, Image};
 use crate::harness::{Cmd, Outcome, Scene, scene};
 
 mod answers;
+mod archives;
 mod astray;
 mod bad_input;
 mod build;
@@ -33,6 +34,7 @@ mod policy;
 mod property;
 mod push;
 mod rootless;
+mod transfers;
 
 /// Loads `image` as `name`.
 pub(crate) fn load(scene: &Scene, image: &Image, name: &str) -> PathBuf {

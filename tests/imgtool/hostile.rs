@@ -179,6 +179,7 @@ fn storms_end_and_wishes_to_wait_are_heeded() {
         for (status, headers) in [
             ("429 Too Many Requests", "Retry-After: 0\r\nRateLimit-Limit: 100;w=21600\r\n"),
             ("503 Service Unavailable", ""),
+            ("500 Internal Server Error", "Retry-After: Wed, 21 Oct 2015 07:28:00 GMT\r\n"),
         ] {
             let registry = Hostile::start(move |request, stream| {
                 let status = if request.path == "/v2/" { "200 OK" } else { status };

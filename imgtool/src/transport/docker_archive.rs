@@ -5,7 +5,7 @@
 use std::io::{BufReader, Read};
 
 use anyhow::{Context, Result, bail, ensure};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::archive::Members;
 use crate::digest::{Algorithm, Digest, HashingReader};
@@ -23,10 +23,25 @@ const BUFFER: usize = 256 << 10;
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct Item {
     pub(crate) config: String,
-    #[serde(default, deserialize_with = "null_as_default")]
+    #[serde(default, deserialize_with = "one_or_many")]
     pub(crate) repo_tags: Vec<String>,
     #[serde(default, deserialize_with = "null_as_default")]
     pub(crate) layers: Vec<String>,
+}
+
+/// Some of Bazel's rules write a single name as it is.
+fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Names {
+        One(String),
+        Many(Vec<String>),
+    }
+    Ok(match Option::<Names>::deserialize(deserializer)? {
+        None => Vec::new(),
+        Some(Names::One(name)) => vec![name],
+        Some(Names::Many(names)) => names,
+    })
 }
 
 /// The images that `manifest.json` lists; none if there is no such file.
