@@ -118,6 +118,7 @@ fn report() -> io::Result<Value> {
         "cgroup": cgroup_limits(),
         "fds": open_fds()?,
         "dev": list_dev(),
+        "refused": try_call("read", &["/dev/refused"]),
         "uidMap": trimmed("/proc/self/uid_map"),
         "gidMap": trimmed("/proc/self/gid_map"),
         "timensOffsets": trimmed("/proc/self/timens_offsets"),

@@ -13,6 +13,7 @@ mod checkpoint;
 mod config_table;
 mod escapes;
 mod exec;
+mod faults;
 mod hooks;
 mod labels;
 mod lifecycle;

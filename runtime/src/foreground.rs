@@ -14,6 +14,7 @@ use rustix::process::{WaitOptions, WaitStatus};
 
 use crate::spawn::{Spawned, Stdio, idmap};
 use crate::spec::Spec;
+use crate::{error, log};
 
 pub(crate) mod relay;
 pub(crate) mod signals;
@@ -105,9 +106,17 @@ impl Foreground {
                 status = Some(reap(pid)?.context("the process is not our child")?);
             }
         }
-        relay.finish(&self.signals)?;
+        let lost = relay.finish(&self.signals)?;
         self.raw_mode = None;
-        Ok(status.map_or(0, exit_code))
+        match (lost, status.map_or(0, exit_code)) {
+            (Some(error), 0) => Err(error),
+            // How the process ended says more.
+            (Some(error), code) => {
+                log::warn(error::render(&error));
+                Ok(code)
+            }
+            (None, code) => Ok(code),
+        }
     }
 
     fn wait_for_event(&self, relay: &Relay, pidfd: &OwnedFd) -> Result<bool> {

@@ -172,11 +172,11 @@ impl Cmd {
     }
 }
 
-fn scratch() -> File {
+pub(super) fn scratch() -> File {
     tempfile::tempfile().expect("make a scratch file")
 }
 
-fn read(file: &mut File) -> String {
+pub(super) fn read(file: &mut File) -> String {
     let mut bytes = Vec::new();
     file.rewind().expect("rewind output");
     file.read_to_end(&mut bytes).expect("read output");

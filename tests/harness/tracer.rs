@@ -8,7 +8,10 @@
 //! the kernel; for a command of one thread the k-th call is the same one in every run.
 
 use std::collections::{HashMap, HashSet};
+use std::fs::File;
 use std::process::{Command, Stdio};
+use std::sync::mpsc::{Sender, channel};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::ptrace::{self, Options};
@@ -16,7 +19,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use super::command::Cmd;
+use super::command::{Cmd, read, scratch};
+
+/// Longer than any command takes under ptrace: one that waits for something that never comes.
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// What happens at a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,11 +33,28 @@ pub(crate) enum Fault {
     Errno(Errno),
 }
 
+/// Which processes of a tree are looked at, by the names of what they execute.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    /// Calls count from its execution on: not those of what leads to it.
+    pub(crate) program: &'static str,
+    /// Let go on its own: its calls do not count.
+    pub(crate) payload: &'static str,
+}
+
 /// What became of a traced command.
 #[derive(Debug)]
 pub(crate) struct Traced {
     /// The number of each call, in order.
     pub(crate) calls: Vec<i64>,
+    /// Which of them the program's language makes before its first line, for which it does not answer.
+    pub(crate) starting: Vec<bool>,
+    /// All processes that were met, some of which may live on.
+    pub(crate) met: Vec<Pid>,
+    /// It did not end, and was killed for that.
+    pub(crate) hung: bool,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
     /// Whether the command came as far as the call that was to fail.
     pub(crate) hit: bool,
     /// 128 + signal for one that was killed.
@@ -39,7 +62,7 @@ pub(crate) struct Traced {
 }
 
 /// Calls whose failure says nothing: those that can not fail, and those that end things.
-const NEVER_FAIL: [i64; 15] = [
+const NEVER_FAIL: [i64; 17] = [
     libc::SYS_brk,
     libc::SYS_close,
     libc::SYS_exit,
@@ -55,6 +78,8 @@ const NEVER_FAIL: [i64; 15] = [
     libc::SYS_rt_sigreturn,
     libc::SYS_sched_yield,
     libc::SYS_sigaltstack,
+    libc::SYS_umask,
+    libc::SYS_uname,
 ];
 
 /// Whether a failure of this call is worth a run.
@@ -68,6 +93,7 @@ pub(crate) fn likely_error(call: i64) -> Errno {
         libc::SYS_openat | libc::SYS_open | libc::SYS_socket | libc::SYS_pipe2 => Errno::EMFILE,
         libc::SYS_write | libc::SYS_mkdir | libc::SYS_mkdirat | libc::SYS_rename => Errno::ENOSPC,
         libc::SYS_renameat | libc::SYS_symlink | libc::SYS_symlinkat => Errno::ENOSPC,
+        libc::SYS_mknod | libc::SYS_mknodat => Errno::ENOSPC,
         libc::SYS_fsync | libc::SYS_fdatasync => Errno::EIO,
         libc::SYS_sendto | libc::SYS_sendmsg | libc::SYS_recvfrom => Errno::ENOBUFS,
         libc::SYS_mmap | libc::SYS_mprotect | libc::SYS_mremap => Errno::ENOMEM,
@@ -80,20 +106,33 @@ pub(crate) fn likely_error(call: i64) -> Errno {
 
 /// Runs a command to its end without faults.
 pub(crate) fn trace(command: Cmd) -> Traced {
-    Tracer::start(command, None).run()
+    Tracer::start(command, None, None).run()
 }
 
 /// Runs a command with a fault at its `number`-th call, counted from 0.
 pub(crate) fn trace_with(command: Cmd, number: usize, fault: Fault) -> Traced {
-    Tracer::start(command, Some((number, fault))).run()
+    Tracer::start(command, Some((number, fault)), None).run()
+}
+
+/// The same, or without a fault, within bounds, and until the command itself ends: what it has
+/// started may live on.
+pub(crate) fn observe(command: Cmd, plan: Option<(usize, Fault)>, bounds: Bounds) -> Traced {
+    Tracer::start(command, plan, Some(bounds)).run()
 }
 
 struct Tracer {
     first: Pid,
     alive: HashSet<Pid>,
     plan: Option<(usize, Fault)>,
+    bounds: Option<Bounds>,
     calls: Vec<i64>,
+    starting: Vec<bool>,
+    met: Vec<Pid>,
     hit: bool,
+    /// Processes that execute something new, with how often they have set their signal stack since:
+    /// Rust's start asks for it and then sets it.
+    fresh: HashMap<Pid, usize>,
+    output: [File; 2],
     /// Set once the command itself runs: the shell's own calls are none of its.
     counting: bool,
     /// Processes inside a call, each with the error that the call is to return.
@@ -102,11 +141,13 @@ struct Tracer {
 
 impl Tracer {
     #[expect(clippy::zombie_processes, reason = "`run` waits for the whole tree by number")]
-    fn start(command: Cmd, plan: Option<(usize, Fault)>) -> Tracer {
+    fn start(command: Cmd, plan: Option<(usize, Fault)>, bounds: Option<Bounds>) -> Tracer {
+        let output = [scratch(), scratch()];
+        let [stdout, stderr] = output.each_ref().map(|file| file.try_clone().expect("dup"));
         let (words, environment) = command.into_parts();
         let mut shell = Command::new("/bin/sh");
         shell.args(["-c", "kill -STOP $$; exec \"$@\"", "sh"]).args(words).envs(environment);
-        shell.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        shell.stdin(Stdio::null()).stdout(stdout).stderr(stderr);
         let child = shell.spawn().expect("start a shell to trace");
         let first = Pid::from_raw(i32::try_from(child.id()).expect("a pid fits"));
         let stopped = waitpid(first, Some(WaitPidFlag::WUNTRACED)).expect("wait for the shell");
@@ -123,8 +164,13 @@ impl Tracer {
             first,
             alive: HashSet::from([first]),
             plan,
+            bounds,
             calls: Vec::new(),
+            starting: Vec::new(),
+            met: vec![first],
             hit: false,
+            fresh: HashMap::new(),
+            output,
             counting: false,
             inside: HashMap::new(),
         }
@@ -134,23 +180,70 @@ impl Tracer {
         let mut code = None;
         // Only this thread's children: what other tests left running is theirs.
         let flags = WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD;
+        let (watch, ended) = watch(self.first);
         while !self.alive.is_empty() {
             let status = waitpid(None, Some(flags)).expect("wait for the traced");
-            let ended = match status {
+            let end = match status {
                 WaitStatus::Exited(pid, status) => Some((pid, status)),
                 WaitStatus::Signaled(pid, signal, _) => Some((pid, 128 + signal as i32)),
                 _ => None,
             };
-            let Some((pid, status)) = ended else {
-                self.step(status);
-                continue;
-            };
-            self.alive.remove(&pid);
-            if pid == self.first {
-                code = Some(status);
+            match end {
+                Some((pid, status)) => {
+                    self.alive.remove(&pid);
+                    if pid == self.first {
+                        code = Some(status);
+                        self.interrupt_others();
+                    }
+                }
+                None if code.is_some() && self.bounds.is_some() => self.let_go(status),
+                None => self.step(status),
             }
         }
-        Traced { calls: self.calls, hit: self.hit, code: code.expect("the command ended") }
+        drop(ended);
+        let [mut stdout, mut stderr] = self.output;
+        Traced {
+            calls: self.calls,
+            starting: self.starting,
+            met: self.met,
+            hung: watch.join().expect("the watch does not panic"),
+            stdout: read(&mut stdout),
+            stderr: read(&mut stderr),
+            hit: self.hit,
+            code: code.expect("the command ended"),
+        }
+    }
+
+    /// Only what has stopped can be let go.
+    fn interrupt_others(&self) {
+        if self.bounds.is_some() {
+            for pid in &self.alive {
+                // One that is gone is told of by wait.
+                let _ = ptrace::interrupt(*pid);
+            }
+        }
+    }
+
+    fn let_go(&mut self, status: WaitStatus) {
+        let Some(pid) = status.pid() else { return };
+        if let WaitStatus::PtraceEvent(_, _, event) = status {
+            self.meet(pid, event);
+        }
+        // A call that was to fail does so, also in one that is let go.
+        if matches!(status, WaitStatus::PtraceSyscall(_)) && self.inside.contains_key(&pid) {
+            self.leave(pid);
+        } else if self.inside.get(&pid).is_some_and(Option::is_some) {
+            let _ = ptrace::syscall(pid, None);
+            return;
+        }
+        let signal = match status {
+            WaitStatus::Stopped(_, signal) if signal != Signal::SIGTRAP => Some(signal),
+            _ => None,
+        };
+        // One that is gone is told of by wait; one of a birth that we have not heard of yet, too.
+        if ptrace::detach(pid, signal).is_ok() {
+            self.alive.remove(&pid);
+        }
     }
 
     fn step(&mut self, status: WaitStatus) {
@@ -167,10 +260,8 @@ impl Tracer {
             WaitStatus::PtraceEvent(_, _, event) => {
                 self.meet(pid, event);
                 let is_exec = event == ptrace::Event::PTRACE_EVENT_EXEC as i32;
-                if is_exec && !self.counting {
-                    self.counting = true;
-                    // What ends next is the exec itself.
-                    self.inside.insert(pid, None);
+                if is_exec && self.executes(pid) {
+                    return;
                 }
                 None
             }
@@ -180,6 +271,39 @@ impl Tracer {
         // One that was killed may be gone before it can be let go on.
         let stopped = [Signal::SIGSTOP, Signal::SIGTSTP];
         let _ = ptrace::syscall(pid, signal.filter(|signal| !stopped.contains(signal)));
+    }
+
+    /// Looks at what is executed; true if it is none of the tracer's business any more.
+    fn executes(&mut self, pid: Pid) -> bool {
+        let image = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+        let is = |name: &str| image.file_name().is_some_and(|image| image == name);
+        self.fresh.insert(pid, 0);
+        match self.bounds {
+            Some(bounds) if is(bounds.payload) && ptrace::detach(pid, None).is_ok() => {
+                self.alive.remove(&pid);
+                return true;
+            }
+            Some(bounds) if !self.counting && !is(bounds.program) => return false,
+            _ => {}
+        }
+        if !self.counting {
+            self.counting = true;
+            // What ends next is the exec itself.
+            self.inside.insert(pid, None);
+        }
+        false
+    }
+
+    /// Whether the call is of those that come before the program's first line.
+    fn is_starting(&mut self, pid: Pid, call: i64) -> bool {
+        let Some(stacks) = self.fresh.get_mut(&pid) else { return false };
+        if call == libc::SYS_sigaltstack {
+            *stacks += 1;
+        }
+        if *stacks == 2 {
+            self.fresh.remove(&pid);
+        }
+        true
     }
 
     /// A new process of the tree is traced from its first call on.
@@ -192,7 +316,9 @@ impl Tracer {
         if births.iter().any(|birth| *birth as i32 == event)
             && let Ok(child) = ptrace::getevent(parent)
         {
-            self.alive.insert(Pid::from_raw(i32::try_from(child).expect("a pid fits")));
+            let child = Pid::from_raw(i32::try_from(child).expect("a pid fits"));
+            self.alive.insert(child);
+            self.met.push(child);
         }
     }
 
@@ -203,7 +329,10 @@ impl Tracer {
             return;
         }
         let number = self.calls.len();
-        self.calls.push(registers.orig_rax.cast_signed());
+        let call = registers.orig_rax.cast_signed();
+        self.calls.push(call);
+        let starting = self.is_starting(pid, call);
+        self.starting.push(starting);
         match self.plan {
             Some((wanted, fault)) if wanted == number => {
                 self.hit = true;
@@ -227,4 +356,18 @@ impl Tracer {
             ptrace::setregs(pid, registers).expect("fail a call");
         }
     }
+}
+
+/// Kills the command if it takes too long; tells whether it had to, once the sender is dropped.
+fn watch(command: Pid) -> (std::thread::JoinHandle<bool>, Sender<()>) {
+    let (ended, end) = channel();
+    let watch = std::thread::spawn(move || {
+        let late = end.recv_timeout(LIMIT) == Err(std::sync::mpsc::RecvTimeoutError::Timeout);
+        if late {
+            // Fails only when it is gone meanwhile, which is as good.
+            let _ = kill(command, Signal::SIGKILL);
+        }
+        late
+    });
+    (watch, ended)
 }

@@ -53,6 +53,27 @@ fn null_devices_of_the_hosts_as_streams_become_the_containers_own() {
     });
 }
 
+#[test]
+fn output_that_has_no_place_is_an_error() {
+    under_ours(|it| {
+        let bundle = Bundle::new(it.scene, &["echo", "lost"]);
+        let id = it.scene.id("full");
+        let run = "exec \"$0\" \"$@\" > /dev/full";
+        let sh =
+            |words: &[&str]| Cmd::new("sh").args(["-c", run]).arg(&it.program).args(words).run();
+        let dir = bundle.write().display().to_string();
+        sh(&["run", "--bundle", &dir, &id])
+            .code(1)
+            .refused(&["pass on what the process wrote: no space left on device"]);
+        it.run(["state", &id]).code(1).stderr_has("container does not exist");
+        it.start_pausing(Bundle::new(it.scene, &["pause"]).write(), &id);
+        sh(&["exec", &id, "/probe", "echo", "lost"])
+            .code(255)
+            .stderr_has("no space left on device");
+        it.run(["delete", "--force", &id]).success();
+    });
+}
+
 /// The specification wants a process only of those that are started; runc always.
 #[test]
 fn a_container_without_a_process_is_created_but_not_started() {

@@ -128,7 +128,12 @@ impl Dir {
                 return Err(failed(format_args!("mkdir {}", path.display()))(errno));
             }
         };
-        Ok((self.child(name)?, made))
+        let child = self.child(name);
+        if made && child.is_err() {
+            // Nobody would know of it. The first error is the one that tells.
+            let _ = self.remove_child(name);
+        }
+        Ok((child?, made))
     }
 
     /// Removes the cgroup `name` beneath this one.

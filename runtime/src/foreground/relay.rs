@@ -4,7 +4,7 @@ use std::fs::OpenOptions;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Error, Result};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -25,11 +25,13 @@ const LAST_BYTES: usize = 1024 * 1024;
 pub(super) struct Relay {
     input: Option<Pump>,
     outputs: Vec<Pump>,
+    /// Why something that the process wrote is not where it ought to be.
+    lost: Option<Error>,
 }
 
 impl Relay {
     pub(super) fn nothing() -> Self {
-        Relay { input: None, outputs: Vec::new() }
+        Relay { input: None, outputs: Vec::new(), lost: None }
     }
 
     /// Both ways through the master of a pseudo-terminal.
@@ -38,7 +40,7 @@ impl Relay {
         let out = master.try_clone().context("dup console")?;
         let input = Pump::new(source(std::io::stdin().as_fd())?, Sink::nonblocking(master));
         let output = Pump::new(out, Sink::of(std::io::stdout().as_fd())?);
-        Ok(Relay { input: Some(input), outputs: vec![output] })
+        Ok(Relay { input: Some(input), outputs: vec![output], lost: None })
     }
 
     /// stdin, stdout and stderr through a pipe each.
@@ -50,7 +52,7 @@ impl Relay {
         let input = Pump::new(source(std::io::stdin().as_fd())?, Sink::nonblocking(to_stdin));
         let stdout = Pump::new(from_stdout, Sink::of(std::io::stdout().as_fd())?);
         let stderr = Pump::new(from_stderr, Sink::of(std::io::stderr().as_fd())?);
-        Ok(Relay { input: Some(input), outputs: vec![stdout, stderr] })
+        Ok(Relay { input: Some(input), outputs: vec![stdout, stderr], lost: None })
     }
 
     /// What to wait for.
@@ -61,24 +63,36 @@ impl Relay {
     /// Moves what can be moved. A direction that has ended closes both its descriptors, which is
     /// how the other side learns of it.
     pub(super) fn step(&mut self) {
-        if self.input.as_mut().is_some_and(|pump| pump.step() == Flow::Ended) {
+        // What the process does not get to read it finds out itself.
+        if self.input.as_mut().is_some_and(|pump| !matches!(pump.step(), Ok(Flow::Open))) {
             self.input = None;
         }
-        self.outputs.retain_mut(|pump| pump.step() == Flow::Open);
+        self.step_outputs(|_| true);
+    }
+
+    fn step_outputs(&mut self, stays: impl Fn(&Pump) -> bool) {
+        let lost = &mut self.lost;
+        self.outputs.retain_mut(|pump| match pump.step() {
+            Ok(flow) => flow == Flow::Open && stays(pump),
+            Err(error) => {
+                lost.get_or_insert(error);
+                false
+            }
+        });
     }
 
     /// The process is gone: what it wrote is still to be delivered, and no more than that, as
     /// others may hold the pipes open and write on. Any signal ends it, since our own reader may
-    /// have stalled.
-    pub(super) fn finish(&mut self, signals: &Signals) -> Result<()> {
+    /// have stalled. Tells why something was lost on the way.
+    pub(super) fn finish(mut self, signals: &Signals) -> Result<Option<Error>> {
         self.input = None;
         for pump in &mut self.outputs {
             pump.budget = LAST_BYTES;
         }
         loop {
-            self.outputs.retain_mut(|pump| pump.step() == Flow::Open && pump.pending());
+            self.step_outputs(Pump::pending);
             if self.outputs.is_empty() {
-                return Ok(());
+                return Ok(self.lost);
             }
             let mut fds = vec![PollFd::new(signals.fd(), PollFlags::POLLIN)];
             self.add_to(&mut fds);
@@ -87,7 +101,7 @@ impl Relay {
                 Err(error) => return Err(error).context("poll"),
             }
             if signals.take()?.iter().any(|signal| *signal != libc::SIGCHLD) {
-                return Ok(());
+                return Ok(self.lost);
             }
         }
     }
@@ -127,15 +141,15 @@ impl Pump {
     }
 
     /// Reads and writes until either side would block.
-    fn step(&mut self) -> Flow {
+    fn step(&mut self) -> Result<Flow> {
         loop {
             if !self.pending() {
-                if !ready(self.from.as_fd(), PollFlags::POLLIN) {
-                    return Flow::Open;
+                if !ready(self.from.as_fd(), PollFlags::POLLIN)? {
+                    return Ok(Flow::Open);
                 }
                 let room = BUFFER.min(self.budget);
                 match read(&self.from, &mut self.buffer[..room]) {
-                    Ok(0) => return Flow::Ended,
+                    Ok(0) => return Ok(Flow::Ended),
                     Ok(count) => {
                         (self.start, self.end) = (0, count);
                         // Without an end in sight the sum would overflow one day.
@@ -143,30 +157,36 @@ impl Pump {
                             self.budget -= count;
                         }
                     }
-                    Err(Errno::EAGAIN | Errno::EINTR) => return Flow::Open,
-                    // EIO: every slave is closed, or we read in the background. There is
-                    // nobody to tell of any other error, and nothing more will come.
-                    Err(_) => return Flow::Ended,
+                    Err(Errno::EAGAIN | Errno::EINTR) => return Ok(Flow::Open),
+                    // Every slave is closed, or we read in the background.
+                    Err(Errno::EIO) => return Ok(Flow::Ended),
+                    Err(error) => return Err(error).context("read what the process wrote"),
                 }
             }
-            if !ready(self.to.fd.as_fd(), PollFlags::POLLOUT) {
-                return Flow::Open;
+            if !ready(self.to.fd.as_fd(), PollFlags::POLLOUT)? {
+                return Ok(Flow::Open);
             }
             let most = if self.to.blocking { BLOCKING_CHUNK } else { BUFFER };
             let chunk = &self.buffer[self.start..self.end.min(self.start + most)];
             match write(&self.to.fd, chunk) {
                 Ok(count) => self.start += count,
-                Err(Errno::EAGAIN | Errno::EINTR) => return Flow::Open,
+                Err(Errno::EAGAIN | Errno::EINTR) => return Ok(Flow::Open),
                 // Nobody reads any more: the writer is to get SIGPIPE.
-                Err(_) => return Flow::Ended,
+                Err(Errno::EPIPE) => return Ok(Flow::Ended),
+                Err(error) => return Err(error).context("pass on what the process wrote"),
             }
         }
     }
 }
 
-fn ready(fd: BorrowedFd, wanted: PollFlags) -> bool {
+fn ready(fd: BorrowedFd, wanted: PollFlags) -> Result<bool> {
     let mut fds = [PollFd::new(fd, wanted)];
-    poll(&mut fds, PollTimeout::ZERO).is_ok_and(|count| count > 0)
+    loop {
+        match poll(&mut fds, PollTimeout::ZERO) {
+            Err(Errno::EINTR) => {}
+            other => return Ok(other.context("poll")? > 0),
+        }
+    }
 }
 
 /// Where bytes go.
@@ -229,12 +249,12 @@ mod tests {
         let (sink, to) = pipe();
         let mut pump = Pump::new(from, Sink::nonblocking(to));
         std::fs::File::from(feed.try_clone().unwrap()).write_all(b"abc").unwrap();
-        assert!(pump.step() == Flow::Open);
+        assert!(pump.step().unwrap() == Flow::Open);
         let mut text = [0; 8];
         assert_eq!(std::fs::File::from(sink).read(&mut text).unwrap(), 3);
         feed = pipe().1;
         drop(feed);
-        assert!(pump.step() == Flow::Ended);
+        assert!(pump.step().unwrap() == Flow::Ended);
     }
 
     #[test]
@@ -245,10 +265,19 @@ mod tests {
         for _ in 0..64 {
             // Fails once both pipes and the buffer are full.
             let _ = write(&feed, &[0; 65_536]);
-            assert!(pump.step() == Flow::Open);
+            assert!(pump.step().unwrap() == Flow::Open);
         }
         assert!(pump.pending());
         assert_eq!(pump.buffer.len(), BUFFER);
+    }
+
+    #[test]
+    fn a_full_disk_is_told() {
+        let (from, feed) = pipe();
+        let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let mut pump = Pump::new(from, Sink::nonblocking(full.into()));
+        write(&feed, b"x").unwrap();
+        assert!(pump.step().is_err());
     }
 
     #[test]
@@ -258,6 +287,6 @@ mod tests {
         drop(sink);
         let mut pump = Pump::new(from, Sink::nonblocking(to));
         write(&feed, b"x").unwrap();
-        assert!(pump.step() == Flow::Ended);
+        assert!(pump.step().unwrap() == Flow::Ended);
     }
 }
