@@ -7,6 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use rustix::fs::{FileType, OFlags};
+use rustix::io::Errno;
 use rustix::thread::{CapabilitySet, CapabilitySets, Gid, Uid};
 
 use super::lsm;
@@ -28,7 +29,7 @@ pub(crate) fn bound_capabilities(plan: &CapabilityPlan) -> Result<()> {
         match rustix::thread::remove_capability_from_bounding_set(one) {
             Ok(()) => {}
             // The kernel knows none from here on.
-            Err(rustix::io::Errno::INVAL) => break,
+            Err(Errno::INVAL) => break,
             Err(error) => {
                 return Err(error).with_context(|| format!("drop capability {number}"));
             }
@@ -41,7 +42,7 @@ pub(crate) fn bound_capabilities(plan: &CapabilityPlan) -> Result<()> {
 pub(crate) fn become_user(plan: &ProcessPlan, procfs: &Procfs) -> Result<()> {
     let groups: Vec<Gid> = plan.groups.iter().map(|&gid| Gid::from_raw(gid)).collect();
     match rustix::thread::set_thread_groups(&groups) {
-        Err(rustix::io::Errno::PERM) if groups_are_denied(procfs)? => {
+        Err(Errno::PERM) if groups_are_denied(procfs)? => {
             if !groups.is_empty() {
                 bail!("cannot set any additional groups in a rootless container");
             }
@@ -55,13 +56,13 @@ pub(crate) fn become_user(plan: &ProcessPlan, procfs: &Procfs) -> Result<()> {
 pub(crate) fn set_ids(uid: u32, gid: u32) -> Result<()> {
     let (user, group) = (Uid::from_raw(uid), Gid::from_raw(gid));
     rustix::thread::set_thread_res_gid(group, group, group).map_err(|error| match error {
-        rustix::io::Errno::INVAL => {
+        Errno::INVAL => {
             anyhow::anyhow!("cannot setgid to unmapped gid {gid} in user namespace")
         }
         other => anyhow::Error::from(other).context("setgid"),
     })?;
     rustix::thread::set_thread_res_uid(user, user, user).map_err(|error| match error {
-        rustix::io::Errno::INVAL => {
+        Errno::INVAL => {
             anyhow::anyhow!("cannot setuid to unmapped uid {uid} in user namespace")
         }
         other => anyhow::Error::from(other).context("setuid"),
@@ -124,7 +125,14 @@ pub(crate) fn join_keyring(name: &CString, plan: &ProcessPlan, procfs: &Procfs) 
 /// The home directory of `uid` by the container's /etc/passwd, or `/`.
 pub(crate) fn home(root: &Root, uid: u32) -> Result<String> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK;
-    let Ok(passwd) = root.open(Path::new("etc/passwd"), flags) else { return Ok("/".to_owned()) };
+    let passwd = match root.open(Path::new("etc/passwd"), flags) {
+        Ok(passwd) => passwd,
+        // The image has none, or none for us to read.
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::ACCESS | Errno::NXIO) => {
+            return Ok("/".to_owned());
+        }
+        Err(error) => return Err(error).context("open /etc/passwd"),
+    };
     let stat = rustix::fs::fstat(passwd.as_fd()).context("stat /etc/passwd")?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
         return Ok("/".to_owned());
