@@ -11,6 +11,7 @@ mod faults;
 mod forward;
 mod ipv6;
 mod killed;
+mod kinds;
 mod netavark;
 mod networks;
 mod publish;

@@ -7,6 +7,7 @@ mod bridge;
 mod check;
 mod detach;
 mod link;
+mod names;
 mod ports;
 mod sublink;
 

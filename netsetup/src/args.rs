@@ -9,10 +9,11 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::netlink::link::Mac;
+use crate::netlink::shape::Limit;
 use crate::output;
 use crate::plan;
 use crate::port::{PortSelector, PortSpec};
-use crate::state::{Isolation, RouteKind, StaticRoute};
+use crate::state::{Isolation, Kind, RouteKind, StaticRoute};
 use crate::subnet::{Family, Subnet};
 
 /// The exit code of a wrong command line.
@@ -167,11 +168,52 @@ pub(crate) struct Wishes {
     #[arg(long, value_name = "ROUTE")]
     pub(crate) route: Vec<RouteWish>,
     /// Further name of the container on this network; may be repeated
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = plan::parse_host_name)]
     pub(crate) alias: Vec<String>,
     /// No default route through this network
     #[arg(long)]
     pub(crate) no_default_route: bool,
+    /// How to connect: macvlan and ipvlan are links on a link of the host's, named by --network
+    #[arg(long, value_enum, value_name = "KIND")]
+    pub(crate) kind: Option<Kind>,
+    /// Mode of a macvlan (bridge, private, vepa, passthru) or ipvlan (l2, l3, l3s)
+    #[arg(long, value_name = "MODE", requires = "kind")]
+    pub(crate) mode: Option<String>,
+    /// Address of a macvlan or ipvlan, with its prefix length; may be repeated
+    #[arg(long, value_name = "CIDR")]
+    pub(crate) address: Vec<HostAddress>,
+    /// Gateway of a macvlan or ipvlan; may be repeated
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) gateway: Vec<IpAddr>,
+    /// Most that the container receives, in bits per second, as 500k or 10m
+    #[arg(long, value_name = "RATE")]
+    pub(crate) ingress: Option<Limit>,
+    /// Most that the container sends, in bits per second
+    #[arg(long, value_name = "RATE")]
+    pub(crate) egress: Option<Limit>,
+    /// Hosts file in which to keep the names of all containers on its networks
+    #[arg(long, value_name = "FILE")]
+    pub(crate) hosts: Option<PathBuf>,
+}
+
+/// `ADDRESS/LENGTH`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct HostAddress {
+    pub(crate) address: IpAddr,
+    pub(crate) subnet: Subnet,
+}
+
+impl FromStr for HostAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<HostAddress, String> {
+        let parsed = text.split_once('/').and_then(|(address, length)| {
+            let (address, length): (IpAddr, u8) = (address.parse().ok()?, length.parse().ok()?);
+            let subnet = Subnet::containing(address, length);
+            (subnet.length() == length).then_some(HostAddress { address, subnet })
+        });
+        parsed.ok_or_else(|| format!("{text:?} is no address with its length, as 10.1.0.7/24"))
+    }
 }
 
 /// `DESTINATION[=GATEWAY]`

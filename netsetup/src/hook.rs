@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::io::Read;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
@@ -13,6 +14,7 @@ use crate::args::{Directories, Wishes};
 use crate::plan;
 use crate::request::{AttachRequest, Target};
 use crate::state::Store;
+use crate::state::files::read_json;
 
 /// Annotations by which a bundle says what the hook's arguments do not. Their prefix is the one
 /// that no label of an image gets past imgtool with: an image must not open ports of the host.
@@ -30,7 +32,34 @@ pub(crate) struct State {
     #[serde(default)]
     pid: u32,
     #[serde(default)]
+    bundle: PathBuf,
+    #[serde(default)]
     annotations: Option<HashMap<String, String>>,
+}
+
+/// What we read of a bundle's config.json.
+#[derive(Debug, Default, Deserialize)]
+struct Bundle {
+    #[serde(default)]
+    hostname: String,
+    #[serde(default)]
+    mounts: Vec<Mount>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Mount {
+    destination: PathBuf,
+    #[serde(default)]
+    source: Option<PathBuf>,
+}
+
+impl Bundle {
+    /// The file of the bundle's own that its container sees as /etc/hosts.
+    fn hosts(&self, directory: &Path) -> Option<PathBuf> {
+        let mount = self.mounts.iter().rfind(|it| it.destination == Path::new("/etc/hosts"))?;
+        let source = directory.join(mount.source.as_deref()?);
+        (source.parent() == Some(directory)).then_some(source)
+    }
 }
 
 /// Reads the state document.
@@ -51,6 +80,12 @@ pub(crate) enum Phase {
 }
 
 impl State {
+    /// What its configuration says; one that is gone says nothing.
+    fn bundle(&self) -> Result<Bundle> {
+        let path = self.bundle.join("config.json");
+        Ok(read_json(&path)?.unwrap_or_default())
+    }
+
     /// Opens the namespace, if the container is to be attached.
     pub(crate) fn phase(&self, arguments: &Wishes) -> Result<Phase> {
         plan::check_id(&self.id)?;
@@ -92,6 +127,13 @@ fn complete(arguments: &Wishes, state: &State) -> Result<Wishes> {
     let annotation = |name: &str| state.annotations.as_ref().and_then(|all| all.get(name));
     if wishes.network.is_none() {
         wishes.network = annotation(NETWORK).cloned();
+    }
+    let bundle = state.bundle()?;
+    if wishes.hosts.is_none() {
+        wishes.hosts = bundle.hosts(&state.bundle);
+    }
+    if plan::is_host_name(&bundle.hostname) && !wishes.alias.contains(&bundle.hostname) {
+        wishes.alias.push(bundle.hostname);
     }
     if wishes.ip.is_empty()
         && let Some(addresses) = annotation(ADDRESS)

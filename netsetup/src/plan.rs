@@ -231,6 +231,21 @@ pub(crate) fn check_interface(name: &str) -> Result<()> {
     Ok(())
 }
 
+/// Whether a hosts file may hold this name.
+pub(crate) fn is_host_name(name: &str) -> bool {
+    let is_word = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
+    !name.is_empty() && name.len() <= 255 && name.bytes().all(is_word)
+}
+
+/// Reads a name under which a container is found.
+pub(crate) fn parse_host_name(text: &str) -> Result<String, String> {
+    if is_host_name(text) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("{text:?} is no host name: letters, digits, '.', '-' and '_'"))
+    }
+}
+
 /// Name of the next interface of a container that has these.
 pub(crate) fn next_interface(present: &[String]) -> String {
     let mut names = (0..).map(|number| format!("eth{number}"));

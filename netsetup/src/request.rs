@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use crate::args::Wishes;
 use crate::netlink::link::Mac;
+use crate::netlink::shape::Limits;
 use crate::netns::{self, NetworkNamespace};
 use crate::plan;
 use crate::port::PortSpec;
@@ -46,6 +47,10 @@ pub(crate) struct AttachRequest {
     /// Of the default route.
     pub(crate) metric: Option<u32>,
     pub(crate) mtu: Option<u32>,
+    /// Most that it receives and sends.
+    pub(crate) limits: Limits,
+    /// A hosts file to keep the names of its networks in.
+    pub(crate) hosts: Option<PathBuf>,
     /// Whose network it is, where another tool asks.
     pub(crate) origin: Option<String>,
 }
@@ -74,9 +79,14 @@ impl AttachRequest {
     pub(crate) fn new(target: Target, wishes: &Wishes) -> Result<AttachRequest> {
         wishes.interface.as_deref().map(plan::check_interface).transpose()?;
         let network = wishes.network.clone().unwrap_or_else(|| plan::DEFAULT_BRIDGE.to_owned());
+        let kind = wishes.kind.unwrap_or_default();
         Ok(AttachRequest {
+            kind,
+            mode: wishes.mode.clone(),
             interface: wishes.interface.clone(),
-            addresses: Addresses::Wishes(wishes.ip.clone()),
+            addresses: addresses(kind, wishes)?,
+            limits: Limits { ingress: wishes.ingress, egress: wishes.egress },
+            hosts: wishes.hosts.as_deref().map(std::path::absolute).transpose()?,
             mac: wishes.mac,
             ports: wishes.publish.clone(),
             routes: wishes.route.iter().map(|wish| wish.0.clone()).collect(),
@@ -112,6 +122,8 @@ impl AttachRequest {
             default_route: true,
             metric: None,
             mtu: None,
+            limits: Limits::default(),
+            hosts: None,
             origin: None,
         })
     }
@@ -131,6 +143,35 @@ impl AttachRequest {
     pub(crate) fn is_host(&self) -> Result<bool> {
         Ok(self.netns.identity() == NetworkNamespace::own()?.identity())
     }
+}
+
+/// On a bridge addresses are leased; on a link of the host's somebody else knows who has which.
+fn addresses(kind: Kind, wishes: &Wishes) -> Result<Addresses> {
+    if kind == Kind::Bridge {
+        if !wishes.address.is_empty() || !wishes.gateway.is_empty() {
+            bail!(
+                "--address and --gateway are for macvlan and ipvlan: a bridge has subnets (--ip)"
+            );
+        }
+        return Ok(Addresses::Wishes(wishes.ip.clone()));
+    }
+    if wishes.network.is_none() {
+        bail!("a {kind} needs the link that it is on: --network LINK");
+    }
+    if !wishes.ip.is_empty() {
+        bail!("a {kind} takes --address with a prefix length, as 10.1.0.7/24, not --ip");
+    }
+    let given = wishes.address.iter().map(|it| Address {
+        address: it.address,
+        subnet: it.subnet,
+        gateway: wishes.gateway.iter().copied().find(|gateway| it.subnet.contains(*gateway)),
+    });
+    let given: Vec<Address> = given.collect();
+    let is_used = |gateway: &&IpAddr| given.iter().any(|it| it.gateway == Some(**gateway));
+    if let Some(astray) = wishes.gateway.iter().find(|gateway| !is_used(gateway)) {
+        bail!("gateway {astray} is in none of the addresses' subnets");
+    }
+    Ok(Addresses::Given(given))
 }
 
 /// What a target's words mean.

@@ -7,6 +7,7 @@
 //! bridges/<name>/leases/<address>        link to the id of the container that has it
 //! bridges/<name>/last-{4,6}              the address given out most recently
 //! bridges/<name>/members/<id>,<link>     a container that is on the bridge
+//! bridges/<name>/hosts/<id>              link to the file that has names of its containers
 //! containers/<id>/netns                  where the container's namespace is, and which it was
 //! containers/<id>/on/<link>.json         an attachment that exists, or is about to
 //! containers/<id>/ports/<proto>-<ip>-<port>   link to the address and port behind it

@@ -27,6 +27,13 @@ impl Server {
     }
 }
 
+impl Server {
+    /// A process in the namespace.
+    pub(super) fn pid(&self) -> u32 {
+        self.0.id()
+    }
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
         // Fails only when it is gone already.

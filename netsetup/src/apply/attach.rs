@@ -138,6 +138,7 @@ impl Host<'_> {
             routes: request.routes.clone(),
             names: request.names.clone(),
             origin: request.origin.clone(),
+            limits: request.limits,
             ready: false,
         };
         let ports = self.choose_ports(&request.id, &request.ports, &own)?;
@@ -207,6 +208,9 @@ impl Host<'_> {
             self.store.save_bridge(bridge)?;
         }
         self.store.join(name, id, interface)?;
+        if let Some(path) = &request.hosts {
+            self.store.save_hosts(name, id, path)?;
+        }
         if let Addresses::Wishes(_) = request.addresses {
             for address in &attachment.addresses {
                 self.store.take_lease(name, address.address, id)?;
@@ -228,7 +232,8 @@ impl Host<'_> {
     }
 
     /// Records that everything was made.
-    fn conclude(&self, made: Attachment) -> Result<Attachment> {
+    fn conclude(&mut self, made: Attachment) -> Result<Attachment> {
+        self.spread_names(&made.network, &made.id)?;
         self.store.save_attachment(&made).context("record that the container is attached")?;
         Ok(made)
     }

@@ -58,6 +58,7 @@ impl Host<'_> {
         }
         self.store.leave(network, id, interface)?;
         self.store.forget_attachment(id, interface)?;
+        self.withdraw_names(network, id)?;
         bridge.map_or(Ok(()), |record| self.unmake_bridge(&record))
     }
 

@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 
 use super::Host;
 use crate::netlink::link::{self, Link, VethEnd};
-use crate::netlink::{Connection, Request, address, route};
+use crate::netlink::{Connection, Request, address, route, shape};
 use crate::plan::{self, End, Seed};
 use crate::request::AttachRequest;
 use crate::state::{Attachment, Bridge, Isolation, RouteKind, StaticRoute};
@@ -33,6 +33,9 @@ impl Host<'_> {
             .with_context(|| format!("create link {interface} in the container"))?;
         sysctl::close_ipv6(host_interface)?;
         equip(request, attachment)?;
+        if let Some(limit) = request.limits.ingress {
+            shape::set_by_name(&mut self.route, host_interface, limit)?;
+        }
         let outer =
             link::find(&mut self.route, host_interface)?.context("the host's link vanished")?;
         let isolated = bridge.isolation == Isolation::Containers;
@@ -60,7 +63,11 @@ pub(super) fn equip(request: &AttachRequest, attachment: &Attachment) -> Result<
     requests.extend(addresses.map(|it| address::add(inner.index, it.address, it.subnet)));
     requests.push(link::set_up(inner.index));
     requests.extend(routes(attachment, request, inner.index));
-    container.transact(requests).with_context(|| format!("set up {interface} in the container"))
+    container.transact(requests).with_context(|| format!("set up {interface} in the container"))?;
+    match request.limits.egress {
+        Some(limit) => shape::set_by_name(&mut container, interface, limit),
+        None => Ok(()),
+    }
 }
 
 fn routes(

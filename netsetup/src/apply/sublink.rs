@@ -37,6 +37,9 @@ impl Host<'_> {
         request: &AttachRequest,
         present: &[Attachment],
     ) -> Result<Attachment> {
+        if request.limits.ingress.is_some() {
+            bail!("what a {} receives does not pass the host: limit what it sends", request.kind);
+        }
         if !request.ports.is_empty() {
             bail!("no port of a {} is published: it is reached directly", request.kind);
         }
@@ -69,6 +72,7 @@ impl Host<'_> {
             routes: request.routes.clone(),
             names: request.names.clone(),
             origin: request.origin.clone(),
+            limits: request.limits,
             ready: false,
         })
     }

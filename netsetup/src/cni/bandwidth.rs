@@ -6,52 +6,27 @@ use serde_json::Value;
 use super::Call;
 use super::config::{Bandwidth, Config};
 use super::failure::{Code, Failure};
-use crate::apply::Host;
-use crate::netlink::shape::{self, Limit};
+use crate::netlink::shape::{self, Limit, Limits};
 use crate::netlink::{Connection, link};
-use crate::netns::NetworkNamespace;
-use crate::state::Attachment;
 
 pub(super) fn add(call: &Call, config: &Config) -> Result<Value> {
     let result = config.passed_on()?;
-    let (ingress, egress) = limits(config)?;
+    let Limits { ingress, egress } = limits(config)?;
     let netns = call.open_netns()?;
     let previous = config.previous()?;
     if let Some(limit) = ingress {
         let name = previous.host_end().unwrap_or_default();
-        shape_link(&mut Connection::route()?, name, limit)?;
+        shape::set_by_name(&mut Connection::route()?, name, limit)?;
     }
     if let Some(limit) = egress {
-        shape_link(&mut netns.enter(Connection::route)?, &call.interface, limit)?;
+        shape::set_by_name(&mut netns.enter(Connection::route)?, &call.interface, limit)?;
     }
     Ok(result)
 }
 
-/// Limits an attachment of ours as the runtime wishes.
-pub(super) fn shape(
-    host: &mut Host,
-    attachment: &Attachment,
-    netns: &NetworkNamespace,
-    config: &Config,
-) -> Result<()> {
-    let (ingress, egress) = limits(config)?;
-    if let Some(limit) = ingress {
-        shape_link(&mut host.route, &attachment.host_interface, limit)?;
-    }
-    if let Some(limit) = egress {
-        shape_link(&mut netns.enter(Connection::route)?, &attachment.interface, limit)?;
-    }
-    Ok(())
-}
-
-fn shape_link(connection: &mut Connection, name: &str, limit: Limit) -> Result<()> {
-    let link = link::find(connection, name)?.with_context(|| format!("no link {name}"))?;
-    shape::set(connection, link.index, limit).with_context(|| format!("limit link {name}"))
-}
-
 pub(super) fn check(call: &Call, config: &Config) -> Result<()> {
     let previous = config.previous()?;
-    let (ingress, egress) = limits(config)?;
+    let Limits { ingress, egress } = limits(config)?;
     let mut outside = Connection::route()?;
     let mut inside = call.open_netns()?.enter(Connection::route)?;
     let host_end = previous.host_end().unwrap_or_default();
@@ -68,7 +43,7 @@ pub(super) fn check(call: &Call, config: &Config) -> Result<()> {
 }
 
 /// What the container receives, and what it sends.
-fn limits(config: &Config) -> Result<(Option<Limit>, Option<Limit>)> {
+pub(super) fn limits(config: &Config) -> Result<Limits> {
     // The configuration's own values hold for all; the runtime's for one container.
     let own: Bandwidth = config.options()?;
     let wished = config.runtime_config.bandwidth.clone().unwrap_or(own);
@@ -77,8 +52,8 @@ fn limits(config: &Config) -> Result<(Option<Limit>, Option<Limit>)> {
         (0, _) => Err(Failure::new(Code::Config, format!("{name}Burst needs {name}Rate"))),
         _ => Ok(Some(Limit { rate, burst: (burst != 0).then_some(burst) })),
     };
-    Ok((
-        limit(wished.ingress_rate, wished.ingress_burst, "ingress")?,
-        limit(wished.egress_rate, wished.egress_burst, "egress")?,
-    ))
+    Ok(Limits {
+        ingress: limit(wished.ingress_rate, wished.ingress_burst, "ingress")?,
+        egress: limit(wished.egress_rate, wished.egress_burst, "egress")?,
+    })
 }

@@ -155,19 +155,13 @@ fn attach(
     request.names = config.aliases();
     if whole == Whole::Everything {
         request.ports = portmap::specs(config)?;
+        request.limits = bandwidth::limits(config)?;
     }
     // A network without addresses of its own is one that 'netsetup bridge create' defined.
     request.bridge = (!is_defined_by_us || !bridge.subnets.is_empty()).then_some(bridge);
     let store = open_store()?;
     let mut host = Host::open_at_once(&store)?;
     let attachment = host.attach(&request)?;
-    if whole == Whole::Everything {
-        let shaped = bandwidth::shape(&mut host, &attachment, &request.netns, config);
-        if let Err(error) = shaped {
-            host.detach_interface(&call.container, &call.interface)?;
-            return Err(error);
-        }
-    }
     let dns = config.dns.clone().or(leased.dns.clone()).unwrap_or_default();
     let routes = shown_routes(&routes, &attachment);
     outcome(&mut host, &attachment, call, leased, routes, dns)?.shaped(&config.cni_version)

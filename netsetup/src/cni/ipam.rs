@@ -10,6 +10,7 @@ use super::config::{Config, RouteConfig, ValidAttachment};
 use super::failure::{Code, Failure};
 use super::{Call, host_local, open_store};
 use crate::apply::Host;
+use crate::args::HostAddress;
 use crate::state::Address;
 use crate::subnet::Subnet;
 
@@ -117,15 +118,7 @@ fn configured(call: &Call, config: &Config) -> Result<Leased> {
 
 /// An address with the length of its prefix.
 pub(super) fn prefixed(text: &str) -> Result<(IpAddr, Subnet)> {
-    let parse = || -> Option<(IpAddr, Subnet)> {
-        let (address, length) = text.trim().split_once('/')?;
-        let address: IpAddr = address.parse().ok()?;
-        let length: u8 = length.parse().ok()?;
-        let subnet = Subnet::containing(address, length);
-        (subnet.length() == length).then_some((address, subnet))
-    };
-    parse().ok_or_else(|| {
-        let text = format!("{text:?} is no address with a prefix length, as 10.1.0.2/24");
-        Failure::new(Code::Config, text).into()
-    })
+    let parsed: Result<HostAddress, String> = text.trim().parse();
+    let it = parsed.map_err(|text| Failure::new(Code::Config, text))?;
+    Ok((it.address, it.subnet))
 }

@@ -12,6 +12,7 @@ use super::ipam::prefixed;
 use super::{Call, open_store};
 use crate::apply::Host;
 use crate::netlink::link;
+use crate::netlink::shape::Limits;
 use crate::netns::NetworkNamespace;
 use crate::port::{PortRange, PortSpec, Protocol};
 use crate::state::{Address, Attachment, Kind, Place};
@@ -134,6 +135,7 @@ pub(super) fn adopt(host: &mut Host, call: &Call, config: &Config) -> Result<Att
         routes: Vec::new(),
         names: Vec::new(),
         origin: Some(config.origin()),
+        limits: Limits::default(),
         ready: true,
     };
     host.adopt(&attachment, &place(call, &netns))

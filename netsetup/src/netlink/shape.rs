@@ -1,11 +1,14 @@
 //! Limits of what a link sends: a token bucket as its root queue.
 
+use std::str::FromStr;
+
 use anyhow::{Context, Result};
 use netlink_packet_core::{DefaultNla, Nla, NlaBuffer, NlasIterator};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::tc::{TcAttribute, TcHandle, TcMessage, TcOption};
+use serde::{Deserialize, Serialize};
 
-use super::{CREATE, Connection, DUMP, Request};
+use super::{CREATE, Connection, DUMP, Request, link};
 
 const KIND: &str = "tbf";
 const REPLACE: u16 = 0x100;
@@ -19,10 +22,53 @@ const LATENCY_MS: u64 = 25;
 const LEAST_BURST: u64 = 128 * 1024;
 
 /// A limit: bits per second, and the bits that may go at once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Limit {
     pub(crate) rate: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) burst: Option<u64>,
+}
+
+/// The limits of a container's interface.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Limits {
+    /// Of what it receives.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) ingress: Option<Limit>,
+    /// Of what it sends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) egress: Option<Limit>,
+}
+
+impl Limits {
+    /// Whether nothing is limited.
+    pub(crate) fn are_none(&self) -> bool {
+        *self == Limits::default()
+    }
+}
+
+impl FromStr for Limit {
+    type Err = String;
+
+    /// A number of bits per second, with k, m or g for thousands of thousands: `10m`, `10mbit`.
+    fn from_str(text: &str) -> Result<Limit, String> {
+        let lower = text.to_ascii_lowercase();
+        let word = lower.strip_suffix("bit").unwrap_or(&lower);
+        let end = word.find(|c: char| !c.is_ascii_digit()).unwrap_or(word.len());
+        let (digits, unit) = word.split_at(end);
+        let factor = match unit {
+            "" => Some(1),
+            "k" => Some(1000),
+            "m" => Some(1_000_000),
+            "g" => Some(1_000_000_000),
+            _ => None,
+        };
+        let number = digits.parse::<u64>().ok();
+        let rate = number.zip(factor).and_then(|(number, factor)| number.checked_mul(factor));
+        let rate = rate.filter(|rate| *rate >= 8);
+        rate.map(|rate| Limit { rate, burst: None })
+            .ok_or_else(|| format!("{text:?} is no rate in bits per second, as 500k or 10mbit"))
+    }
 }
 
 fn message(index: u32) -> TcMessage {
@@ -31,8 +77,14 @@ fn message(index: u32) -> TcMessage {
     message
 }
 
+/// Limits what the link of a name sends.
+pub(crate) fn set_by_name(connection: &mut Connection, name: &str, limit: Limit) -> Result<()> {
+    let link = link::find(connection, name)?.with_context(|| format!("no link {name}"))?;
+    set(connection, link.index, limit).with_context(|| format!("limit link {name}"))
+}
+
 /// Limits what a link sends, in place of an earlier limit.
-pub(crate) fn set(connection: &mut Connection, index: u32, limit: Limit) -> Result<()> {
+fn set(connection: &mut Connection, index: u32, limit: Limit) -> Result<()> {
     let mut message = message(index);
     message.header.parent = TcHandle::ROOT;
     message.header.handle = TcHandle { major: 1, minor: 0 };
@@ -100,4 +152,20 @@ fn rate(attribute: &TcAttribute) -> Option<u64> {
     }
     let narrow = narrow.map(|bytes| u64::from(u32::from_ne_bytes(bytes)));
     wide.map(u64::from_ne_bytes).or(narrow).map(|bytes| bytes * 8)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_are_bits_per_second() {
+        let rate = |text: &str| text.parse::<Limit>().map(|limit| limit.rate);
+        assert_eq!(rate("500k"), Ok(500_000));
+        assert_eq!(rate("10Mbit"), Ok(10_000_000));
+        assert_eq!(rate("1g"), Ok(1_000_000_000));
+        for bad in ["", "m", "0", "-1", "1.5m", "10mb", "99999999999g"] {
+            assert!(rate(bad).is_err(), "{bad}");
+        }
+    }
 }

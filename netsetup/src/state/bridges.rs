@@ -1,7 +1,7 @@
 //! Bridges, their persistent definitions and their leases.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::ValueEnum;
@@ -155,6 +155,7 @@ impl Store {
         let directory = self.bridge_directory(name);
         remove_tree(&directory.join("leases"))?;
         remove_tree(&directory.join("members"))?;
+        remove_tree(&directory.join("hosts"))?;
         for file in ["last-4", "last-4.new", "last-6", "last-6.new", "bridge.new", "bridge.json"] {
             remove(&directory.join(file))?;
         }
@@ -235,6 +236,33 @@ impl Store {
     /// Notes that a container is on a bridge.
     pub(crate) fn join(&self, bridge: &str, id: &str, interface: &str) -> Result<()> {
         write_link(&self.member_path(bridge, id, interface), id)
+    }
+
+    /// Notes that a file has the names of a bridge's containers: a container's on it.
+    pub(crate) fn save_hosts(&self, bridge: &str, id: &str, path: &Path) -> Result<()> {
+        let link = self.bridge_directory(bridge).join("hosts").join(id);
+        write_link(&link, &path.to_string_lossy())
+    }
+
+    /// Notes that the file of a container has them no longer.
+    pub(crate) fn forget_hosts(&self, bridge: &str, id: &str) -> Result<()> {
+        remove(&self.bridge_directory(bridge).join("hosts").join(id))
+    }
+
+    /// Whether a container has a file with them.
+    pub(crate) fn has_hosts(&self, bridge: &str, id: &str) -> bool {
+        self.bridge_directory(bridge).join("hosts").join(id).is_symlink()
+    }
+
+    /// The files with names of a bridge's containers: (id, path).
+    pub(crate) fn hosts(&self, bridge: &str) -> Result<Vec<(String, PathBuf)>> {
+        let directory = self.bridge_directory(bridge).join("hosts");
+        let mut files = Vec::new();
+        for id in entries(&directory)? {
+            let path = read_link(&directory.join(&id))?;
+            files.extend(path.map(|path| (id, PathBuf::from(path))));
+        }
+        Ok(files)
     }
 
     /// Notes that a container is no longer on a bridge.

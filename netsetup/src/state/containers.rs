@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Store;
 use super::files::{entries, read_json, read_link, remove, remove_tree, write_json, write_link};
+use crate::netlink::shape::Limits;
 use crate::netns::{self, Identity};
 use crate::subnet::{Family, Subnet};
 
@@ -90,6 +91,9 @@ pub(crate) struct Attachment {
     /// Whose network it is, where another tool asked: `cni/<name>`, `podman/<name>`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) origin: Option<String>,
+    /// Most that it receives and sends.
+    #[serde(default, skip_serializing_if = "Limits::are_none")]
+    pub(crate) limits: Limits,
     /// Everything was made: what is not ready is the trace of a command that was killed.
     pub(crate) ready: bool,
 }
