@@ -18,6 +18,7 @@ pub(crate) mod image;
 pub(crate) mod netns;
 pub(crate) mod ordinary;
 pub(crate) mod podman;
+pub(crate) mod pty;
 pub(crate) mod registry;
 pub(crate) mod requires;
 pub(crate) mod scene;

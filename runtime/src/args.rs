@@ -14,7 +14,7 @@ mod line;
 mod supervise;
 mod update;
 
-pub(crate) use supervise::{Attach, Supervision};
+pub(crate) use supervise::{Attach, Inspect, Logs, Start, Stats, Stop, Supervision, Unit, Wait};
 pub(crate) use update::Update;
 
 pub(crate) use checkpoint::{Checkpoint, Images, Restore};
@@ -103,12 +103,18 @@ pub(crate) enum Command {
     /// show the enabled features
     #[command(help_template = HELP)]
     Features(NoArguments),
+    /// show all that is known of containers, as JSON
+    #[command(help_template = HELP)]
+    Inspect(Inspect),
     /// send the specified signal (default: SIGTERM) to the container's init process
     #[command(help_template = HELP)]
     Kill(Kill),
     /// list the containers under the given root
     #[command(help_template = HELP)]
     List(List),
+    /// show what a supervised container has written
+    #[command(help_template = HELP)]
+    Logs(Logs),
     /// add mounts to a container that is there, or remove them
     #[command(help_template = HELP)]
     Mounts(Mounts),
@@ -118,6 +124,9 @@ pub(crate) enum Command {
     /// display the processes running inside a container
     #[command(help_template = HELP)]
     Ps(Ps),
+    /// stop supervised containers and start them again
+    #[command(help_template = HELP)]
+    Restart(Stop),
     /// restore a container from a previous checkpoint
     #[command(help_template = HELP)]
     Restore(Box<Restore>),
@@ -132,13 +141,25 @@ pub(crate) enum Command {
     Spec(SpecFile),
     /// execute the user defined process in a created container
     #[command(help_template = HELP)]
-    Start(Ids),
+    Start(Start),
     /// output the state of a container
     #[command(help_template = HELP)]
     State(OneId),
+    /// show what running containers use, now and again
+    #[command(help_template = HELP)]
+    Stats(Stats),
+    /// ask containers to end, and kill those that do not
+    #[command(help_template = HELP)]
+    Stop(Stop),
+    /// print a systemd unit that starts a supervised container at boot
+    #[command(help_template = HELP)]
+    Unit(Unit),
     /// update container resource constraints
     #[command(help_template = HELP)]
     Update(Box<Update>),
+    /// wait for the end of containers, and print their exit codes
+    #[command(help_template = HELP)]
+    Wait(Wait),
 }
 
 impl Command {
@@ -172,7 +193,13 @@ impl Command {
                 vec![&mut args.id]
             }
             Command::Ps(args) => vec![&mut args.id],
+            Command::Inspect(args) => args.ids.iter_mut().collect(),
+            Command::Logs(args) => vec![&mut args.id],
+            Command::Restart(args) | Command::Stop(args) => args.ids.iter_mut().collect(),
             Command::Start(args) => args.ids.iter_mut().collect(),
+            Command::Stats(args) => args.ids.iter_mut().collect(),
+            Command::Unit(args) => args.id.iter_mut().collect(),
+            Command::Wait(args) => args.ids.iter_mut().collect(),
             Command::Update(args) => vec![&mut args.id],
             _ => Vec::new(),
         }
@@ -294,12 +321,6 @@ pub(crate) struct Exec {
 pub(crate) struct OneId {
     #[arg(value_name = "container-id")]
     pub(crate) id: String,
-}
-
-#[derive(Args, Clone, Debug)]
-pub(crate) struct Ids {
-    #[arg(value_name = "container-id")]
-    pub(crate) ids: Vec<String>,
 }
 
 #[derive(Args, Clone, Debug)]

@@ -19,8 +19,10 @@ mod delete;
 mod events;
 mod exec;
 mod features;
+mod inspect;
 mod kill;
 mod list;
+mod logs;
 mod mounts;
 mod pause;
 mod ps;
@@ -28,8 +30,12 @@ mod run;
 mod spec;
 mod start;
 mod state;
+mod stats;
+mod stop;
 mod supervised;
+mod unit;
 mod update;
+mod wait;
 
 pub(crate) use create::Prepared;
 pub(crate) use delete::{clear_dead, destroy_by_id};
@@ -50,18 +56,25 @@ pub(crate) fn run(
         Command::Events(args) => events::run(&args, store),
         Command::Exec(args) => exec::run(*args, host, store),
         Command::Features(_) => features::run(),
+        Command::Inspect(args) => inspect::run(&args, store, records),
         Command::Kill(args) => kill::run(args, host, store, records),
         Command::List(args) => list::run(&args, host, store, records),
+        Command::Logs(args) => logs::run(&args, store, records),
         Command::Mounts(args) => mounts::run(&args, host, store),
         Command::Pause(args) => pause::pause(&args, host, store),
         Command::Ps(args) => ps::run(&args, host, store),
+        Command::Restart(args) => stop::restart(&args, store, records),
         Command::Restore(args) => checkpoint::restore(&args, host, store),
         Command::Resume(args) => pause::resume(&args, host, store),
         Command::Run(args) => run::run(*args, host, store, records),
         Command::Spec(args) => spec::run(&args, host),
         Command::Start(args) => start::run(&args, store, records),
         Command::State(args) => state::run(&args, store, records),
+        Command::Stats(args) => stats::run(&args, store, records),
+        Command::Stop(args) => stop::stop(&args, store, records),
+        Command::Unit(args) => unit::run(&args, store, records),
         Command::Update(args) => update::run(&args, store),
+        Command::Wait(args) => wait::run(&args, store, records),
     }
 }
 

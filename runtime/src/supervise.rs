@@ -22,11 +22,12 @@ mod frame;
 mod launch;
 pub(crate) mod log;
 mod policy;
+pub(crate) mod reader;
 mod settings;
 mod streams;
 mod supervisor;
 
-pub(crate) use client::{Ending, Visit, await_start, connect, converse};
+pub(crate) use client::{Ending, Visit, await_end, await_start, connect, converse};
 pub(crate) use detach::{DEFAULT_KEYS, Keys};
 pub(crate) use launch::{VERB, launch};
 pub(crate) use policy::Restart;

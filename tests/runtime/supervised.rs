@@ -10,6 +10,9 @@ use super::{Subject, under_ours};
 use crate::harness::command::binary;
 use crate::harness::{Bundle, Cmd, wait_for_exit};
 
+mod attach;
+mod verbs;
+
 const RECORDS: &str = "/var/lib/runtime";
 
 impl Subject<'_> {

@@ -33,10 +33,11 @@ struct Line {
 }
 
 /// The commands that runc does not have.
-const EXTENSIONS: [&str; 2] = ["attach", "mounts"];
+const EXTENSIONS: [&str; 9] =
+    ["attach", "inspect", "logs", "mounts", "restart", "stats", "stop", "unit", "wait"];
 
 /// The flags that runc does not have, by command.
-const EXTENSION_FLAGS: [(&str, &str); 14] = [
+const EXTENSION_FLAGS: [(&str, &str); 15] = [
     ("create", "config"),
     ("delete", "regex"),
     ("kill", "regex"),
@@ -51,6 +52,7 @@ const EXTENSION_FLAGS: [(&str, &str); 14] = [
     ("run", "restart"),
     ("run", "rm"),
     ("run", "supervise"),
+    ("start", "boot"),
 ];
 
 /// What the words before and with the command come to.
@@ -193,9 +195,13 @@ impl Opening {
         let runc = self.program == Program::Runc;
         let (least, most) = match name {
             "create" | "run" if !runc => (0, Some(1)),
-            "start" | "delete" if !runc => (1, None),
+            // `start --boot` wants none.
+            "start" if !runc => (0, None),
+            "delete" if !runc => (1, None),
             "create" | "run" | "start" | "delete" | "state" | "pause" | "resume" | "events"
-            | "update" | "checkpoint" | "restore" | "attach" => (1, Some(1)),
+            | "update" | "checkpoint" | "restore" | "attach" | "logs" => (1, Some(1)),
+            "inspect" | "restart" | "stop" | "wait" => (1, None),
+            "unit" => (0, Some(1)),
             "kill" if runc => (1, Some(2)),
             "exec" | "ps" | "kill" => (1, None),
             "list" | "spec" => (0, Some(0)),

@@ -50,3 +50,81 @@ pub(crate) struct Attach {
     #[arg(value_name = "container-id")]
     pub(crate) id: String,
 }
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Inspect {
+    #[arg(value_name = "container-id")]
+    pub(crate) ids: Vec<String>,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Logs {
+    /// go on with what it writes, until it ends
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+    /// only so many of the last lines
+    #[arg(long, short = 'n', default_value = "all", value_name = "N")]
+    pub(crate) tail: String,
+    /// only from this time on: 2026-01-02T15:04:05Z, or 10m for so long ago
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<String>,
+    /// only up to this time
+    #[arg(long, value_name = "TIME")]
+    pub(crate) until: Option<String>,
+    /// begin each line with its time
+    #[arg(long, short)]
+    pub(crate) timestamps: bool,
+    /// only stdout or stderr
+    #[arg(long, value_name = "STREAM")]
+    pub(crate) stream: Option<String>,
+    #[arg(value_name = "container-id")]
+    pub(crate) id: String,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Start {
+    /// only those that their restart policy wants to run after a boot; of all, if no id is given
+    #[arg(long)]
+    pub(crate) boot: bool,
+    #[arg(value_name = "container-id")]
+    pub(crate) ids: Vec<String>,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Stats {
+    /// table or json
+    #[arg(long, short, default_value = "table", value_name = "FORMAT")]
+    pub(crate) format: String,
+    /// show them once, and exit
+    #[arg(long)]
+    pub(crate) no_stream: bool,
+    /// default: all that run
+    #[arg(value_name = "container-id")]
+    pub(crate) ids: Vec<String>,
+}
+
+/// Of `stop` and of `restart`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Stop {
+    /// kill what has not ended after so many seconds; -1: wait for ever
+    #[arg(long, short, default_value = "10", value_name = "SECONDS")]
+    pub(crate) time: String,
+    /// signal to send (default: the image's, else SIGTERM)
+    #[arg(long, short, value_name = "SIGNAL")]
+    pub(crate) signal: Option<String>,
+    #[arg(value_name = "container-id")]
+    pub(crate) ids: Vec<String>,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Unit {
+    /// none: a unit that starts, at boot, all whose restart policy wants it
+    #[arg(value_name = "container-id")]
+    pub(crate) id: Option<String>,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Wait {
+    #[arg(value_name = "container-id")]
+    pub(crate) ids: Vec<String>,
+}

@@ -2,8 +2,8 @@
 
 use anyhow::{Result, bail};
 
+use super::supervised;
 use crate::args::Attach;
-use crate::error::Sentinel;
 use crate::records::standing::{self, Standing};
 use crate::records::{Records, short};
 use crate::state::{StateStore, Status};
@@ -16,12 +16,7 @@ pub(super) fn run(args: &Attach, store: &StateStore, records: &Records) -> Resul
         "false" => false,
         other => bail!("invalid value {other:?} for --sig-proxy: true or false"),
     };
-    let Some(record) = records.find(&args.id)? else {
-        if store.find(&args.id)?.is_some() {
-            bail!("container {} has no supervisor: only `run --supervise` gives it one", args.id);
-        }
-        return Err(Sentinel::NotExist.into());
-    };
+    let record = supervised::load(&args.id, records, store)?;
     let shown = short(&record.id);
     match standing::of(&record, store)? {
         Standing::Alive(Status::Paused) => {

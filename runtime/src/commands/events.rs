@@ -89,7 +89,7 @@ fn print(event: &Event) -> Result<()> {
 }
 
 /// As Go writes durations: `100ms`, `1.5s`, `1m30s`.
-fn duration(text: &str) -> Option<Duration> {
+pub(super) fn duration(text: &str) -> Option<Duration> {
     let mut rest = text;
     let mut seconds = 0f64;
     if rest.is_empty() {

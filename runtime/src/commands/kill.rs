@@ -87,6 +87,14 @@ fn send(pidfd: &OwnedFd, signal: i32) -> Result<()> {
     }
 }
 
+/// The end of a container, whatever its processes think of it.
+pub(super) fn kill_all_or_init(record: &Record) -> Result<()> {
+    if !record.private_pid_namespace() && !record.cgroup().pids()?.is_empty() {
+        return kill_all(record);
+    }
+    super::delete::kill_init(record, &record.cgroup())
+}
+
 /// SIGKILL to all that the container's cgroup holds.
 pub(super) fn kill_all(record: &Record) -> Result<()> {
     record.cgroup().kill(libc::SIGKILL)

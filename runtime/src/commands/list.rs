@@ -15,7 +15,7 @@ use crate::records::{Records, Supervised};
 use crate::state::{Record, StateStore};
 
 mod filter;
-mod table;
+pub(super) mod table;
 mod wide;
 
 use filter::Filter;

@@ -11,14 +11,21 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::{for_each_id, supervised};
-use crate::args::Ids;
+use crate::args::Start;
 use crate::hooks;
 use crate::records::Records;
 use crate::spec::Spec;
 use crate::state::{self, EXEC_FIFO, Record, StateStore, Status};
 
-pub(super) fn run(args: &Ids, store: &StateStore, records: &Records) -> Result<u8> {
-    for_each_id(&args.ids, |id| match records.find(id)? {
+pub(super) fn run(args: &Start, store: &StateStore, records: &Records) -> Result<u8> {
+    let ids = if args.boot {
+        supervised::wanted_at_boot(&args.ids, store, records)?
+    } else if args.ids.is_empty() {
+        bail!("\"start\" requires a minimum of 1 argument(s)");
+    } else {
+        args.ids.clone()
+    };
+    for_each_id(&ids, |id| match records.find(id)? {
         Some(record) => supervised::start(&record, store, records),
         None => start(id, store),
     })

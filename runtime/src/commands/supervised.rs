@@ -1,12 +1,10 @@
 //! What the verbs do for containers that have a supervisor, or had one.
 
 use std::io::Write;
-use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::create::{self, Prepared};
 use super::update;
@@ -16,11 +14,13 @@ use crate::error::Sentinel;
 use crate::foreground::terminal;
 use crate::host::Host;
 use crate::records::names::{self, NAME_ANNOTATION};
-use crate::records::standing::{self, Standing};
 use crate::records::{Life, LogPlan, Records, Setup, Supervised};
 use crate::state::StateStore;
 use crate::supervise::{self, DEFAULT_KEYS, Ending, Keys, Restart, Settings, Visit};
-use crate::sys::pidfd::pidfd_send_signal;
+
+mod life;
+
+pub(super) use life::{delete, note_kill, start, stop_all, wanted_at_boot};
 
 /// By which imgtool passes on the user's `--interactive`.
 const INTERACTIVE_ANNOTATION: &str = "org.imgtool.interactive";
@@ -29,10 +29,6 @@ const COMMAND_ANNOTATION: &str = "org.imgtool.command";
 const DEFAULT_LOG_BYTES: i64 = 20 << 20;
 const DEFAULT_LOG_FILES: u32 = 5;
 const LOG_FILE: &str = "log";
-/// How long a supervisor may take to put a container away that was killed.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// How often what may have come in between is looked for meanwhile.
-const LOOK: Duration = Duration::from_millis(100);
 
 /// `run --supervise`
 pub(super) fn run(args: Run, host: &Host, store: &StateStore, records: &Records) -> Result<u8> {
@@ -198,88 +194,13 @@ fn name(id: &str, asked: Option<&String>, records: &Records) -> Result<String> {
     Ok(name.unwrap_or_else(|| names::generate(id, 0)))
 }
 
-/// Starts one again that has ended.
-pub(super) fn start(record: &Supervised, store: &StateStore, records: &Records) -> Result<()> {
-    let _held = records.hold(&record.id)?;
-    match standing::of(record, store)? {
-        Standing::Exited => {}
-        Standing::Restarting => bail!("cannot start {}: it is about to be restarted", record.id),
-        _ => bail!("cannot start an already running container"),
-    }
-    records.unmark_stopped(&record.id)?;
-    let settings = Settings::of(record, records.place()?);
-    let mut socket = supervise::launch(&settings)?;
-    supervise::await_start(&mut socket)
-}
-
-/// Deletes one that has ended, or with force any.
-pub(super) fn delete(
-    record: &Supervised,
-    force: bool,
-    store: &StateStore,
-    records: &Records,
-) -> Result<()> {
-    let id = &record.id;
-    let _held = records.hold(id)?;
-    let standing = standing::of(record, store)?;
-    if !force && standing != Standing::Exited {
-        let status = match standing {
-            Standing::Alive(status) => status.to_string(),
-            Standing::Restarting => "restarting".to_owned(),
-            Standing::Changing | Standing::Exited => "about to change".to_owned(),
-        };
-        let shown = crate::records::short(id);
-        bail!(
-            "cannot delete container {id} that is not stopped: {status}; end it first by `runtime \
-             stop {shown}`, or say --force"
-        );
-    }
-    records.mark_stopped(id)?;
-    end_by_force(record, store)?;
-    super::destroy_by_id(id, store)?;
-    records.remove(id)
-}
-
-/// Kills it, and waits until its supervisor has put it away.
-fn end_by_force(record: &Supervised, store: &StateStore) -> Result<()> {
-    let supervisor = match record.life.supervisor {
-        Some(process) => process.pidfd()?,
-        None => None,
-    };
-    let Some(supervisor) = supervisor else { return Ok(()) };
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        // It may be about to make one.
-        if let Some(live) = store.find(&record.id)? {
-            super::delete::kill_init(&live, &live.cgroup())?;
+/// The record of one that is supervised; of another, why there is none.
+pub(super) fn load(id: &str, records: &Records, store: &StateStore) -> Result<Supervised> {
+    match records.find(id)? {
+        Some(record) => Ok(record),
+        None if store.find(id)?.is_some() => {
+            bail!("container {id} has no supervisor: only `run --supervise` gives it one")
         }
-        tell(&supervisor, libc::SIGUSR1)?;
-        let timeout = PollTimeout::try_from(LOOK).unwrap_or(PollTimeout::ZERO);
-        let mut fds = [PollFd::new(supervisor.as_fd(), PollFlags::POLLIN)];
-        if poll(&mut fds, timeout).unwrap_or(0) > 0 {
-            return Ok(());
-        }
-        if Instant::now() >= deadline {
-            bail!("the supervisor of {} does not end", record.id);
-        }
+        None => Err(Sentinel::NotExist.into()),
     }
-}
-
-/// A signal to a supervisor; one that is gone is told nothing.
-fn tell(supervisor: impl AsFd, signal: i32) -> Result<()> {
-    match pidfd_send_signal(supervisor, signal) {
-        Err(error) if error.raw_os_error() != Some(libc::ESRCH) => {
-            Err(error).context("tell the supervisor")
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Somebody ends it by hand: no policy is to start it again then.
-pub(super) fn note_kill(id: &str, signal: i32, records: &Records) -> Result<()> {
-    let deadly = [libc::SIGKILL, libc::SIGTERM, libc::SIGINT, libc::SIGQUIT];
-    if deadly.contains(&signal) && records.find(id)?.is_some() {
-        records.mark_stopped(id)?;
-    }
-    Ok(())
 }

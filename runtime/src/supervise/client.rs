@@ -295,6 +295,30 @@ impl Talk {
     }
 }
 
+/// Waits for the end without a word between; `None` if the supervisor ended before.
+pub(crate) fn await_end(mut socket: UnixStream) -> Result<Option<u8>> {
+    socket.write_all(&frame::of(Kind::Quiet, &[])).context("write to the supervisor")?;
+    let mut inbox = Inbox::default();
+    loop {
+        let mut buffer = [0; HEAD + MOST];
+        let room = inbox.room();
+        match socket.read(&mut buffer[..room]) {
+            Ok(0) => return Ok(None),
+            Ok(count) => inbox.add(&buffer[..count]),
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return Ok(None),
+            Err(error) => return Err(error).context("read from the supervisor"),
+        }
+        while let Some((kind, body)) =
+            inbox.next().map_err(|_| anyhow!("the supervisor said what is no frame"))?
+        {
+            if kind == Kind::Exit {
+                return Ok(body.first().copied());
+            }
+        }
+    }
+}
+
 /// Does something with the socket in this directory by a short path: the kernel takes no more than
 /// 107 bytes of a socket's.
 pub(super) fn by_descriptor<T>(

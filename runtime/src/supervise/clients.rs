@@ -133,6 +133,10 @@ impl Client {
 
     fn next(&mut self) -> Option<Wish> {
         let wish = match self.inbox.next() {
+            Ok(Some((Kind::Quiet, []))) => {
+                self.wants_output = false;
+                return self.next();
+            }
             Ok(Some((Kind::Input, []))) => Some(Wish::EndOfInput(self.first)),
             Ok(Some((Kind::Input, bytes))) => Some(Wish::Input(bytes.to_vec())),
             Ok(Some((Kind::Resize, &[a, b, c, d]))) => Some(Wish::Resize {
@@ -246,5 +250,69 @@ impl Clients {
     /// Something still waits to be read.
     pub(super) fn pending(&self) -> bool {
         self.clients.iter().any(|client| !client.pending.is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn clients(name: &str) -> (Clients, UnixStream) {
+        let path = std::env::temp_dir().join(format!("{name}-{}", std::process::id()));
+        let listener = UnixListener::bind(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        (Clients::new(listener, ours, true).unwrap(), theirs)
+    }
+
+    #[test]
+    fn one_that_does_not_read_is_waited_for_only_for_a_while_and_told_what_it_missed() {
+        let (mut clients, mut reader) = clients("runtime-stalled");
+        let now = Instant::now();
+        let mut sent = 0_u64;
+        while clients.flowing(now) {
+            clients.output(Kind::Output, &[7; MOST]);
+            sent += MOST as u64;
+        }
+        assert!(clients.clients[0].pending.len() <= PENDING);
+        let deadline = clients.deadline(now).unwrap();
+        assert!(deadline <= Instant::now() + PATIENCE);
+        assert!(clients.flowing(deadline), "the container goes on");
+        for _ in 0..100 {
+            clients.output(Kind::Output, &[7; MOST]);
+        }
+        assert!(clients.clients[0].pending.len() <= PENDING);
+
+        reader.set_nonblocking(true).unwrap();
+        let (mut read, mut missed, mut inbox) = (0, None, Inbox::default());
+        while missed.is_none() {
+            let mut buffer = [0; HEAD + MOST];
+            let room = inbox.room();
+            if let Ok(count) = reader.read(&mut buffer[..room]) {
+                inbox.add(&buffer[..count]);
+            }
+            clients.step(|_| true);
+            while let Some((kind, body)) = inbox.next().unwrap() {
+                match kind {
+                    Kind::Gap => missed = Some(u64::from_be_bytes(body.try_into().unwrap())),
+                    _ => read += body.len() as u64,
+                }
+            }
+        }
+        assert_eq!((read, missed), (sent, Some(100 * MOST as u64)));
+        clients.output(Kind::Output, b"more");
+        let mut frame = [0; HEAD + 4];
+        reader.set_nonblocking(false).unwrap();
+        reader.read_exact(&mut frame).unwrap();
+        assert_eq!(&frame[HEAD..], b"more");
+    }
+
+    #[test]
+    fn what_is_no_frame_ends_the_conversation() {
+        let (mut clients, mut other) = clients("runtime-garbled");
+        other.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+        clients.step(|_| true);
+        assert!(clients.clients.is_empty());
+        assert_eq!(other.read(&mut [0; 8]).unwrap(), 0);
     }
 }

@@ -8,6 +8,7 @@
 //!     1 input      bytes for standard input; none is its end
 //!     2 resize     rows and columns of the terminal, two bytes each, high byte first
 //!     3 signal     one byte: the signal's number, for the container's first process
+//!     4 quiet      nothing: no output is to be sent, only the end
 //!   from the supervisor
 //!     16 hello     one byte: 1 if the container has a terminal, 2 if it takes input, or their sum
 //!     17 started   the container runs (only to who has started it)
@@ -30,6 +31,7 @@ pub(super) enum Kind {
     Input,
     Resize,
     Signal,
+    Quiet,
     Hello,
     Started,
     Failed,
@@ -40,10 +42,11 @@ pub(super) enum Kind {
     Exit,
 }
 
-const KINDS: [(Kind, u8); 11] = [
+const KINDS: [(Kind, u8); 12] = [
     (Kind::Input, 1),
     (Kind::Resize, 2),
     (Kind::Signal, 3),
+    (Kind::Quiet, 4),
     (Kind::Hello, 16),
     (Kind::Started, 17),
     (Kind::Failed, 18),

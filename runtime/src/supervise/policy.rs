@@ -65,6 +65,18 @@ impl Restart {
     }
 }
 
+impl Restart {
+    /// Whether one that has ended so, or unseen, is to run again after the host has booted.
+    pub(crate) fn wants_at_boot(self, code: Option<u8>, stopped_by_hand: bool) -> bool {
+        match self.when {
+            When::No => false,
+            When::OnFailure => !stopped_by_hand && code != Some(0),
+            When::Always => true,
+            When::UnlessStopped => !stopped_by_hand,
+        }
+    }
+}
+
 /// The pause before the next start.
 #[derive(Debug, Default)]
 pub(super) struct BackOff {
@@ -103,6 +115,15 @@ mod tests {
         assert!(policy.wants(1, 0) && policy.wants(137, 1));
         assert!(!policy.wants(1, 2) && !policy.wants(0, 0));
         assert!(Restart::parse("always").unwrap().wants(0, 1000));
+        let at_boot = |text: &str, code| {
+            let policy = Restart::parse(text).unwrap();
+            [false, true].map(|by_hand| policy.wants_at_boot(code, by_hand))
+        };
+        assert_eq!(at_boot("always", Some(0)), [true, true]);
+        assert_eq!(at_boot("unless-stopped", Some(0)), [true, false]);
+        assert_eq!(at_boot("on-failure", None), [true, false]);
+        assert_eq!(at_boot("on-failure", Some(0)), [false, false]);
+        assert_eq!(at_boot("no", None), [false, false]);
         assert!(!Restart::parse("no").unwrap().wants(1, 0));
     }
 
