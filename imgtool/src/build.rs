@@ -6,11 +6,14 @@ mod context;
 pub(crate) mod dockerfile;
 pub(crate) mod engine;
 mod expand;
+mod git;
 mod ignore;
+pub(crate) mod lint;
 mod mounts;
 mod origin;
 mod paths;
 mod pattern;
+mod remote;
 pub(crate) mod report;
 mod run;
 mod settings;
@@ -26,9 +29,10 @@ use anyhow::{Context as _, Result, ensure};
 use jiff::Timestamp;
 
 use self::context::Context;
-use self::dockerfile::Dockerfile;
+use self::dockerfile::{At, Dockerfile};
 use self::engine::mounts::Secret;
 use self::engine::{Engine, Pull, Settings};
+use self::lint::{Check, Surroundings, Warning};
 use self::report::{Reporter, Style};
 use self::stages::{Plan, Wishes};
 use self::state::State;
@@ -106,11 +110,8 @@ fn with_file(
     let wanted = plan.stages.iter().zip(&plan.needed).filter(|(_, needed)| **needed);
     let total = wanted.map(|(stage, _)| 1 + stage.steps.len()).sum();
     let reporter = Reporter::new(request.style, total);
-    for step in file.steps.iter().filter(|step| step.gap) {
-        let line = step.lines.first;
-        reporter
-            .note(&format!("warning: NoEmptyContinuation: empty continuation line (line {line})"));
-    }
+    let (warnings, check) = findings(store, request, context, &file)?;
+    tell(&warnings, &check, &reporter)?;
     let engine = Engine::new(store, &plan, &settings, &reporter, &context.origin, pull);
     let state = engine.stage(plan.target)?;
     let unused = engine.unused_arguments();
@@ -119,6 +120,52 @@ fn with_file(
         reporter.note(&format!("warning: one or more build-args [{names}] were not consumed"));
     }
     export(store, request, state, &reporter)
+}
+
+/// What the rules find in the file.
+fn findings(
+    store: &Store,
+    request: &Request,
+    context: &Context,
+    file: &Dockerfile,
+) -> Result<(Vec<Warning>, Check)> {
+    let stated = file.directives.check.as_ref().map(|(text, _)| text);
+    let given = request.arguments.get("BUILDKIT_DOCKERFILE_CHECK");
+    let check = Check::parse(given.or(stated).map_or("", String::as_str))?;
+    let base = |name: &str| {
+        let config = store.resolve(name).ok()?.config.config;
+        let mut env = config.env;
+        env.push("PATH=".to_owned());
+        Some((env, config.working_dir))
+    };
+    let around = Surroundings { ignore: context.origin.ignore(), base: &base };
+    Ok((lint::lint(file, &check, &around), check))
+}
+
+fn tell(warnings: &[Warning], check: &Check, reporter: &Reporter) -> Result<()> {
+    if let (Some(first), true) = (warnings.first(), check.is_error) {
+        let message = format!("lint violation found: {}: {}", first.rule, first.message);
+        return Err(At { lines: first.lines, message }.into());
+    }
+    for warning in warnings {
+        let Warning { rule, message, lines } = warning;
+        reporter.note(&format!("warning: {rule}: {message} (line {})", lines.first));
+    }
+    Ok(())
+}
+
+/// Checks the file alone: gives what was found, with the file's name and text.
+pub(crate) fn check(
+    store: &Store,
+    request: &Request,
+) -> Result<(Vec<Warning>, String, String), Failure> {
+    let _lock = store.lock_shared()?;
+    let context = Context::open(store, &request.context, request.file.as_deref())?;
+    let fail = |error| Failure { error, file: Some((context.name.clone(), context.text.clone())) };
+    let found =
+        Dockerfile::parse(&context.text).and_then(|file| findings(store, request, &context, &file));
+    let (warnings, _) = found.map_err(fail)?;
+    Ok((warnings, context.name.clone(), context.text.clone()))
 }
 
 /// Writes the image and gives it its names.

@@ -107,6 +107,9 @@ impl Saved {
                 let name = path.rsplit('/').next().unwrap_or_default();
                 if !path.is_empty() && path != "." && !name.starts_with(".wh.") {
                     let linked = text.strip_prefix("= ").and_then(|first| tree.get(first).cloned());
+                    if !text.starts_with("dir ") {
+                        tree.retain(|other, _| !other.starts_with(&format!("{path}/")));
+                    }
                     tree.insert(path.clone(), linked.unwrap_or_else(|| text.clone()));
                 }
             }

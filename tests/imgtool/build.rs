@@ -9,6 +9,8 @@ use crate::harness::image::BUSYBOX;
 use crate::harness::tree::{Saved, Tree, saved};
 use crate::harness::{Cmd, Outcome, Scene, eventually, requires};
 
+mod corpus;
+mod more;
 mod mounts;
 
 const NAME: &str = "e2e.test/build:new";

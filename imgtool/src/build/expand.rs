@@ -63,7 +63,6 @@ impl<'a> Expander<'a> {
     }
 
     /// The names that were not set when they were asked for.
-    #[cfg(test)]
     pub(crate) fn unset(&self) -> BTreeSet<String> {
         self.unset.take()
     }

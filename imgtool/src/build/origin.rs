@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::rc::Rc;
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::fs::{self, FileType, Mode, OFlags, Stat};
@@ -53,6 +54,8 @@ pub(crate) enum Content {
     /// What the origin has at this path.
     File(Vec<u8>),
     Bytes(Vec<u8>),
+    /// What was fetched for this step.
+    Fetched(Rc<tempfile::NamedTempFile>),
 }
 
 /// Something that a source names.
@@ -82,6 +85,10 @@ impl Origin {
     /// Whether all of it may be seen.
     pub(crate) fn is_whole(&self) -> bool {
         self.ignore.is_empty()
+    }
+
+    pub(crate) fn ignore(&self) -> &Ignore {
+        &self.ignore
     }
 
     pub(crate) fn root(&self) -> BorrowedFd<'_> {
@@ -249,6 +256,15 @@ impl Origin {
         Ok(file)
     }
 
+    /// Opens what a file is to hold.
+    pub(crate) fn contents(&self, content: &Content) -> Result<File> {
+        match content {
+            Content::File(path) => self.open(path),
+            Content::Fetched(file) => file.reopen().context("open what was fetched"),
+            Content::None | Content::Bytes(_) => bail!("it is no file"),
+        }
+    }
+
     /// Writes files into an empty directory, with their modes and times, as ours.
     pub(crate) fn write(&self, items: &[Item], into: &Path) -> Result<()> {
         let root = open_directory(into)?;
@@ -271,8 +287,8 @@ impl Origin {
                     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
                     let mut file = File::from(fs::openat(&parent, name, flags, mode)?);
                     match &item.content {
-                        Content::File(path) => {
-                            std::io::copy(&mut self.open(path)?, &mut file)?;
+                        content @ (Content::File(_) | Content::Fetched(_)) => {
+                            std::io::copy(&mut self.contents(content)?, &mut file)?;
                         }
                         Content::Bytes(bytes) => file.write_all(bytes)?,
                         Content::None => {}
@@ -332,7 +348,9 @@ impl Origin {
             match &item.content {
                 Content::None => {}
                 Content::Bytes(bytes) => put(bytes),
-                Content::File(path) => put(hash(self.open(path)?)?.hex().as_bytes()),
+                Content::File(_) | Content::Fetched(_) => {
+                    put(hash(self.contents(&item.content)?)?.hex().as_bytes());
+                }
             }
         }
         Ok(hasher.finish())

@@ -5,6 +5,7 @@
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{BufReader, Read};
+use std::rc::Rc;
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -12,6 +13,7 @@ use super::chmod::Chmod;
 use super::ignore::Ignore;
 use super::origin::{Content, Found, Item, Origin};
 use super::paths;
+use super::remote::Fetched;
 use super::view::View;
 use crate::digest::{Algorithm, Digest, HashingWriter};
 use crate::layer::compress::{self, BUFFER};
@@ -24,7 +26,6 @@ use crate::rooted;
 use crate::store::{BlobWriter, Store};
 
 /// A `COPY` or `ADD` with its variables replaced.
-#[derive(Debug)]
 pub(crate) struct Transfer {
     pub(crate) add: bool,
     pub(crate) sources: Vec<Source>,
@@ -37,7 +38,6 @@ pub(crate) struct Transfer {
     pub(crate) unpack: Option<bool>,
 }
 
-#[derive(Debug)]
 pub(crate) enum Source {
     Path(String),
     /// A file that stands in the Dockerfile.
@@ -45,6 +45,10 @@ pub(crate) enum Source {
         name: String,
         body: String,
     },
+    /// From a web server.
+    Fetched(Fetched),
+    /// All of a git repository.
+    Repository(Origin, String),
 }
 
 /// What one source came to.
@@ -85,6 +89,12 @@ pub(crate) fn pick(transfer: &Transfer, origin: &Origin, now: Time) -> Result<Ve
                 let item = Item { to: Vec::new(), entry, content, stat: None };
                 picked.push(Picked { name: name.clone().into_bytes(), what: What::File(item) });
             }
+            Source::Fetched(fetched) => picked.push(fetched_item(transfer, origin, fetched)?),
+            Source::Repository(tree, _) => {
+                let mut items = Vec::new();
+                tree.take(b"", b"", &transfer.exclude, &mut items)?;
+                picked.push(Picked { name: Vec::new(), what: What::Directory(items) });
+            }
             Source::Path(path) => {
                 for found in origin.find(path)? {
                     picked.extend(one(transfer, origin, path, &found)?);
@@ -93,6 +103,21 @@ pub(crate) fn pick(transfer: &Transfer, origin: &Origin, now: Time) -> Result<Ve
         }
     }
     Ok(picked)
+}
+
+/// Unpacked only if that is asked for.
+fn fetched_item(transfer: &Transfer, origin: &Origin, fetched: &Fetched) -> Result<Picked> {
+    let mut entry = Entry::new(Vec::new(), Kind::File, 0o600);
+    (entry.size, entry.mtime) = (fetched.file.as_file().metadata()?.len(), fetched.mtime);
+    let content = Content::Fetched(Rc::clone(&fetched.file));
+    let archive = transfer.unpack == Some(true) && is_archive(origin.contents(&content)?)?;
+    ensure!(
+        !fetched.name.is_empty() || archive || !transfer.into,
+        "the URL names no file: give the destination a name"
+    );
+    let item = Item { to: Vec::new(), entry, content, stat: None };
+    let what = if archive { What::Archive(item) } else { What::File(item) };
+    Ok(Picked { name: fetched.name.clone().into_bytes(), what })
 }
 
 fn one(
@@ -223,12 +248,18 @@ impl<'a> Layer<'a> {
         }
     }
 
+    /// Writes what was picked; what stands in a tree of its own is read from there.
     pub(crate) fn copy(
         &mut self,
         transfer: &Transfer,
         picked: Vec<Picked>,
         origin: &Origin,
     ) -> Result<()> {
+        let own = transfer.sources.iter().find_map(|source| match source {
+            Source::Repository(tree, _) => Some(tree),
+            _ => None,
+        });
+        let origin = own.unwrap_or(origin);
         let several =
             picked.len() > 1 && picked.iter().any(|one| !matches!(one.what, What::Directory(_)));
         let target = self.view.resolve(transfer.target.as_bytes(), true)?;
@@ -252,8 +283,7 @@ impl<'a> Layer<'a> {
                     self.item(&target, item, origin)?;
                 }
                 What::Archive(item) => {
-                    let Content::File(path) = &item.content else { continue };
-                    self.archive(&target, origin.open(path)?)?;
+                    self.archive(&target, origin.contents(&item.content)?)?;
                 }
             }
         }
@@ -323,8 +353,8 @@ impl<'a> Layer<'a> {
         match content {
             Content::None => self.write(&path, entry, None),
             Content::Bytes(bytes) => self.write(&path, entry, Some(&mut &bytes[..])),
-            Content::File(from) => {
-                let mut file = origin.open(&from)?;
+            content @ (Content::File(_) | Content::Fetched(_)) => {
+                let mut file = origin.contents(&content)?;
                 // It may have grown since it was looked at; the digest was of all of it.
                 entry.size = file.metadata()?.len();
                 self.write(&path, entry, Some(&mut file))

@@ -7,10 +7,11 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, anyhow, ensure};
 
 use super::{access, pull};
-use crate::build::dockerfile::At;
+use crate::build::dockerfile::{At, Lines};
 use crate::build::engine::mounts::Secret;
+use crate::build::lint::Warning;
 use crate::build::report::Style;
-use crate::build::{Failure, Request, build, parse_argument};
+use crate::build::{Failure, Request, build, check, parse_argument};
 use crate::error::printable;
 use crate::manifest::Platform;
 use crate::output;
@@ -53,6 +54,9 @@ pub(crate) struct Args {
     /// A socket of an ssh agent for RUN --mount=type=ssh: NAME[=SOCKET]
     #[arg(long = "ssh", value_name = "AGENT", value_parser = agent)]
     agents: Vec<(String, PathBuf)>,
+    /// Look for what is probably not meant, and build nothing
+    #[arg(long)]
+    check: bool,
     /// Do all steps anew
     #[arg(long)]
     no_cache: bool,
@@ -113,6 +117,9 @@ fn agent(word: &str) -> Result<(String, PathBuf)> {
 pub(crate) fn run(store: &Store, args: &Args) -> Result<()> {
     let style = if args.quiet { Style::Quiet } else { args.progress.unwrap_or(Style::Plain) };
     let request = request(args, style)?;
+    if args.check {
+        return check_only(store, &request);
+    }
     let access = args.access.access()?;
     let bring =
         |name: &str, platform: Option<&Platform>| pull::bring(store, name, platform, &access);
@@ -182,18 +189,37 @@ fn explain(failure: Failure) -> anyhow::Error {
     let (Some(at), Some((name, text))) = (error.downcast_ref::<At>(), file) else {
         return error.context("failed to build");
     };
+    // Nobody is left to tell if this fails.
+    let _ = writeln!(std::io::stderr(), "{}", excerpt(&name, &text, at.lines));
+    error.context("failed to build: failed to solve")
+}
+
+fn check_only(store: &Store, request: &Request) -> Result<()> {
+    let (warnings, name, text) = check(store, request).map_err(explain)?;
+    let mut out = output::stdout();
+    for warning in &warnings {
+        let Warning { rule, message, lines } = warning;
+        writeln!(out, "WARNING: {rule}\n{}", printable(message))?;
+        writeln!(out, "{}\n", excerpt(&name, &text, *lines))?;
+    }
+    match warnings.len() {
+        0 => Ok(writeln!(out, "Check complete, no warnings found.")?),
+        1 => Err(anyhow!("Check complete, 1 warning has been found!")),
+        many => Err(anyhow!("Check complete, {many} warnings have been found!")),
+    }
+}
+
+/// Some lines of the file, with those marked that it is about.
+fn excerpt(name: &str, text: &str, lines: Lines) -> String {
     let rule = "-".repeat(20);
-    let mut shown = format!("{}:{}\n{rule}\n", printable(&name), at.lines.first);
-    let first = at.lines.first.saturating_sub(AROUND).max(1);
-    let last = at.lines.last + AROUND;
+    let mut shown = format!("{}:{}\n{rule}\n", printable(name), lines.first);
+    let first = lines.first.saturating_sub(AROUND).max(1);
+    let last = lines.last + AROUND;
     for (number, line) in text.lines().enumerate().map(|(index, line)| (index + 1, line)) {
         if (first..=last).contains(&number) {
-            let mark =
-                if (at.lines.first..=at.lines.last).contains(&number) { ">>>" } else { "   " };
+            let mark = if (lines.first..=lines.last).contains(&number) { ">>>" } else { "   " };
             shown.push_str(&format!("{number:4} | {mark} {}\n", printable(line)));
         }
     }
-    // Nobody is left to tell if this fails.
-    let _ = writeln!(std::io::stderr(), "{shown}{rule}");
-    error.context("failed to build: failed to solve")
+    shown + &rule
 }

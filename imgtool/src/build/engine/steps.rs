@@ -9,6 +9,7 @@ use super::{Engine, PROXIES, Place};
 use crate::build::chmod::Chmod;
 use crate::build::dockerfile::{self, Command, Instruction, Run, Step};
 use crate::build::expand::Expander;
+use crate::build::git::Repository;
 use crate::build::ignore::Ignore;
 use crate::build::mounts::Mount;
 use crate::build::origin::Origin;
@@ -16,7 +17,7 @@ use crate::build::run::{self, Job, Network};
 use crate::build::state::State;
 use crate::build::transfer::{self, Layer, Manner, Source, Transfer};
 use crate::build::view::View;
-use crate::build::{paths, settings};
+use crate::build::{paths, remote, settings};
 use crate::bundle::user;
 
 impl Engine<'_> {
@@ -115,8 +116,16 @@ impl Engine<'_> {
         let picked = transfer::pick(&transfer, origin, self.now());
         let picked = picked.inspect_err(|error| shown.failed(error))?;
         let mut key = vec![text.clone(), format!("{:?} {:?}", copy.link, transfer.chmod)];
-        for one in &picked {
-            key.push(origin.digest(one.items())?.to_string());
+        for source in &transfer.sources {
+            if let Source::Repository(_, commit) = source {
+                key.push(commit.clone());
+            }
+        }
+        let is_repository = |source: &Source| matches!(source, Source::Repository(..));
+        if !transfer.sources.iter().any(is_repository) {
+            for one in &picked {
+                key.push(origin.digest(one.items())?.to_string());
+            }
         }
         if copy.link {
             // What is beneath it does not matter, unless names are looked up there.
@@ -158,9 +167,19 @@ impl Engine<'_> {
                         false => heredoc.body.clone(),
                     },
                 }),
-                None => sources.push(Source::Path(expander.word(source)?)),
+                None => sources.push(self.source(copy, expander.word(source)?)?),
             }
         }
+        let trees = sources.iter().filter(|source| matches!(source, Source::Repository(..)));
+        ensure!(
+            trees.count() == 0 || sources.len() == 1,
+            "a git repository has to be the only source"
+        );
+        ensure!(
+            copy.checksum.is_none()
+                || matches!(sources[..], [Source::Fetched(_) | Source::Repository(..)]),
+            "--checksum needs one source that is a URL"
+        );
         let target = expander.word(&copy.target)?;
         let mut exclude = Vec::new();
         for pattern in &copy.exclude {
@@ -181,8 +200,11 @@ impl Engine<'_> {
             .map(|source| match source {
                 Source::Path(path) => path.as_str(),
                 Source::Text { name, .. } => name.as_str(),
+                Source::Fetched(_) | Source::Repository(..) => "",
             })
             .collect();
+        let urls: Vec<&str> = copy.sources.iter().map(String::as_str).collect();
+        let shown = if shown.contains(&"") { urls } else { shown };
         let mut flags = String::new();
         for (name, value) in [("from", &copy.from), ("chown", &chown), ("chmod", &chmod)] {
             if let Some(value) = value {
@@ -214,6 +236,26 @@ impl Engine<'_> {
         transfer::check_target(&transfer)?;
         let origin = copy.from.as_deref().map(|name| self.origin(name, stage)).transpose()?;
         Ok(Prepared { transfer, chown, origin, text })
+    }
+
+    /// A path, or what `ADD` fetches.
+    fn source(&self, copy: &dockerfile::Transfer, word: String) -> Result<Source> {
+        if !copy.add || copy.from.is_some() {
+            return Ok(Source::Path(word));
+        }
+        if let Some(mut repository) = Repository::parse(&word)? {
+            repository.keep_git_dir |= copy.keep_git_dir;
+            if copy.checksum.is_some() {
+                repository.commit.clone_from(&copy.checksum);
+            }
+            let (tree, commit) = remote::clone(self.store, &repository)?;
+            return Ok(Source::Repository(tree, commit));
+        }
+        if remote::is_url(&word) {
+            let fetched = remote::fetch(self.store, &word, copy.checksum.as_deref())?;
+            return Ok(Source::Fetched(fetched));
+        }
+        Ok(Source::Path(word))
     }
 
     fn run(&self, state: &mut State, step: &Step, run: &Run, place: &mut Place<'_>) -> Result<()> {
