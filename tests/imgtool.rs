@@ -18,6 +18,7 @@ mod corpus;
 mod cp;
 mod crowd;
 mod diff;
+mod docker_flags;
 mod edit;
 mod equality;
 mod form;

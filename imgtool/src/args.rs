@@ -73,6 +73,7 @@ enum Command {
     Umount(commands::umount::Args),
     Untag(commands::untag::Args),
     Verify(commands::verify::Args),
+    Volume(commands::volume::Args),
 }
 
 impl Cli {
@@ -100,6 +101,7 @@ impl Cli {
             Command::Rebase(args) => commands::rebase::run(&store, &args),
             Command::Untag(args) => commands::untag::run(&store, &args),
             Command::Verify(args) => commands::verify::run(&store, &args),
+            Command::Volume(args) => commands::volume::run(&store, &args),
             Command::Info(args) => commands::info::run(&store, &args),
             Command::Inspect(args) => commands::inspect::run(&store, &args),
             Command::ListTags(args) => commands::list_tags::run(&store, &args),

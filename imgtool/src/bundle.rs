@@ -13,6 +13,7 @@ mod hooks;
 mod host;
 pub(crate) mod overlay;
 mod plan;
+mod profile;
 mod record;
 mod registry;
 mod remove;
@@ -112,6 +113,23 @@ pub(crate) fn users_of(store: &Store, image_id: &Digest) -> Result<Vec<PathBuf>>
         entry.record.config == *image_id && (entry.state != State::Ready || is_there(entry))
     });
     Ok(entries.into_iter().map(|entry| entry.directory).collect())
+}
+
+/// The bundles that mount this directory of the host. The caller keeps others from being made.
+pub(crate) fn users_of_directory(store: &Store, path: &Path) -> Result<Vec<PathBuf>> {
+    let mounts = |entry: &Entry| -> Result<bool> {
+        let document = crate::commit::tree::bundle_config(&entry.directory)?;
+        let mut mounts = document["mounts"].as_array().into_iter().flatten();
+        Ok(mounts.any(|mount| mount["source"].as_str().is_some_and(|it| Path::new(it) == path)))
+    };
+    let mut users = Vec::new();
+    for entry in ready(store)? {
+        // What can't be read may be one.
+        if mounts(&entry).unwrap_or(true) {
+            users.push(entry.directory);
+        }
+    }
+    Ok(users)
 }
 
 /// Mounts an overlay bundle again, as after a reboot, and returns its root file system. A bundle

@@ -35,6 +35,7 @@ pub(crate) mod tag;
 pub(crate) mod umount;
 pub(crate) mod untag;
 pub(crate) mod verify;
+pub(crate) mod volume;
 
 use anyhow::Result;
 

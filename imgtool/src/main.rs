@@ -26,6 +26,7 @@ mod table;
 mod template;
 mod transport;
 mod userns;
+mod volumes;
 
 use std::process::ExitCode;
 

@@ -39,8 +39,17 @@ const LAYOUT_FILE: &str = "oci-layout";
 /// The content of `oci-layout`.
 pub(crate) const LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
 /// What a store consists of; a directory with other things in it is not ours to fill.
-const MEMBERS: [&str; 8] =
-    [LAYOUT_FILE, "index.json", "blobs", "layers", "bundles", "build", "staging", "lock"];
+const MEMBERS: [&str; 9] = [
+    LAYOUT_FILE,
+    "index.json",
+    "blobs",
+    "layers",
+    "bundles",
+    "build",
+    "volumes",
+    "staging",
+    "lock",
+];
 
 /// An open store. Cheap; holds no lock by itself.
 #[derive(Clone, Debug)]

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::annotations;
 use super::files::FILES;
-use super::flags::{CPU_PERIOD_US, Options};
+use super::flags::{CPU_PERIOD_US, Options, ResourceLimit, Tmpfs};
 use super::hooks::Hooks;
 use super::host::Host;
 use super::user::Identity;
@@ -37,8 +37,10 @@ pub(crate) struct Inputs<'a> {
     pub(crate) annotations: BTreeMap<String, String>,
     pub(crate) capabilities: &'a [&'static str],
     pub(crate) seccomp: Option<Value>,
-    /// Nodes of the host, for a privileged container.
+    /// Nodes of the host.
     pub(crate) devices: Vec<Value>,
+    /// What it may do with them.
+    pub(crate) device_rules: Vec<Value>,
 }
 
 /// A bind mount; a relative source starts at the bundle, which may be moved.
@@ -84,10 +86,12 @@ pub(crate) fn generate(inputs: &Inputs<'_>) -> Result<Value> {
         Some(seccomp) if !inputs.options.privileged => config["linux"]["seccomp"] = seccomp.clone(),
         _ => {}
     }
-    if inputs.options.privileged {
-        let linux = section(&mut config, "linux")?;
+    let linux = section(&mut config, "linux")?;
+    if inputs.options.privileged || inputs.options.security.unmasked {
         linux.remove("maskedPaths");
         linux.remove("readonlyPaths");
+    }
+    if !inputs.devices.is_empty() {
         linux.insert("devices".into(), json!(inputs.devices));
     }
     if let Some(hooks) = inputs.hooks.json() {
@@ -122,7 +126,14 @@ fn process(config: &mut Value, inputs: &Inputs<'_>) {
         sets["permitted"] = json!(capabilities);
     }
     process["capabilities"] = sets;
-    process["noNewPrivileges"] = json!(options.no_new_privileges);
+    process["noNewPrivileges"] = json!(options.security.no_new_privileges);
+    if let Some(profile) = options.security.apparmor.as_ref().filter(|_| !options.privileged) {
+        process["apparmorProfile"] = json!(profile);
+    }
+    if !options.limits.resources.is_empty() {
+        let limit = |l: &ResourceLimit| json!({"type": l.name, "soft": l.soft, "hard": l.hard});
+        process["rlimits"] = options.limits.resources.iter().map(limit).collect();
+    }
 }
 
 /// Ours first, then the image's, then the caller's; the last value of a key stands in the first's
@@ -148,7 +159,10 @@ fn environment(inputs: &Inputs<'_>) -> Vec<String> {
 fn mounts(config: &mut Value, inputs: &Inputs<'_>) -> Result<()> {
     let Inputs { options, host, volumes, .. } = inputs;
     let list = config["mounts"].as_array_mut().context("config template has no mounts")?;
-    let taken = |path: &str| volumes.iter().any(|volume| volume.target == path);
+    let taken = |path: &str| {
+        volumes.iter().any(|volume| volume.target == path)
+            || options.tmpfs.iter().any(|tmpfs| tmpfs.target == path)
+    };
     // What the caller mounts in the place of one of ours replaces it.
     list.retain(|mount| !mount["destination"].as_str().is_some_and(taken));
     if host.rootless.is_some() {
@@ -161,7 +175,12 @@ fn mounts(config: &mut Value, inputs: &Inputs<'_>) -> Result<()> {
         }
     }
     for mount in list.iter_mut() {
+        let is_shm = mount["destination"] == "/dev/shm";
         let Some(words) = mount["options"].as_array_mut() else { continue };
+        if let Some(size) = options.limits.shm_bytes.filter(|_| is_shm) {
+            words.retain(|word| !word.as_str().unwrap_or_default().starts_with("size="));
+            words.push(json!(format!("size={size}")));
+        }
         if options.privileged {
             words.retain(|word| word != "ro");
         }
@@ -175,10 +194,13 @@ fn mounts(config: &mut Value, inputs: &Inputs<'_>) -> Result<()> {
         read_only: false,
         propagation: "rprivate",
     });
-    let mut binds: Vec<Mount> = volumes.iter().cloned().chain(files).collect();
+    let binds = volumes.iter().cloned().chain(files).map(|mount| mount.json());
+    let mut more: Vec<Value> = binds.chain(options.tmpfs.iter().map(tmpfs)).collect();
     // A mount must not hide one made before it.
-    binds.sort_by_key(|mount| mount.target.matches('/').count());
-    list.extend(binds.iter().map(Mount::json));
+    more.sort_by_key(|mount| {
+        mount["destination"].as_str().unwrap_or_default().matches('/').count()
+    });
+    list.extend(more);
     Ok(())
 }
 
@@ -191,6 +213,10 @@ fn bind_sys(mounts: &mut [Value]) {
             words.insert(0, json!("rbind"));
         }
     }
+}
+
+fn tmpfs(tmpfs: &Tmpfs) -> Value {
+    json!({"destination": tmpfs.target, "type": "tmpfs", "source": "tmpfs", "options": tmpfs.options})
 }
 
 impl Mount {
@@ -254,14 +280,32 @@ fn resources(config: &mut Value, inputs: &Inputs<'_>) {
     if options.privileged && host.rootless.is_none() {
         resources["devices"] = json!([{"allow": true, "access": "rwm"}]);
     }
+    if let Some(rules) = resources.get_mut("devices").and_then(Value::as_array_mut) {
+        rules.extend(inputs.device_rules.iter().cloned());
+    }
+    let limits = &options.limits;
     if let Some(limit) = options.memory_bytes {
-        resources["memory"] = json!({"limit": limit});
+        resources["memory"]["limit"] = json!(limit);
         if host.swap_limit {
-            resources["memory"]["swap"] = json!(limit.saturating_mul(2));
+            let swap = limits.swap_bytes.unwrap_or(limit.saturating_mul(2));
+            resources["memory"]["swap"] = json!(swap);
         }
     }
+    if let Some(reservation) = limits.reservation_bytes {
+        resources["memory"]["reservation"] = json!(reservation);
+    }
     if let Some(quota) = options.cpu_quota_us {
-        resources["cpu"] = json!({"quota": quota, "period": CPU_PERIOD_US});
+        resources["cpu"]["quota"] = json!(quota);
+        resources["cpu"]["period"] = json!(CPU_PERIOD_US);
+    }
+    for (key, value) in [
+        ("shares", limits.cpu_shares.map(|weight| json!(weight))),
+        ("cpus", limits.cpus.as_ref().map(|list| json!(list))),
+        ("mems", limits.memory_nodes.as_ref().map(|list| json!(list))),
+    ] {
+        if let Some(value) = value {
+            resources["cpu"][key] = value;
+        }
     }
     if let Some(limit) = options.pids_limit {
         resources["pids"] = json!({"limit": limit});
@@ -272,6 +316,10 @@ fn resources(config: &mut Value, inputs: &Inputs<'_>) {
 /// The image's, then ours, which nothing of the image can replace.
 fn annotations(inputs: &Inputs<'_>) -> Result<BTreeMap<String, String>> {
     let (mut all, _) = annotations::of_image(inputs.image);
+    if let Some(signal) = &inputs.options.stop_signal {
+        all.insert("org.opencontainers.image.stopSignal".into(), signal.clone());
+    }
+    all.extend(inputs.options.annotations.iter().cloned());
     all.extend(inputs.annotations.clone());
     let command = serde_json::to_string(inputs.arguments).context("write the command line")?;
     all.insert(annotations::COMMAND.into(), command);

@@ -12,11 +12,13 @@ use rustix::io::Errno;
 use serde_json::Value;
 
 use super::config::{Inputs, Mount};
-use super::flags::{Options, Seccomp, Source};
+use super::flags::{Options, Seccomp, Source, Volume};
 use super::plan::Plan;
 use super::record::{Mode, TREE, write_json};
 use super::registry::{self, Entry, Held, State};
-use super::{ROOTFS, annotations, config, files, host, overlay, remove, seccomp, user, volumes};
+use super::{
+    ROOTFS, annotations, config, files, host, overlay, profile, remove, seccomp, user, volumes,
+};
 use crate::layer;
 use crate::manifest::Platform;
 use crate::store::{Image, Store};
@@ -98,8 +100,12 @@ fn make(
     if let Some(maps) = &plan.host.rootless {
         check_mapped(wanted_user, &identity, maps)?;
     }
-    let volumes = volume_mounts(image, options, directory, rootfs.as_fd())?;
-    notes.extend(files::write(directory, &plan.hostname, !plan.own_network)?);
+    let volumes = volume_mounts(store, image, options, directory, rootfs.as_fd())?;
+    notes.extend(files::write(directory, &plan.hostname, !plan.own_network, &options.hosts)?);
+    let (given, device_rules) = host::given_devices(&options.devices)?;
+    let mut devices = if options.privileged { host::devices()? } else { Vec::new() };
+    devices.retain(|node| !given.iter().any(|other| other["path"] == node["path"]));
+    devices.extend(given);
 
     let mut words = plan.annotations.clone();
     if held.entry.record.mode == Mode::Overlay {
@@ -118,7 +124,8 @@ fn make(
         annotations: words,
         capabilities: &plan.capabilities,
         seccomp: seccomp_profile(options, &plan.capabilities)?,
-        devices: if options.privileged { host::devices()? } else { Vec::new() },
+        devices,
+        device_rules,
     })?;
     held.entry.record.mount_points = missing_mount_points(&document, rootfs.as_fd())?;
     write_json(&directory.join("config.json"), &document)?;
@@ -182,8 +189,14 @@ fn root_file_system(
 }
 
 fn seccomp_profile(options: &Options, capabilities: &[&str]) -> Result<Option<Value>> {
-    match options.seccomp {
+    match &options.security.seccomp {
         Seccomp::Unconfined => Ok(None),
+        Seccomp::Profile(path) => {
+            let architecture = Platform::host().architecture;
+            profile::of_file(path, capabilities, &architecture)
+                .with_context(|| format!("read the seccomp profile {}", path.display()))
+                .map(Some)
+        }
         Seccomp::Default if options.privileged => Ok(None),
         Seccomp::Default => {
             let architecture = Platform::host().architecture;
@@ -195,6 +208,7 @@ fn seccomp_profile(options: &Options, capabilities: &[&str]) -> Result<Option<Va
 /// The caller's volumes, and those the image declares, each of these a directory of the bundle
 /// filled with what the image has in its place.
 fn volume_mounts(
+    store: &Store,
     image: &Image,
     options: &Options,
     directory: &Path,
@@ -207,12 +221,13 @@ fn volume_mounts(
             Source::Bundle => own.push(volume.target.clone()),
             Source::Host(path) => {
                 make_source(path)?;
-                mounts.push(Mount {
-                    source: path.to_str().context("the source is not UTF-8")?.to_owned(),
-                    target: volume.target.clone(),
-                    read_only: volume.read_only,
-                    propagation: volume.propagation,
-                });
+                mounts.push(bind(volume, path)?);
+            }
+            Source::Named(name) => {
+                let path = store.use_volume(name)?;
+                volumes::fill(&path, &volume.target, rootfs)
+                    .with_context(|| format!("fill volume {name}"))?;
+                mounts.push(bind(volume, &path)?);
             }
         }
     }
@@ -229,6 +244,15 @@ fn volume_mounts(
         mounts.push(Mount { source, target, read_only: false, propagation: "rprivate" });
     }
     Ok(mounts)
+}
+
+fn bind(volume: &Volume, path: &Path) -> Result<Mount> {
+    Ok(Mount {
+        source: path.to_str().context("the source is not UTF-8")?.to_owned(),
+        target: volume.target.clone(),
+        read_only: volume.read_only,
+        propagation: volume.propagation,
+    })
 }
 
 /// As with Docker, a source that is not there becomes an empty directory.

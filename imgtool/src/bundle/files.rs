@@ -7,6 +7,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
+use super::flags::Hosts;
+
 /// What systemd-resolved serves on its loopback address, with the real servers in it.
 const RESOLVED: &str = "/run/systemd/resolve/resolv.conf";
 /// As Docker does where the host names only servers that a container can't reach.
@@ -22,10 +24,11 @@ pub(crate) fn write(
     directory: &Path,
     hostname: &str,
     host_network: bool,
+    wanted: &Hosts,
 ) -> Result<Option<String>> {
     let mut note = None;
     let servers = read_host_file("/etc/resolv.conf")?;
-    let resolv_conf = if host_network {
+    let resolv_conf = if host_network || !wanted.servers.is_empty() {
         servers
     } else {
         let filtered = without_loopback(&servers);
@@ -44,7 +47,11 @@ pub(crate) fn write(
             }
         }
     };
-    let hosts = if host_network { read_host_file("/etc/hosts")? } else { hosts(hostname) };
+    let resolv_conf = chosen(&resolv_conf, wanted);
+    let mut hosts = if host_network { read_host_file("/etc/hosts")? } else { hosts(hostname) };
+    for (name, address) in &wanted.added {
+        hosts.push_str(&format!("{address}\t{name}\n"));
+    }
     for (name, content) in
         [("resolv.conf", resolv_conf), ("hostname", format!("{hostname}\n")), ("hosts", hosts)]
     {
@@ -54,6 +61,26 @@ pub(crate) fn write(
             .with_context(|| format!("write {}", path.display()))?;
     }
     Ok(note)
+}
+
+/// The host's lines, but for those that the user gives others for.
+fn chosen(host: &str, wanted: &Hosts) -> String {
+    let replaced = |line: &&str| match line.split_whitespace().next() {
+        Some("nameserver") => wanted.servers.is_empty(),
+        Some("search" | "domain") => wanted.search.is_empty(),
+        Some("options") => wanted.options.is_empty(),
+        _ => true,
+    };
+    let mut lines: Vec<String> = host.lines().filter(replaced).map(str::to_owned).collect();
+    lines.extend(wanted.servers.iter().map(|address| format!("nameserver {address}")));
+    // A dot means no domain at all.
+    if !wanted.search.is_empty() && wanted.search != ["."] {
+        lines.push(format!("search {}", wanted.search.join(" ")));
+    }
+    if !wanted.options.is_empty() {
+        lines.push(format!("options {}", wanted.options.join(" ")));
+    }
+    lines.iter().map(|line| format!("{line}\n")).collect()
 }
 
 /// A host without the file is a host without entries.
@@ -116,6 +143,23 @@ mod tests {
         );
         assert!(has_server(&kept));
         assert!(!has_server("search lan\n# nameserver 1.1.1.1\n"));
+    }
+
+    #[test]
+    fn what_the_user_gives_replaces_the_host_s() {
+        let host = "search lan\nnameserver 10.0.0.1\noptions edns0\n";
+        assert_eq!(chosen(host, &Hosts::default()), host);
+        let wanted = Hosts {
+            servers: vec!["1.1.1.1".parse().unwrap()],
+            search: vec!["a.example".into(), "b.example".into()],
+            ..Hosts::default()
+        };
+        assert_eq!(
+            chosen(host, &wanted),
+            "options edns0\nnameserver 1.1.1.1\nsearch a.example b.example\n"
+        );
+        let none = Hosts { search: vec![".".into()], ..Hosts::default() };
+        assert_eq!(chosen(host, &none), "nameserver 10.0.0.1\noptions edns0\n");
     }
 
     #[test]

@@ -1,18 +1,31 @@
 //! The words of `imgtool bundle` become values: Docker's syntax in, checked [`Options`] out.
 //! Nothing here reads the image or touches the host; the environment is handed in.
 
+mod device;
+mod environment;
+mod hosts;
+mod limits;
+mod mount;
 mod publish;
 mod quantity;
+mod security;
 mod volume;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
+pub(crate) use device::Device;
+pub(crate) use hosts::Hosts;
+pub(crate) use limits::{Limits, ResourceLimit};
+pub(crate) use mount::Tmpfs;
 pub(crate) use publish::Publish;
 pub(crate) use quantity::CPU_PERIOD_US;
+pub(crate) use security::{Seccomp, Security};
 pub(crate) use volume::{Source, Volume, clean_target};
 
+use super::annotations::PREFIX;
 use super::capabilities::CapabilityChange;
 
 /// The container flags of `imgtool bundle`, as typed.
@@ -30,18 +43,32 @@ pub(crate) struct Words {
     /// Set an environment variable; a bare KEY takes the value from our own environment
     #[arg(short = 'e', long = "env", value_name = "KEY[=VALUE]")]
     env: Vec<String>,
+    /// Set the variables that stand in a file, a line each
+    #[arg(long, value_name = "FILE")]
+    env_file: Vec<PathBuf>,
     /// Working directory of the command
     #[arg(short = 'w', long = "workdir", value_name = "DIR")]
     workdir: Option<String>,
     /// User and group of the command, as names of the image or numbers
     #[arg(short = 'u', long = "user", value_name = "USER[:GROUP]")]
     user: Option<String>,
-    /// Bind a host directory or file into the container
+    /// Bind a host directory or file, or a volume by its name, into the container
     #[arg(short = 'v', long = "volume", value_name = "SOURCE:TARGET[:OPTIONS]")]
     volume: Vec<String>,
+    /// Mount something: type=bind|volume|tmpfs,source=…,target=…,readonly
+    #[arg(long, value_name = "KEY=VALUE,…")]
+    mount: Vec<String>,
+    /// Mount a file system in memory
+    #[arg(long, value_name = "TARGET[:OPTIONS]")]
+    tmpfs: Vec<String>,
     /// Publish a port on the host
     #[arg(short = 'p', long = "publish", value_name = "[IP:][HOST:]PORT[/PROTOCOL]")]
     publish: Vec<String>,
+    /// Publish every port that the image exposes on a free port of the host
+    #[arg(short = 'P', long)]
+    publish_all: bool,
+    #[command(flatten)]
+    hosts: hosts::Words,
     /// Network of the container: bridge (the default), none, host, or the name of a bridge
     #[arg(long, visible_alias = "net", value_name = "NAME")]
     network: Option<String>,
@@ -49,7 +76,7 @@ pub(crate) struct Words {
     #[arg(long)]
     name: Option<String>,
     /// Host name inside the container
-    #[arg(long)]
+    #[arg(short = 'h', long)]
     hostname: Option<String>,
     /// Memory limit, with a suffix b, k, m, g or t
     #[arg(short = 'm', long, value_name = "SIZE")]
@@ -60,6 +87,20 @@ pub(crate) struct Words {
     /// Limit of processes and threads, -1 for none
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     pids_limit: Option<i64>,
+    #[command(flatten)]
+    limits: limits::Words,
+    /// Give the container a device of the host, or all of a directory
+    #[arg(long, value_name = "HOST[:CONTAINER[:ACCESS]]")]
+    device: Vec<String>,
+    /// The signal that asks the container to stop
+    #[arg(long, value_name = "SIGNAL")]
+    stop_signal: Option<String>,
+    /// Set a label, which is an annotation of the bundle
+    #[arg(short = 'l', long, value_name = "KEY[=VALUE]")]
+    label: Vec<String>,
+    /// Set an annotation of the bundle
+    #[arg(long, value_name = "KEY=VALUE")]
+    annotation: Vec<String>,
     /// Make the root file system read-only
     #[arg(long)]
     read_only: bool,
@@ -72,7 +113,7 @@ pub(crate) struct Words {
     /// Replace the entrypoint of the image; an empty one clears it
     #[arg(long, value_name = "PROGRAM")]
     entrypoint: Option<String>,
-    /// seccomp=unconfined or no-new-privileges
+    /// seccomp=FILE or =unconfined, apparmor=PROFILE, no-new-privileges, systempaths=unconfined
     #[arg(long, value_name = "OPTION")]
     security_opt: Vec<String>,
     /// Every capability and device, no seccomp, nothing masked
@@ -88,8 +129,7 @@ pub(crate) struct Options {
     pub(crate) remove: bool,
     pub(crate) read_only: bool,
     pub(crate) privileged: bool,
-    pub(crate) no_new_privileges: bool,
-    pub(crate) seccomp: Seccomp,
+    pub(crate) security: Security,
     pub(crate) env: Vec<(String, String)>,
     pub(crate) user: Option<String>,
     pub(crate) workdir: Option<String>,
@@ -101,10 +141,19 @@ pub(crate) struct Options {
     pub(crate) hostname: Option<String>,
     pub(crate) network: Network,
     pub(crate) publish: Vec<Publish>,
+    /// Every port that the image exposes, too.
+    pub(crate) publish_all: bool,
+    pub(crate) hosts: Hosts,
     pub(crate) volumes: Vec<Volume>,
+    pub(crate) tmpfs: Vec<Tmpfs>,
+    pub(crate) devices: Vec<Device>,
+    /// Labels and annotations, which are one here.
+    pub(crate) annotations: Vec<(String, String)>,
+    pub(crate) stop_signal: Option<String>,
     pub(crate) memory_bytes: Option<i64>,
     pub(crate) cpu_quota_us: Option<i64>,
     pub(crate) pids_limit: Option<i64>,
+    pub(crate) limits: Limits,
     pub(crate) capabilities: CapabilityChange,
 }
 
@@ -122,14 +171,6 @@ pub(crate) enum Network {
     Named(String),
 }
 
-/// Which system call filter the container gets.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Seccomp {
-    #[default]
-    Default,
-    Unconfined,
-}
-
 /// Checks `words` and the command after `--`. `cwd` makes relative volume sources absolute,
 /// `lookup` gives the value of a variable of our own environment.
 pub(crate) fn resolve(
@@ -138,24 +179,21 @@ pub(crate) fn resolve(
     cwd: &Path,
     lookup: impl Fn(&str) -> Option<String>,
 ) -> Result<Options> {
-    let (seccomp, no_new_privileges) = security_options(&words.security_opt)?;
     let network = words.network.as_deref().map_or(Ok(Network::Default), parse_network)?;
     let publish = words
         .publish
         .iter()
         .map(|word| Publish::parse(word).with_context(|| format!("invalid port {word:?}")))
         .collect::<Result<Vec<_>>>()?;
-    if !publish.is_empty() && matches!(network, Network::None | Network::Host) {
+    if (!publish.is_empty() || words.publish_all)
+        && matches!(network, Network::None | Network::Host)
+    {
         bail!(
             "-p needs a network of the container's own: it can't be used with --network none or host"
         );
     }
-    let volumes = words
-        .volume
-        .iter()
-        .map(|word| Volume::parse(word, cwd).with_context(|| format!("invalid volume {word:?}")))
-        .collect::<Result<Vec<_>>>()?;
-    volume::refuse_duplicates(&volumes)?;
+    let (volumes, tmpfs) = mounts(&words, cwd)?;
+    let memory_bytes = words.memory.as_deref().map(quantity::memory).transpose()?;
     if let Some(dir) = words.workdir.as_deref().filter(|dir| !dir.starts_with('/')) {
         bail!("the working directory {dir:?} is invalid, it needs to be an absolute path");
     }
@@ -165,14 +203,8 @@ pub(crate) fn resolve(
         remove: words.remove,
         read_only: words.read_only,
         privileged: words.privileged,
-        no_new_privileges,
-        seccomp,
-        env: words
-            .env
-            .iter()
-            .map(|word| parse_env(word, &lookup))
-            .filter_map(Result::transpose)
-            .collect::<Result<Vec<_>>>()?,
+        security: Security::parse(&words.security_opt)?,
+        env: environment::resolve(&words.env_file, &words.env, &lookup)?,
         user: words.user,
         workdir: words.workdir,
         entrypoint: words
@@ -183,27 +215,82 @@ pub(crate) fn resolve(
         hostname: words.hostname.map(check_hostname).transpose()?,
         network,
         publish,
+        publish_all: words.publish_all,
+        hosts: words.hosts.resolve()?,
         volumes,
-        memory_bytes: words.memory.as_deref().map(quantity::memory).transpose()?,
+        tmpfs,
+        devices: devices(&words.device)?,
+        annotations: annotations(&words.label, &words.annotation)?,
+        stop_signal: words.stop_signal.map(check_signal).transpose()?,
+        memory_bytes,
         cpu_quota_us: words.cpus.as_deref().map(quantity::cpus).transpose()?,
         pids_limit: words.pids_limit.filter(|&limit| limit != 0),
+        limits: words.limits.resolve(memory_bytes)?,
         capabilities: CapabilityChange::parse(&words.cap_add, &words.cap_drop)?,
     })
 }
 
-/// `KEY=VALUE`, or `KEY` taken from `lookup`; a bare key that is unset there is left out.
-fn parse_env(
-    word: &str,
-    lookup: &impl Fn(&str) -> Option<String>,
-) -> Result<Option<(String, String)>> {
-    let (key, value) = match word.split_once('=') {
-        Some((key, value)) => (key, Some(value.to_owned())),
-        None => (word, lookup(word)),
-    };
-    if key.is_empty() || word.contains('\0') {
-        bail!("invalid environment variable: {word:?}");
+/// What is mounted, whichever flag says it.
+fn mounts(words: &Words, cwd: &Path) -> Result<(Vec<Volume>, Vec<Tmpfs>)> {
+    let (mut volumes, mut tmpfs) = (Vec::new(), Vec::new());
+    for word in &words.volume {
+        let volume = Volume::parse(word, cwd);
+        volumes.push(volume.with_context(|| format!("invalid volume {word:?}"))?);
     }
-    Ok(value.map(|value| (key.to_owned(), value)))
+    for word in &words.mount {
+        let wanted = mount::Wanted::parse(word, cwd);
+        match wanted.with_context(|| format!("invalid mount {word:?}"))? {
+            mount::Wanted::Volume(volume) => volumes.push(volume),
+            mount::Wanted::Tmpfs(one) => tmpfs.push(one),
+        }
+    }
+    for word in &words.tmpfs {
+        tmpfs.push(Tmpfs::parse(word).with_context(|| format!("invalid tmpfs {word:?}"))?);
+    }
+    volume::refuse_duplicates(&volumes, &tmpfs)?;
+    Ok((volumes, tmpfs))
+}
+
+fn devices(words: &[String]) -> Result<Vec<Device>> {
+    let parse =
+        |word: &String| Device::parse(word).with_context(|| format!("invalid device {word:?}"));
+    words.iter().map(parse).collect()
+}
+
+/// A label may have no value.
+fn annotations(labels: &[String], annotations: &[String]) -> Result<Vec<(String, String)>> {
+    let mut all = Vec::new();
+    for word in labels {
+        let (key, value) = word.split_once('=').unwrap_or((word, ""));
+        all.push((key.to_owned(), value.to_owned()));
+    }
+    for word in annotations {
+        let pair = word.split_once('=');
+        let (key, value) = pair.with_context(|| format!("--annotation {word:?} has no ="))?;
+        all.push((key.to_owned(), value.to_owned()));
+    }
+    for (key, _) in &all {
+        ensure!(!key.is_empty(), "a label or annotation without a name");
+        // Whoever sees ours may rely on our having written it.
+        ensure!(!key.starts_with(PREFIX), "{key:?} is a name of imgtool's own");
+    }
+    Ok(all)
+}
+
+/// A name or a number that the kernel has; names with or without SIG.
+fn check_signal(word: String) -> Result<String> {
+    let upper = word.to_ascii_uppercase();
+    let bare = upper.strip_prefix("SIG").unwrap_or(&upper);
+    let known = match bare.parse::<u8>() {
+        Ok(number) => (1..=64).contains(&number),
+        Err(_) => {
+            bare.starts_with("RTMIN")
+                || bare.starts_with("RTMAX")
+                || nix::sys::signal::Signal::from_str(&format!("SIG{bare}")).is_ok()
+        }
+    };
+    ensure!(known, "unknown signal {word:?}");
+    Ok(word)
 }
 
 fn parse_network(word: &str) -> Result<Network> {
@@ -214,26 +301,6 @@ fn parse_network(word: &str) -> Result<Network> {
         name if is_plain_name(name) => Network::Named(name.to_owned()),
         other => bail!("invalid network {other:?}: use bridge, none, host or the name of a bridge"),
     })
-}
-
-fn security_options(words: &[String]) -> Result<(Seccomp, bool)> {
-    let mut seccomp = Seccomp::Default;
-    let mut no_new_privileges = false;
-    for word in words {
-        match word.as_str() {
-            "seccomp=unconfined" => seccomp = Seccomp::Unconfined,
-            "no-new-privileges" | "no-new-privileges:true" | "no-new-privileges=true" => {
-                no_new_privileges = true;
-            }
-            "no-new-privileges:false" | "no-new-privileges=false" => no_new_privileges = false,
-            // Asking for no confinement by a module that we configure nothing for.
-            "apparmor=unconfined" | "label=disable" => {}
-            other => bail!(
-                "unknown security option {other:?}: use seccomp=unconfined or no-new-privileges"
-            ),
-        }
-    }
-    Ok((seccomp, no_new_privileges))
 }
 
 /// Docker's rule for the names of containers and networks.
@@ -264,20 +331,27 @@ mod tests {
     use super::*;
 
     fn options(words: Words) -> Result<Options> {
-        resolve(words, Vec::new(), Path::new("/where/we/are"), |key| {
-            (key == "SET").then(|| "from host".to_owned())
-        })
+        resolve(words, Vec::new(), Path::new("/where/we/are"), |_| None)
     }
 
     #[test]
-    fn environment_words_set_and_take_over() {
-        let words = Words {
-            env: ["A=b=c", "SET", "UNSET", "EMPTY="].map(String::from).to_vec(),
-            ..Words::default()
-        };
-        let env = options(words).unwrap().env;
-        let pairs: Vec<_> = env.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
-        assert_eq!(pairs, [("A", "b=c"), ("SET", "from host"), ("EMPTY", "")]);
+    fn signals_are_names_or_numbers() {
+        for good in ["SIGQUIT", "quit", "9", "RTMIN+3"] {
+            assert!(check_signal(good.into()).is_ok(), "{good}");
+        }
+        for bad in ["", "SIG", "0", "65", "STOPNOW"] {
+            assert!(check_signal(bad.into()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn labels_and_annotations_are_one() {
+        let both = annotations(&["a=b=c".into(), "d".into()], &["e=f".into()]).unwrap();
+        let pairs: Vec<_> = both.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        assert_eq!(pairs, [("a", "b=c"), ("d", ""), ("e", "f")]);
+        assert!(annotations(&["=x".into()], &[]).is_err());
+        assert!(annotations(&[], &["e".into()]).is_err());
+        assert!(annotations(&["org.imgtool.bundle=x".into()], &[]).is_err());
     }
 
     #[test]
@@ -325,14 +399,5 @@ mod tests {
         }
         assert!(check_hostname("h\n127.0.0.1 evil".into()).is_err());
         assert!(check_hostname("h".repeat(65)).is_err());
-    }
-
-    #[test]
-    fn unknown_security_options_are_refused() {
-        assert!(security_options(&["seccomp=/x.json".into()]).is_err());
-        assert_eq!(
-            security_options(&["seccomp=unconfined".into(), "no-new-privileges".into()]).unwrap(),
-            (Seccomp::Unconfined, true)
-        );
     }
 }

@@ -1,12 +1,14 @@
 //! What the generated config.json must know of the host, probed once.
 
+use std::fs::Metadata;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use super::capabilities;
+use super::flags::Device;
 use crate::userns::{Maps, Owners};
 
 /// Facts of the host and of the caller.
@@ -65,22 +67,61 @@ pub(crate) fn devices() -> Result<Vec<Value>> {
             }
             // What vanished meanwhile is no device any more.
             let Ok(metadata) = std::fs::symlink_metadata(&path) else { continue };
-            let kind = match metadata.file_type() {
-                kind if kind.is_dir() => {
-                    directories.push(path);
-                    continue;
-                }
-                kind if kind.is_char_device() => "c",
-                kind if kind.is_block_device() => "b",
-                _ => continue,
-            };
-            let (major, minor) = (libc::major(metadata.rdev()), libc::minor(metadata.rdev()));
-            devices.push(json!({
-                "path": text, "type": kind, "major": major, "minor": minor,
-                "fileMode": metadata.mode() & 0o7777, "uid": metadata.uid(), "gid": metadata.gid(),
-            }));
+            if metadata.is_dir() {
+                directories.push(path);
+            } else {
+                devices.extend(node(text, &metadata));
+            }
         }
     }
     devices.sort_by_key(|device| device["path"].to_string());
     Ok(devices)
+}
+
+/// A device node as `linux.devices` lists it; `None` for what is none.
+fn node(path: &str, metadata: &Metadata) -> Option<Value> {
+    let kind = match metadata.file_type() {
+        kind if kind.is_char_device() => "c",
+        kind if kind.is_block_device() => "b",
+        _ => return None,
+    };
+    let (major, minor) = (libc::major(metadata.rdev()), libc::minor(metadata.rdev()));
+    Some(json!({
+        "path": path, "type": kind, "major": major, "minor": minor,
+        "fileMode": metadata.mode() & 0o7777, "uid": metadata.uid(), "gid": metadata.gid(),
+    }))
+}
+
+/// What `--device` gives: nodes, and the rules that let the container use them.
+pub(crate) fn given_devices(given: &[Device]) -> Result<(Vec<Value>, Vec<Value>)> {
+    let (mut nodes, mut rules) = (Vec::new(), Vec::new());
+    for device in given {
+        let before = nodes.len();
+        // Links are followed, as in /dev/disk.
+        add_nodes(&device.host, &device.container, 0, &mut nodes)
+            .with_context(|| format!("device {}", device.host))?;
+        ensure!(nodes.len() > before, "{} is no device, and has none in it", device.host);
+        rules.extend(nodes[before..].iter().map(|node| {
+            json!({
+                "allow": true, "type": node["type"], "major": node["major"],
+                "minor": node["minor"], "access": device.access,
+            })
+        }));
+    }
+    Ok((nodes, rules))
+}
+
+fn add_nodes(host: &str, container: &str, depth: usize, nodes: &mut Vec<Value>) -> Result<()> {
+    ensure!(depth < 16, "directories are nested too deeply");
+    let metadata = std::fs::metadata(host).context("look at it")?;
+    if !metadata.is_dir() {
+        nodes.extend(node(container, &metadata));
+        return Ok(());
+    }
+    for entry in std::fs::read_dir(host).context("read it")? {
+        let name = entry.context("read it")?.file_name();
+        let Some(name) = name.to_str() else { continue };
+        add_nodes(&format!("{host}/{name}"), &format!("{container}/{name}"), depth + 1, nodes)?;
+    }
+    Ok(())
 }

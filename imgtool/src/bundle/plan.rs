@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
 
 use super::create::Request;
-use super::flags::{Network, Options};
+use super::flags::{Network, Options, Publish};
 use super::hooks::{Hooks, NetworkHook, RemoveHook, own_program, text};
 use super::host::Host;
 use super::record::{Mode, Record};
@@ -55,7 +55,7 @@ impl Plan {
         let id = random_id()?;
         let name = options.name.as_deref().unwrap_or(&id[..SHORT_ID]);
         let (directory, made_directory) = place(store, request.directory.as_deref(), name)?;
-        let (own_network, network) = network(options, &host, notes)?;
+        let (own_network, network) = network(options, &publish(options, image)?, &host, notes)?;
         let remove = if options.remove {
             Some(RemoveHook {
                 program: text(&own_program()?)?,
@@ -169,9 +169,28 @@ fn checked(directory: PathBuf, made: bool) -> Result<(PathBuf, bool)> {
     Ok((directory, made))
 }
 
+/// The ports that the user names, and with -P those that the image exposes and nobody named.
+fn publish(options: &Options, image: &Image) -> Result<Vec<Publish>> {
+    let mut all = options.publish.clone();
+    if options.publish_all {
+        for word in image.config.config.exposed_ports.keys() {
+            let port =
+                Publish::parse(word).with_context(|| format!("port {word:?} of the image"))?;
+            let named = |other: &Publish| {
+                (other.container, other.protocol) == (port.container, port.protocol)
+            };
+            if !all.iter().any(named) {
+                all.push(port);
+            }
+        }
+    }
+    Ok(all)
+}
+
 /// Whether the container gets a network of its own, and the hook that connects it.
 fn network(
     options: &Options,
+    publish: &[Publish],
     host: &Host,
     notes: &mut Vec<String>,
 ) -> Result<(bool, Option<NetworkHook>)> {
@@ -180,14 +199,14 @@ fn network(
         Network::None => return Ok((true, None)),
         Network::Default | Network::Named(_) => {}
     }
-    let asked_for = !options.publish.is_empty() || matches!(options.network, Network::Named(_));
+    let asked_for = !publish.is_empty() || matches!(options.network, Network::Named(_));
     let rootless = host.rootless.is_some();
     let missing = if rootless && matches!(options.network, Network::Named(_)) {
         "without root there are no bridges to name"
     } else if rootless && !USER_MODE.iter().any(|name| hooks::is_in_path(name)) {
         "without root the container is connected by pasta or slirp4netns, and neither is in PATH \
          (packages passt and slirp4netns)"
-    } else if let Some(hook) = NetworkHook::find(&options.network, &options.publish, rootless)? {
+    } else if let Some(hook) = NetworkHook::find(&options.network, publish, rootless)? {
         return Ok((true, Some(hook)));
     } else {
         "netsetup is neither beside imgtool nor in PATH"

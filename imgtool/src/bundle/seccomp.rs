@@ -79,7 +79,7 @@ fn argument(index: u32, comparison: &str, value: u64, value_two: u64) -> Value {
 
 /// The ABIs a kernel of this architecture serves besides its own. Docker lists none for ppc64le:
 /// the runtime adds the native one.
-fn filtered_abis(architecture: &str) -> &'static [&'static str] {
+pub(super) fn filtered_abis(architecture: &str) -> &'static [&'static str] {
     match architecture {
         "amd64" => &["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"],
         "arm64" => &["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"],

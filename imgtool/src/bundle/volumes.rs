@@ -1,4 +1,4 @@
-//! Volumes of a bundle's own: a directory each, filled with what the image has in its place.
+//! Volumes: a directory each, filled with what the image has in its place; most are a bundle's own.
 //! The place is looked up beneath the root file system only (CVE-2022-23648).
 
 use std::fs;
@@ -29,7 +29,22 @@ pub(crate) fn make(
     let name = format!("{DIRECTORY}/{number}");
     let path = bundle.join(&name);
     fs::create_dir_all(&path).with_context(|| format!("create {}", path.display()))?;
-    let volume = fs::File::open(&path).with_context(|| format!("open {}", path.display()))?;
+    copy(&path, target, rootfs)?;
+    Ok(name)
+}
+
+/// Fills a volume of the store that has nothing in it yet.
+pub(crate) fn fill(path: &Path, target: &str, rootfs: BorrowedFd<'_>) -> Result<()> {
+    let mut entries = fs::read_dir(path).with_context(|| format!("read {}", path.display()))?;
+    if entries.next().is_some() {
+        return Ok(());
+    }
+    copy(path, target, rootfs)
+}
+
+/// Copies what the image has in the place of a volume.
+fn copy(path: &Path, target: &str, rootfs: BorrowedFd<'_>) -> Result<()> {
+    let volume = fs::File::open(path).with_context(|| format!("open {}", path.display()))?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY;
     match rooted::open(rootfs, target.as_bytes(), flags, Symlinks::InRoot) {
         Ok(source) => copy_tree(&source, volume.as_fd(), 0)?,
@@ -37,7 +52,7 @@ pub(crate) fn make(
         Err(Errno::NOTDIR) => bail!("the image has a file there, not a directory"),
         Err(error) => return Err(error).context("look at what the image has there"),
     }
-    Ok(name)
+    Ok(())
 }
 
 fn copy_tree(from: &OwnedFd, to: BorrowedFd<'_>, depth: usize) -> Result<()> {

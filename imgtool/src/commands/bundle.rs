@@ -11,7 +11,12 @@ use crate::store::Store;
 
 /// Make an OCI bundle from an image and print its directory
 #[derive(Debug, clap::Args)]
+// As with docker, -h is the host name.
+#[command(disable_help_flag = true)]
 pub(crate) struct Args {
+    /// Print help
+    #[arg(long, action = clap::ArgAction::Help)]
+    help: Option<bool>,
     #[command(flatten)]
     words: flags::Words,
     /// Make a plain tree instead of an overlay mount

@@ -31,6 +31,7 @@ fn config<'a>(
         capabilities: &capabilities::DEFAULT,
         seccomp: Some(json!({"defaultAction": "SCMP_ACT_ERRNO"})),
         devices: Vec::new(),
+        device_rules: Vec::new(),
     };
     edit(&mut inputs);
     generate(&inputs).unwrap()

@@ -7,8 +7,17 @@ const MIN_MEMORY: i64 = 6 << 20;
 /// The scheduler's period that `--cpus` is turned into a quota of, in µs.
 pub(crate) const CPU_PERIOD_US: i64 = 100_000;
 
-/// `256m`, `1.5g`, `1073741824`: powers of 1024.
+/// A size of memory that a container can live in.
 pub(super) fn memory(word: &str) -> Result<i64> {
+    let bytes = size(word)?;
+    if bytes < MIN_MEMORY {
+        bail!("minimum memory limit allowed is 6MB, not {word:?}");
+    }
+    Ok(bytes)
+}
+
+/// `256m`, `1.5g`, `1073741824`: powers of 1024.
+pub(super) fn size(word: &str) -> Result<i64> {
     let lower = word.trim().to_ascii_lowercase();
     let number_length = lower.trim_end_matches(|c: char| c.is_ascii_alphabetic()).len();
     let (number, suffix) = lower.split_at(number_length);
@@ -20,12 +29,7 @@ pub(super) fn memory(word: &str) -> Result<i64> {
         "t" | "tb" | "tib" => 40,
         other => bail!("invalid memory size {word:?}: unknown suffix {other:?}"),
     };
-    let bytes = decimal(number.trim_end(), 1 << shift)
-        .with_context(|| format!("invalid memory size {word:?}"))?;
-    if bytes < MIN_MEMORY {
-        bail!("minimum memory limit allowed is 6MB, not {word:?}");
-    }
-    Ok(bytes)
+    decimal(number.trim_end(), 1 << shift).with_context(|| format!("invalid memory size {word:?}"))
 }
 
 /// `1.5` CPUs as a quota in µs of each period.

@@ -6,7 +6,8 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use anyhow::{Result, bail};
+use super::mount::Tmpfs;
+use anyhow::{Context, Result, anyhow, bail, ensure};
 
 /// One `-v`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +27,29 @@ pub(crate) enum Source {
     Host(PathBuf),
     /// A directory of the bundle, filled from the image.
     Bundle,
+    /// A volume of the store, filled from the image as long as it is empty.
+    Named(String),
+}
+
+impl Source {
+    /// A path of the host.
+    pub(super) fn host(word: &str, cwd: &Path) -> Result<Self> {
+        ensure!(!word.is_empty(), "the source is empty");
+        ensure!(!word.contains('\0'), "a path can't hold a NUL byte");
+        Ok(Self::Host(lexically_clean(&cwd.join(word))))
+    }
+
+    /// A volume of the store.
+    pub(super) fn named(word: &str) -> Result<Self> {
+        crate::volumes::check_name(word)?;
+        Ok(Self::Named(word.to_owned()))
+    }
+
+    /// As `-v` tells them apart.
+    fn parse(word: &str, cwd: &Path) -> Result<Self> {
+        let is_path = word.contains('/') || matches!(word, "" | "." | "..");
+        if is_path { Self::host(word, cwd) } else { Self::named(word) }
+    }
 }
 
 impl Volume {
@@ -34,48 +58,38 @@ impl Volume {
         let first = parts.next().unwrap_or_default();
         let (source, target) = match parts.next() {
             None => (Source::Bundle, first),
-            Some(target) => (Source::Host(host_path(first, cwd)?), target),
+            Some(target) => (Source::parse(first, cwd)?, target),
         };
         let options = parts.next().unwrap_or_default();
         if parts.next().is_some() {
             bail!("expected source:target[:options]");
         }
-        let mut volume = Self {
-            source,
-            target: clean_target(target)?,
-            read_only: false,
-            propagation: "rprivate",
-        };
+        let mut volume = Self::new(source, target)?;
         for option in options.split(',').filter(|option| !option.is_empty()) {
             match option {
                 "ro" | "readonly" => volume.read_only = true,
                 "rw" => volume.read_only = false,
                 // SELinux relabelling, and hints of other platforms: nothing to do here.
                 "z" | "Z" | "cached" | "delegated" | "consistent" | "nocopy" => {}
-                "shared" => volume.propagation = "shared",
-                "rshared" => volume.propagation = "rshared",
-                "slave" => volume.propagation = "slave",
-                "rslave" => volume.propagation = "rslave",
-                "private" => volume.propagation = "private",
-                "rprivate" => volume.propagation = "rprivate",
-                other => bail!("unknown option {other:?}"),
+                other => volume
+                    .set_propagation(other)
+                    .map_err(|_| anyhow!("unknown option {other:?}"))?,
             }
         }
         Ok(volume)
     }
-}
 
-fn host_path(word: &str, cwd: &Path) -> Result<PathBuf> {
-    match word {
-        "" => bail!("the source is empty"),
-        "." | ".." => {}
-        path if path.contains('/') => {}
-        name => bail!("named volumes are not supported; for the directory {name} write ./{name}"),
+    pub(super) fn new(source: Source, target: &str) -> Result<Self> {
+        let target = clean_target(target)?;
+        Ok(Self { source, target, read_only: false, propagation: "rprivate" })
     }
-    if word.contains('\0') {
-        bail!("a path can't hold a NUL byte");
+
+    pub(super) fn set_propagation(&mut self, word: &str) -> Result<()> {
+        const WORDS: [&str; 6] = ["shared", "rshared", "slave", "rslave", "private", "rprivate"];
+        let known = WORDS.iter().find(|known| **known == word);
+        self.propagation = known.with_context(|| format!("unknown propagation {word:?}"))?;
+        Ok(())
     }
-    Ok(lexically_clean(&cwd.join(word)))
 }
 
 /// Drops `.` and resolves `..` by name only, as Docker does: symbolic links are not followed.
@@ -106,11 +120,14 @@ pub(crate) fn clean_target(word: &str) -> Result<String> {
 }
 
 /// Two volumes on one mount point are a mistake, never a wish.
-pub(super) fn refuse_duplicates(volumes: &[Volume]) -> Result<()> {
-    for (index, volume) in volumes.iter().enumerate() {
-        if volumes[..index].iter().any(|other| other.target == volume.target) {
-            bail!("duplicate mount point: {}", volume.target);
+pub(super) fn refuse_duplicates(volumes: &[Volume], tmpfs: &[Tmpfs]) -> Result<()> {
+    let targets = volumes.iter().map(|volume| &volume.target);
+    let mut seen = Vec::new();
+    for target in targets.chain(tmpfs.iter().map(|tmpfs| &tmpfs.target)) {
+        if seen.contains(&target) {
+            bail!("duplicate mount point: {target}");
         }
+        seen.push(target);
     }
     Ok(())
 }
@@ -157,18 +174,19 @@ mod tests {
             "/a:/b/..",
             "/a:/b:ro:x",
             "/a:/b:nope",
-            "data:/b",
+            "-data:/b",
             "data",
         ] {
             assert!(parse(word).is_err(), "{word:?}");
         }
-        let error = parse("data:/b").unwrap_err().to_string();
-        assert!(error.contains("write ./data"), "{error}");
+        assert_eq!(parse("data:/b").unwrap().source, Source::Named("data".into()));
     }
 
     #[test]
     fn one_mount_point_takes_one_volume() {
         let volumes = [parse("/a:/b").unwrap(), parse("/c:/b/").unwrap()];
-        assert!(refuse_duplicates(&volumes).is_err());
+        assert!(refuse_duplicates(&volumes, &[]).is_err());
+        let tmpfs = Tmpfs::parse("/b").unwrap();
+        assert!(refuse_duplicates(&volumes[..1], &[tmpfs]).is_err());
     }
 }
