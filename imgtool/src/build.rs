@@ -29,6 +29,7 @@ use anyhow::{Context as _, Result, ensure};
 use jiff::Timestamp;
 
 use self::context::Context;
+pub(crate) use self::context::Named;
 use self::dockerfile::{At, Dockerfile};
 use self::engine::mounts::Secret;
 use self::engine::{Engine, Pull, Settings};
@@ -37,7 +38,7 @@ use self::report::{Reporter, Style};
 use self::stages::{Plan, Wishes};
 use self::state::State;
 use crate::digest::Digest;
-use crate::manifest::{History, Platform};
+use crate::manifest::{Descriptor, History, Platform};
 use crate::reference::Reference;
 use crate::store::Store;
 use crate::store::cache::{self, Record};
@@ -52,6 +53,13 @@ pub(crate) struct Request {
     pub(crate) platform: Option<Platform>,
     pub(crate) names: Vec<Reference>,
     pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) annotations: BTreeMap<String, String>,
+    /// By their names in lower case.
+    pub(crate) contexts: BTreeMap<String, Named>,
+    /// Whether all layers become one.
+    pub(crate) squash: bool,
+    /// Whether the image stays in the store.
+    pub(crate) keep: bool,
     pub(crate) no_cache: bool,
     pub(crate) style: Style,
     pub(crate) runtime: Option<PathBuf>,
@@ -73,22 +81,34 @@ impl From<anyhow::Error> for Failure {
     }
 }
 
-/// Builds the image and gives its ID.
-pub(crate) fn build(store: &Store, request: &Request, pull: Pull<'_>) -> Result<Digest, Failure> {
+/// An image that was built.
+pub(crate) struct Built {
+    pub(crate) id: Digest,
+    /// Its manifest.
+    pub(crate) entry: Descriptor,
+}
+
+/// Does something with the image before the store may forget it.
+pub(crate) type Deliver<'a> = &'a dyn Fn(&Store, &Built) -> Result<()>;
+
+/// Builds the image.
+pub(crate) fn build(
+    store: &Store,
+    request: &Request,
+    pull: Pull<'_>,
+    deliver: Deliver<'_>,
+) -> Result<Built, Failure> {
     // What we make ourselves is the same whatever the user's mask is.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     let _lock = store.lock_shared()?;
     let context = Context::open(store, &request.context, request.file.as_deref())?;
     let fail = |error| Failure { error, file: Some((context.name.clone(), context.text.clone())) };
-    with_file(store, request, pull, &context).map_err(fail)
+    let built = with_file(store, request, pull, &context).map_err(fail)?;
+    deliver(store, &built)?;
+    Ok(built)
 }
 
-fn with_file(
-    store: &Store,
-    request: &Request,
-    pull: Pull<'_>,
-    context: &Context,
-) -> Result<Digest> {
+fn with_file(store: &Store, request: &Request, pull: Pull<'_>, context: &Context) -> Result<Built> {
     let file = Dockerfile::parse(&context.text)?;
     let platform = request.platform.clone().unwrap_or_else(Platform::host);
     let wishes = Wishes {
@@ -106,6 +126,7 @@ fn with_file(
         directives: file.directives.clone(),
         secrets: request.secrets.clone(),
         agents: request.agents.clone(),
+        contexts: request.contexts.clone(),
     };
     let wanted = plan.stages.iter().zip(&plan.needed).filter(|(_, needed)| **needed);
     let total = wanted.map(|(stage, _)| 1 + stage.steps.len()).sum();
@@ -119,6 +140,7 @@ fn with_file(
         let names = unused.join(" ");
         reporter.note(&format!("warning: one or more build-args [{names}] were not consumed"));
     }
+    let state = if request.squash { engine.squashed(state)? } else { state };
     export(store, request, state, &reporter)
 }
 
@@ -174,7 +196,8 @@ fn export(
     request: &Request,
     mut state: State,
     reporter: &Reporter,
-) -> Result<Digest> {
+) -> Result<Built> {
+    state.parts.annotations.extend(request.annotations.clone());
     state.parts.config.config.labels.extend(request.labels.clone());
     let history = &mut state.parts.config.history;
     let created = match request.epoch {
@@ -204,11 +227,11 @@ fn export(
         store.tag(name, &entry)?;
         shown.output(format!("naming to {name}\n").as_bytes());
     }
-    if request.names.is_empty() {
+    if request.names.is_empty() && request.keep {
         store.add_unnamed(&entry)?;
     }
     shown.done(id.short())?;
-    Ok(id)
+    Ok(Built { id, entry })
 }
 
 /// Gives each step without a time that of the first new layer or the one before it; gives the last.

@@ -12,6 +12,7 @@ use crate::harness::{Cmd, Outcome, Scene, eventually, requires};
 mod corpus;
 mod more;
 mod mounts;
+mod outputs;
 
 const NAME: &str = "e2e.test/build:new";
 

@@ -9,8 +9,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail, ensure};
 use rustix::fs::OFlags;
 
+use super::git::Repository;
 use super::ignore::Ignore;
 use super::origin::Origin;
+use super::remote;
 use super::transfer::is_archive;
 use crate::layer::compress::{self, BUFFER};
 use crate::layer::extract::{Target, extract};
@@ -38,6 +40,14 @@ impl Context {
             ensure!(!from_stdin, "context and Dockerfile can't both be read from standard input");
             return Self::from_stdin(store, file);
         }
+        if let Some(repository) = Repository::parse(word)? {
+            let (root, holder, _) = remote::check_out(store, &repository)?;
+            return Ok(Self::in_directory(root, file, "the repository")?.holding(holder));
+        }
+        if remote::is_url(word) {
+            let fetched = remote::fetch(store, word, None).context("fetch the build context")?;
+            return Self::from_file(store, fetched.file.reopen()?, file, word);
+        }
         let directory = Path::new(word);
         let root = open_directory(directory)?;
         if from_stdin {
@@ -64,6 +74,10 @@ impl Context {
         );
         let mut copy = tempfile::tempfile_in(store.staging_dir()).context("create a file")?;
         io::copy(&mut stdin, &mut copy).context("read standard input")?;
+        Self::from_file(store, copy, file, "standard input")
+    }
+
+    fn from_file(store: &Store, copy: File, file: Option<&Path>, shown: &str) -> Result<Self> {
         let again = || -> Result<File> {
             let mut file = copy.try_clone()?;
             io::Seek::rewind(&mut file)?;
@@ -72,18 +86,15 @@ impl Context {
         let holder = store.staging_subdirectory()?;
         let root = lower::make_root(&holder.path().join("context"))?;
         if !is_archive(again()?)? {
-            ensure!(
-                file.is_none(),
-                "standard input is no archive, so there is no file to name in it"
-            );
-            let text = read(&mut again()?, "standard input")?;
+            ensure!(file.is_none(), "{shown} is no archive, so there is no file to name in it");
+            let text = read(&mut again()?, shown)?;
             let origin = Origin::held(root, holder, "the build context, which is empty");
             return Ok(Self { name: "Dockerfile".to_owned(), text, origin });
         }
         let plain = compress::reader(BufReader::new(again()?))?;
         let mut plain = BufReader::with_capacity(BUFFER, plain);
         extract(&mut plain, root.as_fd(), Target::Copy).context("unpack the build context")?;
-        Ok(Self::in_directory(root, file, "standard input")?.holding(holder))
+        Ok(Self::in_directory(root, file, shown)?.holding(holder))
     }
 
     /// With the Dockerfile of a tree.
@@ -126,6 +137,51 @@ impl Context {
 
     fn holding(self, holder: tempfile::TempDir) -> Self {
         Self { origin: self.origin.holding(holder), ..self }
+    }
+}
+
+/// What a name of `--build-context` stands for.
+#[derive(Clone, Debug)]
+pub(crate) enum Named {
+    Directory(PathBuf),
+    Repository(Repository),
+    Image(String),
+    Stage(String),
+}
+
+impl Named {
+    pub(crate) fn parse(word: &str) -> Result<Self> {
+        if let Some(image) = word.strip_prefix("docker-image://") {
+            return Ok(Self::Image(image.to_owned()));
+        }
+        if let Some(stage) = word.strip_prefix("target:") {
+            return Ok(Self::Stage(stage.to_owned()));
+        }
+        if let Some(repository) = Repository::parse(word)? {
+            return Ok(Self::Repository(repository));
+        }
+        ensure!(!word.contains("://"), "{word}: no build context can be of this kind");
+        Ok(Self::Directory(word.into()))
+    }
+
+    /// Its files; `None` if it is an image or a stage.
+    pub(crate) fn origin(&self, store: &Store, name: &str) -> Result<Option<Origin>> {
+        let label = format!("the build context {name}");
+        match self {
+            Self::Image(_) | Self::Stage(_) => Ok(None),
+            Self::Repository(repository) => {
+                let (root, holder, _) = remote::check_out(store, repository)?;
+                Ok(Some(Origin::held(root, holder, &label)))
+            }
+            Self::Directory(path) => {
+                let root = open_directory(path)?;
+                let ignore = match beneath(&root, ".dockerignore")? {
+                    Some(mut file) => Ignore::parse(&read(&mut file, ".dockerignore")?)?,
+                    None => Ignore::default(),
+                };
+                Ok(Some(Origin::new(root, ignore, &label)))
+            }
+        }
     }
 }
 

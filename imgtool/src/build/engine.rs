@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use self::mounts::Secret;
+use super::context::Named;
 use super::dockerfile::{Directives, Dockerfile, Instruction, Lines, Step, locate};
 use super::origin::Origin;
 use super::report::Reporter;
@@ -51,6 +52,8 @@ pub(crate) struct Settings {
     pub(crate) secrets: BTreeMap<String, Secret>,
     /// Sockets of ssh agents.
     pub(crate) agents: BTreeMap<String, PathBuf>,
+    /// What names stand for, in lower case.
+    pub(crate) contexts: BTreeMap<String, Named>,
 }
 
 /// Brings an image into the store.
@@ -149,7 +152,7 @@ impl<'a> Engine<'a> {
     /// The state before the first step.
     fn begin(&self, stage: &Stage, based: Option<State>, place: &mut Place<'_>) -> Result<State> {
         let shown = self.reporter.begin(Some(&place.next()), &stage.text)?;
-        let made = self.base(stage, based);
+        let made = self.base(stage, based, place);
         match &made {
             Ok(state) => shown.done(state.key.short())?,
             Err(error) => shown.failed(error),
@@ -157,7 +160,7 @@ impl<'a> Engine<'a> {
         made
     }
 
-    fn base(&self, stage: &Stage, based: Option<State>) -> Result<State> {
+    fn base(&self, stage: &Stage, based: Option<State>, place: &Place<'_>) -> Result<State> {
         let platform = stage.platform.as_ref().unwrap_or(&self.settings.platform);
         let epoch = self.settings.epoch.map_or(String::new(), |time| time.to_string());
         Ok(match (&stage.base, based) {
@@ -173,6 +176,17 @@ impl<'a> Engine<'a> {
                 State::new(parts, key)
             }
             (Base::Image(name), _) => {
+                let name = match self.settings.contexts.get(&name.to_ascii_lowercase()) {
+                    Some(Named::Image(image)) => image,
+                    Some(Named::Stage(stage)) => {
+                        let target = self.plan.find(stage, place.stage);
+                        let target =
+                            target.with_context(|| format!("no stage {stage:?} before"))?;
+                        return self.stage(target);
+                    }
+                    Some(_) => bail!("the build context {name} has files and is no image"),
+                    None => name,
+                };
                 let image = self.image(name, stage.platform.as_ref())?;
                 let mut parts = Parts::of(self.store, &image)?;
                 // Those of the base are about the base.
@@ -213,6 +227,13 @@ impl<'a> Engine<'a> {
         if let Some(origin) = self.origins.borrow().get(&key) {
             return Ok(Rc::clone(origin));
         }
+        if let Some(named) = self.settings.contexts.get(&name.to_ascii_lowercase())
+            && let Some(origin) = named.origin(self.store, name)?
+        {
+            let origin = Rc::new(origin);
+            self.origins.borrow_mut().insert(key, Rc::clone(&origin));
+            return Ok(origin);
+        }
         let state = self.state_of(name, before)?;
         let origin = Rc::new(self.tree(&state, name)?);
         self.origins.borrow_mut().insert(key, Rc::clone(&origin));
@@ -221,6 +242,10 @@ impl<'a> Engine<'a> {
 
     /// What a stage or an image is, for `--from`.
     fn state_of(&self, name: &str, before: usize) -> Result<State> {
+        let name = match self.settings.contexts.get(&name.to_ascii_lowercase()) {
+            Some(Named::Image(name) | Named::Stage(name)) => name,
+            _ => name,
+        };
         match self.plan.find(name, before) {
             Some(index) => self.stage(index),
             None => {

@@ -1,7 +1,7 @@
 //! `ADD URL`: files from web servers and git repositories.
 
 use std::io::{self, Write as _};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
 use anyhow::{Context, Result, ensure};
@@ -63,6 +63,15 @@ pub(crate) fn fetch(store: &Store, url: &str, checksum: Option<&str>) -> Result<
 
 /// Checks a repository out; gives its tree and its commit.
 pub(crate) fn clone(store: &Store, repository: &Repository) -> Result<(Origin, String)> {
+    let (root, holder, commit) = check_out(store, repository)?;
+    Ok((Origin::held(root, holder, "the repository"), commit))
+}
+
+/// The same as a directory, with what it lies in.
+pub(crate) fn check_out(
+    store: &Store,
+    repository: &Repository,
+) -> Result<(OwnedFd, tempfile::TempDir, String)> {
     let holder = store.staging_subdirectory()?;
     let path = holder.path().join("git");
     std::fs::create_dir(&path).context("create a directory")?;
@@ -76,5 +85,5 @@ pub(crate) fn clone(store: &Store, repository: &Repository) -> Result<(Origin, S
                 .with_context(|| format!("open the directory {inside} of the repository"))?
         }
     };
-    Ok((Origin::held(root, holder, "the repository"), commit))
+    Ok((root, holder, commit))
 }

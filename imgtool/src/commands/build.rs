@@ -1,17 +1,20 @@
 //! `imgtool build`: an image from a Dockerfile.
 
+mod outputs;
+
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow, ensure};
 
+use self::outputs::Output;
 use super::{access, pull};
 use crate::build::dockerfile::{At, Lines};
 use crate::build::engine::mounts::Secret;
 use crate::build::lint::Warning;
 use crate::build::report::Style;
-use crate::build::{Failure, Request, build, check, parse_argument};
+use crate::build::{Built, Failure, Named, Request, build, check, parse_argument};
 use crate::error::printable;
 use crate::manifest::Platform;
 use crate::output;
@@ -27,8 +30,9 @@ const AROUND: usize = 2;
 /// RUN steps are executed by the runtime, in the host's network unless RUN --network=none.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Directory with the files to copy, or "-" for an archive or a Dockerfile on standard input
-    #[arg(value_name = "DIR|-")]
+    /// Directory with the files to copy, the URL of a git repository or of an archive, or "-" for
+    /// an archive or a Dockerfile on standard input
+    #[arg(value_name = "DIR|URL|-")]
     context: String,
     /// The Dockerfile, or "-" for standard input [default: DIR/Dockerfile]
     #[arg(short, long, value_name = "FILE")]
@@ -60,6 +64,23 @@ pub(crate) struct Args {
     /// Do all steps anew
     #[arg(long)]
     no_cache: bool,
+    /// Where it goes: a directory, "-", or type=local|tar|oci|docker|image|cacheonly[,dest=FILE]
+    /// [default: the store]
+    #[arg(short, long = "output", value_name = "OUTPUT", value_parser = outputs::parse)]
+    outputs: Vec<Output>,
+    /// Make one layer of all, the base's too
+    #[arg(long)]
+    squash: bool,
+    /// An annotation of the manifest
+    #[arg(long = "annotation", value_name = "NAME=VALUE")]
+    annotations: Vec<String>,
+    /// Files or an image that --from and FROM know by a name: NAME=DIR, a git URL,
+    /// docker-image://IMAGE or target:STAGE
+    #[arg(long = "build-context", value_name = "NAME=WHERE")]
+    contexts: Vec<String>,
+    /// Write digests and names into a file, as buildx does
+    #[arg(long, value_name = "FILE")]
+    metadata_file: Option<PathBuf>,
     /// Write the ID of the image into a file
     #[arg(long, value_name = "FILE")]
     iidfile: Option<PathBuf>,
@@ -123,10 +144,22 @@ pub(crate) fn run(store: &Store, args: &Args) -> Result<()> {
     let access = args.access.access()?;
     let bring =
         |name: &str, platform: Option<&Platform>| pull::bring(store, name, platform, &access);
-    let id = build(store, &request, &bring).map_err(explain)?;
+    let deliver = |store: &Store, built: &Built| {
+        let mut outputs = args.outputs.iter();
+        outputs.try_for_each(|output| output.deliver(store, built, request.names.first()))
+    };
+    let built = build(store, &request, &bring, &deliver).map_err(explain)?;
+    let id = &built.id;
+    if let Some(path) = &args.metadata_file {
+        std::fs::write(path, outputs::metadata(&built, &request.names))
+            .with_context(|| format!("write {}", path.display()))?;
+    }
     if let Some(path) = &args.iidfile {
         std::fs::write(path, id.to_string())
             .with_context(|| format!("write {}", path.display()))?;
+    }
+    if args.outputs.iter().any(Output::is_stdout) {
+        return Ok(());
     }
     let mut stdout = output::stdout();
     match style {
@@ -153,12 +186,18 @@ fn request(args: &Args, style: Style) -> Result<Request> {
         let argument = parse_argument(word).with_context(|| format!("--build-arg {word}"))?;
         arguments.extend(argument);
     }
-    let mut labels = BTreeMap::new();
-    for label in &args.labels {
-        let (name, value) = label.split_once('=').unwrap_or((label, ""));
-        ensure!(!name.is_empty(), "--label {label}: it has no name");
-        labels.insert(name.to_owned(), value.to_owned());
+    let mut contexts = BTreeMap::new();
+    for word in &args.contexts {
+        let parsed =
+            word.split_once('=').filter(|(name, place)| !name.is_empty() && !place.is_empty());
+        let (name, place) =
+            parsed.with_context(|| format!("--build-context {word}: want NAME=WHERE"))?;
+        contexts.insert(name.to_ascii_lowercase(), Named::parse(place)?);
     }
+    ensure!(
+        args.outputs.iter().filter(|output| output.is_stdout()).count() < 2,
+        "only one output can go to standard output"
+    );
     let epoch = match arguments.get("SOURCE_DATE_EPOCH") {
         Some(text) => rewrite::parse_epoch(Some(text))?,
         None => rewrite::epoch()?,
@@ -173,7 +212,13 @@ fn request(args: &Args, style: Style) -> Result<Request> {
         target: args.target.clone(),
         platform: args.platform.clone(),
         names,
-        labels,
+        labels: pairs("--label", &args.labels)?,
+        annotations: pairs("--annotation", &args.annotations)?,
+        contexts,
+        squash: args.squash,
+        keep: args.outputs.is_empty()
+            || args.outputs.iter().any(Output::is_store)
+            || !args.tags.is_empty(),
         no_cache: args.no_cache,
         style,
         runtime: args.runtime.clone(),
@@ -181,6 +226,16 @@ fn request(args: &Args, style: Style) -> Result<Request> {
         secrets: args.secrets.iter().cloned().collect(),
         agents: args.agents.iter().cloned().collect(),
     })
+}
+
+fn pairs(flag: &str, words: &[String]) -> Result<BTreeMap<String, String>> {
+    let mut pairs = BTreeMap::new();
+    for word in words {
+        let (name, value) = word.split_once('=').unwrap_or((word, ""));
+        ensure!(!name.is_empty(), "{flag} {word}: it has no name");
+        pairs.insert(name.to_owned(), value.to_owned());
+    }
+    Ok(pairs)
 }
 
 /// Shows the lines that an error is about; the error itself is one line.

@@ -72,7 +72,7 @@ pub(crate) fn run(store: &Store, args: &Args) -> Result<()> {
 }
 
 /// Everything in a tree is new compared with nothing.
-pub(super) fn whole_tree(root: BorrowedFd<'_>, out: &mut dyn Write) -> Result<()> {
+pub(crate) fn whole_tree(root: BorrowedFd<'_>, out: &mut dyn Write) -> Result<()> {
     let nothing = Record::default();
     let mut archive = tar::Writer::new(out);
     diff(root, &Baseline::Record(&nothing), &BTreeSet::new(), None, &mut archive)?;

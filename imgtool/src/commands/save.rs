@@ -125,7 +125,7 @@ fn select(store: &Store, word: &str) -> Result<Vec<Selection>> {
 }
 
 /// Beside the target first, then renamed: a failure leaves what was there.
-pub(super) fn write_file(
+pub(crate) fn write_file(
     path: &Path,
     write: impl FnOnce(&mut BufWriter<&File>) -> Result<()>,
 ) -> Result<()> {

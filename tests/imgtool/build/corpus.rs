@@ -273,7 +273,7 @@ impl Peer {
             Self::Docker(engine, out) => {
                 let build = engine.docker(["build", "--quiet", "--network", "none", "-t", NAME]);
                 let build =
-                    build.env("DOCKER_BUILDKIT", "1").arg("-f").arg(file).arg(directory).run();
+                    build.env("DOCKER_BUILDKIT", "0").arg("-f").arg(file).arg(directory).run();
                 if build.code != 0 {
                     return Err(last_line(&build.stderr));
                 }

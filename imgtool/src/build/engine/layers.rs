@@ -17,9 +17,10 @@ use crate::digest::{Algorithm, Digest, HashingWriter};
 use crate::layer::diff::{Baseline, diff};
 use crate::layer::gzip::GzipWriter;
 use crate::layer::lower::{self, Lowers};
+use crate::layer::record::Record;
 use crate::layer::{self, tar};
 use crate::manifest::{Descriptor, media_type};
-use crate::store::cache::{self, Made, Record};
+use crate::store::cache::{self, Made};
 use crate::store::{Image, chain_ids, make_dir, sync_dir};
 
 /// A layer's blob and its diff ID; `None` if nothing changed.
@@ -49,7 +50,7 @@ impl Engine<'_> {
                     let chain_id = chain_ids(&diff_ids).pop().unwrap_or_else(|| diff_id.clone());
                     Made { blob, diff_id, chain_id }
                 });
-                let record = Record { created: self.created(), layer };
+                let record = cache::Record { created: self.created(), layer };
                 cache::put(self.store, &state.key, &record)?;
                 (record, false)
             }
@@ -121,6 +122,27 @@ impl Engine<'_> {
             root
         };
         Ok(Origin::held(root, holder, label))
+    }
+
+    /// The same with one layer, of the whole tree.
+    pub(crate) fn squashed(&self, mut state: State) -> Result<State> {
+        let home = self.store.staging_subdirectory()?;
+        let root = lower::make_root(&home.path().join("rootfs"))?;
+        layer::unpack_flat(self.store, &image_of(&state), root.as_fd())?;
+        let gzip = GzipWriter::new(self.store.blob_writer()?).context("compress layer")?;
+        let mut output = tar::Writer::new(HashingWriter::new(gzip, Algorithm::Sha256));
+        let newest = self.settings.epoch.map(jiff::Timestamp::as_second);
+        let nothing = Record::default();
+        let whole = Baseline::Record(&nothing);
+        diff(root.as_fd(), &whole, &std::collections::BTreeSet::new(), newest, &mut output)?;
+        let (gzip, diff_id, _) = output.finish()?.finish();
+        let (digest, size) = gzip.finish().context("compress layer")?.commit()?;
+        state.parts.layers.clear();
+        state.parts.config.rootfs.diff_ids.clear();
+        state.parts.config.history.iter_mut().for_each(|step| step.empty_layer = true);
+        let blob = Descriptor::new(media_type::OCI_LAYER_GZIP, digest, size);
+        state.parts.add_layer(blob, diff_id, entry("squash # buildkit".to_owned(), None));
+        Ok(state)
     }
 
     /// The layer of what a command changed. Its upper directory becomes the unpacked layer.

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::fcntl::{Flock, FlockArg};
 
 use super::Engine;
+use crate::build::context::Named;
 use crate::build::ignore::Ignore;
 use crate::build::mounts::{Kind, Mount, Sharing};
 use crate::build::origin::{Item, Origin};
@@ -86,7 +87,17 @@ impl Engine<'_> {
 
     fn bind(&self, mount: &Mount, before: usize, ready: &mut Ready) -> Result<Source> {
         let word = mount.source.as_deref().unwrap_or("/");
-        if let Some(name) = &mount.from {
+        let named = mount
+            .from
+            .as_ref()
+            .and_then(|name| self.settings.contexts.get(&name.to_ascii_lowercase()));
+        let files = match (named, &mount.from) {
+            (Some(Named::Directory(_) | Named::Repository(_)), Some(name)) => {
+                Some(self.origin(name, before)?)
+            }
+            _ => None,
+        };
+        if let (Some(name), None) = (&mount.from, &files) {
             let state = self.state_of(name, before)?;
             let layers = self.unpacked(&state)?;
             let view = self.view(&state)?;
@@ -101,10 +112,11 @@ impl Engine<'_> {
             let is_directory = path.is_empty() || kind == Some(FileKind::Directory);
             return Ok(Source::Layers { layers, path, is_directory });
         }
-        let found = self.context.find(word)?;
+        let context = files.as_deref().unwrap_or(self.context);
+        let found = context.find(word)?;
         let [found] = &found[..] else { bail!("source {word:?} is not one path") };
-        if self.context.is_whole() {
-            let tree = attach::clone_tree(self.context.root())?;
+        if context.is_whole() {
+            let tree = attach::clone_tree(context.root())?;
             let (path, is_directory) = (found.path.clone(), found.is_directory);
             return Ok(Source::Tree { tree, path, is_directory });
         }
@@ -112,8 +124,8 @@ impl Engine<'_> {
         let holder = self.store.staging_subdirectory()?;
         let place = holder.path().join("copy");
         lower::make_root(&place)?;
-        let items = items(self.context, word)?;
-        self.context.write(&items, &place)?;
+        let items = items(context, word)?;
+        context.write(&items, &place)?;
         let root = fs::File::open(&place).context("open the copy")?;
         let tree = attach::clone_tree(root.as_fd())?;
         ready.holders.push(holder);
