@@ -176,7 +176,7 @@ pub(crate) struct Wishes {
     /// How to connect: macvlan and ipvlan are links on a link of the host's, named by --network
     #[arg(long, value_enum, value_name = "KIND")]
     pub(crate) kind: Option<Kind>,
-    /// Mode of a macvlan (bridge, private, vepa, passthru) or ipvlan (l2, l3, l3s)
+    /// Mode of a macvlan (bridge, private, vepa, passthru, source) or ipvlan (l2, l3, l3s)
     #[arg(long, value_name = "MODE", requires = "kind")]
     pub(crate) mode: Option<String>,
     /// Address of a macvlan or ipvlan, with its prefix length; may be repeated

@@ -105,7 +105,7 @@ fn carry_out(arguments: &Arguments) -> Result<()> {
         Command::Setup { namespace } => setup::run(arguments, namespace),
         Command::Teardown { namespace } => teardown::run(arguments, namespace),
         Command::Update { network, network_dns_servers } => {
-            dns::Server::new(arguments)?.update(network, network_dns_servers)
+            dns::Server::new(arguments).update(network, network_dns_servers)
         }
         Command::Create => create::run(arguments),
         Command::Version => version(),

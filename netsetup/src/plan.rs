@@ -285,7 +285,14 @@ mod tests {
 
     fn route(destination: &str) -> Route {
         let destination = destination.parse().unwrap();
-        Route { destination, gateway: None, link: None, metric: 0, from_router: false }
+        Route {
+            destination,
+            gateway: None,
+            link: None,
+            metric: 0,
+            from_router: false,
+            is_main: true,
+        }
     }
 
     #[test]

@@ -43,6 +43,7 @@ pub(crate) fn set(name: &str, value: &str) -> Result<()> {
 /// advertisement must not give it one.
 pub(crate) fn close_ipv6(link: &str) -> Result<()> {
     set(&format!("net/ipv6/conf/{link}/accept_ra"), "0")?;
+    set(&format!("net/ipv6/conf/{link}/autoconf"), "0")?;
     set(&format!("net/ipv6/conf/{link}/disable_ipv6"), "1")
 }
 
@@ -50,6 +51,7 @@ pub(crate) fn close_ipv6(link: &str) -> Result<()> {
 /// neighbour's advertisements, and none waits for an answer that it is somebody else's.
 pub(crate) fn open_ipv6(link: &str) -> Result<()> {
     set(&format!("net/ipv6/conf/{link}/accept_ra"), "0")?;
+    set(&format!("net/ipv6/conf/{link}/autoconf"), "0")?;
     set(&format!("net/ipv6/conf/{link}/accept_dad"), "0")?;
     set(&format!("net/ipv6/conf/{link}/disable_ipv6"), "0")
 }

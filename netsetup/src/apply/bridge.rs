@@ -339,7 +339,8 @@ impl Host<'_> {
     /// clouds that lose the kernel's complaint.
     fn default_mtu(&mut self) -> Result<u32> {
         let routes = route::list(&mut self.route)?;
-        let defaults = routes.iter().filter(|route| route.destination.length() == 0);
+        let defaults =
+            routes.iter().filter(|route| route.is_main && route.destination.length() == 0);
         let Some(index) = defaults.min_by_key(|route| route.metric).and_then(|route| route.link)
         else {
             return Ok(USUAL_MTU);

@@ -11,6 +11,7 @@ use crate::netns::NetworkNamespace;
 use crate::plan::{self, Seed};
 use crate::request::{Addresses, AttachRequest};
 use crate::state::{Attachment, Kind, Place};
+use crate::subnet::Family;
 
 /// Reads the mode of a macvlan or ipvlan; each kind has its own.
 pub(crate) fn parse_mode(kind: Kind, word: Option<&str>) -> Result<Sublink> {
@@ -19,8 +20,9 @@ pub(crate) fn parse_mode(kind: Kind, word: Option<&str>) -> Result<Sublink> {
         (Kind::Macvlan, Some("private")) => Sublink::Macvlan(MacVlanMode::Private),
         (Kind::Macvlan, Some("vepa")) => Sublink::Macvlan(MacVlanMode::Vepa),
         (Kind::Macvlan, Some("passthru")) => Sublink::Macvlan(MacVlanMode::Passthrough),
+        (Kind::Macvlan, Some("source")) => Sublink::Macvlan(MacVlanMode::Source),
         (Kind::Macvlan, Some(other)) => {
-            bail!("macvlan has no mode {other:?}: bridge, private, vepa or passthru")
+            bail!("macvlan has no mode {other:?}: bridge, private, vepa, passthru or source")
         }
         (Kind::Ipvlan, None | Some("l2")) => Sublink::Ipvlan(IpVlanMode::L2),
         (Kind::Ipvlan, Some("l3")) => Sublink::Ipvlan(IpVlanMode::L3),
@@ -56,8 +58,13 @@ impl Host<'_> {
             Addresses::Given(given) => given.clone(),
             Addresses::Wishes(_) => Vec::new(),
         };
+        // One default route per family.
+        let mut led = Vec::new();
         for address in &mut addresses {
-            address.gateway = address.gateway.filter(|_| request.default_route);
+            let family = Family::of(address.address);
+            let leads = request.default_route && !led.contains(&family);
+            address.gateway = address.gateway.filter(|_| leads);
+            led.extend(address.gateway.map(|_| family));
         }
         let words = [request.id.as_str(), &interface, &request.network];
         let made = plan::mac(Seed::of_words(&words), plan::End::Container);

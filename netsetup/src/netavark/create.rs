@@ -9,7 +9,8 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use serde::Deserialize;
 
 use super::Arguments;
-use super::options::{Network, NetworkSubnet};
+use super::options::{Network, NetworkSubnet, masked, masked_all};
+use super::setup::check_subnets;
 use crate::apply::parse_mode;
 use crate::netlink::{Connection, link};
 use crate::output;
@@ -36,6 +37,7 @@ struct Used {
     interfaces: Vec<String>,
     /// Names of networks, each with its id.
     names: BTreeMap<String, String>,
+    #[serde(deserialize_with = "masked_all")]
     subnets: Vec<Subnet>,
 }
 
@@ -49,6 +51,7 @@ struct Choices {
 
 #[derive(Debug, Deserialize)]
 struct Pool {
+    #[serde(deserialize_with = "masked")]
     base: Subnet,
     size: u8,
 }
@@ -265,16 +268,9 @@ fn random_subnet(used: &Used) -> Result<Subnet> {
 /// Gateways and ranges, checked and filled in.
 fn complete_subnets(network: &mut Network, is_checked: bool, used: &Used) -> Result<()> {
     let has_gateway = !network.internal || network.dns_enabled;
+    check_subnets(network)?;
     let all: Vec<Subnet> = network.subnets().iter().map(|it| it.subnet).collect();
-    for (index, subnet) in all.iter().enumerate() {
-        for other in all.iter().take(index) {
-            if other == subnet {
-                bail!("duplicate subnet defined: {subnet}");
-            }
-            if other.overlaps(*subnet) {
-                bail!("overlapping subnets: {other} and {subnet}");
-            }
-        }
+    for subnet in &all {
         if is_checked && used.subnets.iter().any(|other| other.overlaps(*subnet)) {
             bail!("subnet {subnet} is already used on the host or by another config");
         }

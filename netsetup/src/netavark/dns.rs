@@ -46,14 +46,11 @@ pub(super) struct Server {
 }
 
 impl Server {
-    pub(super) fn new(arguments: &Arguments) -> Result<Server> {
+    pub(super) fn new(arguments: &Arguments) -> Server {
         let binary = arguments.aardvark_binary.clone().unwrap_or_else(|| BINARY.into());
-        if std::env::var("NETAVARK_DNS_PORT").is_ok_and(|port| !port.is_empty() && port != PORT) {
-            bail!("a DNS port other than {PORT} is not supported (dns_bind_port)");
-        }
         let config = arguments.config.as_deref().unwrap_or(Path::new(super::ROOTS_DIRECTORY));
         let directory = config.join("aardvark-dns");
-        Ok(Server { directory, binary: binary.exists().then_some(binary) })
+        Server { directory, binary: binary.exists().then_some(binary) }
     }
 
     fn path(&self, network: &str) -> PathBuf {
@@ -71,6 +68,9 @@ impl Server {
     ) -> Result<Option<Usable>> {
         if !network.dns_enabled || self.binary.is_none() || network.driver != "bridge" {
             return Ok(None);
+        }
+        if std::env::var("NETAVARK_DNS_PORT").is_ok_and(|port| !port.is_empty() && port != PORT) {
+            bail!("a DNS port other than {PORT} is not supported (dns_bind_port)");
         }
         let mut listening: Vec<IpAddr> =
             network.subnets().iter().filter_map(|subnet| subnet.gateway).collect();

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::args::HostAddress;
 use crate::port::{PortRange, PortSpec, Protocol};
 use crate::state::{RouteKind, StaticRoute};
 use crate::subnet::Subnet;
@@ -78,6 +79,7 @@ pub(super) struct NetworkSubnet {
     pub(super) gateway: Option<IpAddr>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) lease_range: Option<LeaseRange>,
+    #[serde(deserialize_with = "masked")]
     pub(super) subnet: Subnet,
 }
 
@@ -205,6 +207,27 @@ impl PortMapping {
             })
             .collect()
     }
+}
+
+/// A subnet that may be named by any of its addresses.
+pub(super) fn masked<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Subnet, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    subnet(&text).ok_or_else(|| serde::de::Error::custom(format!("{text:?} is no subnet")))
+}
+
+/// A list of them.
+pub(super) fn masked_all<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<Subnet>, D::Error> {
+    let texts: Vec<String> = Vec::deserialize(deserializer)?;
+    let read = |text: &String| {
+        subnet(text).ok_or_else(|| serde::de::Error::custom(format!("{text:?} is no subnet")))
+    };
+    texts.iter().map(read).collect()
+}
+
+fn subnet(text: &str) -> Option<Subnet> {
+    text.parse::<HostAddress>().ok().map(|it| it.subnet)
 }
 
 fn map_or_list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Wishes>, D::Error> {

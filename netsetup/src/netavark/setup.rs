@@ -19,11 +19,13 @@ use crate::plan;
 use crate::port::PortSpec;
 use crate::request::{Addresses, AttachRequest, Target};
 use crate::state::{Address, Attachment, Bridge, BridgeSubnet, Isolation, Kind, StaticRoute};
-use crate::subnet::Family;
+use crate::subnet::{Family, Subnet};
 use crate::sysctl;
 
 /// Of default routes, where a network says nothing: room for others before and behind it.
 const METRIC: u32 = 100;
+/// A container that is on a network of the host's too goes there without the host.
+const METRIC_OF_SUBLINKS: u32 = 99;
 
 /// What podman is told of a network.
 #[derive(Debug, Serialize)]
@@ -69,7 +71,7 @@ pub(super) fn run(arguments: &Arguments, namespace: &Path) -> Result<()> {
     let store = arguments.open_store()?;
     let mut host = Host::open_at_once(&store)?;
     let wanted = wanted(&options, has_firewall)?;
-    let server = Server::new(arguments)?;
+    let server = Server::new(arguments);
     for one in &wanted {
         check_links(&mut host, &mut inside, &options, one)?;
     }
@@ -158,6 +160,7 @@ fn check<'a>(wishes: &'a Wishes, network: &'a Network, has_firewall: bool) -> Re
         "dhcp" => bail!("ipam driver dhcp is not supported: give the network a subnet"),
         other => bail!("unsupported ipam driver {other}"),
     };
+    check_subnets(network)?;
     let mut addresses = Vec::new();
     for ip in wishes.static_ips.iter().flatten().filter(|_| has_addresses) {
         let subnet = network.subnets().iter().find(|it| it.subnet.contains(*ip));
@@ -165,7 +168,10 @@ fn check<'a>(wishes: &'a Wishes, network: &'a Network, has_firewall: bool) -> Re
             if unmanaged {
                 continue;
             }
-            bail!("no subnet of network {} holds the address {ip}", network.name);
+            bail!(
+                "not all static IPs matched a subnet: {ip} is in none of network {}",
+                network.name
+            );
         };
         let gateway = subnet.gateway.filter(|_| !network.internal);
         addresses.push(Address { address: *ip, subnet: subnet.subnet, gateway });
@@ -185,6 +191,21 @@ fn check<'a>(wishes: &'a Wishes, network: &'a Network, has_firewall: bool) -> Re
         ports: Vec::new(),
         unmanaged,
     })
+}
+
+pub(super) fn check_subnets(network: &Network) -> Result<()> {
+    let all: Vec<Subnet> = network.subnets().iter().map(|it| it.subnet).collect();
+    for (index, subnet) in all.iter().enumerate() {
+        for other in all.iter().take(index) {
+            if other == subnet {
+                bail!("duplicate subnet defined: {subnet}");
+            }
+            if other.overlaps(*subnet) {
+                bail!("overlapping subnets: {other} and {subnet}");
+            }
+        }
+    }
+    Ok(())
 }
 
 fn bridge(network: &Network, unmanaged: bool, has_firewall: bool) -> Result<Bridge> {
@@ -220,7 +241,8 @@ fn check_links(
 ) -> Result<()> {
     let name = one.network.interface();
     let outer = link::find(&mut host.route, name)?;
-    if one.unmanaged && outer.is_none() {
+    let outer_is_missing = outer.is_none();
+    if one.unmanaged && outer_is_missing {
         bail!(
             "in unmanaged mode, the bridge must already exist on the host: \
              Netlink error: No such device (os error 19)"
@@ -236,6 +258,12 @@ fn check_links(
                  Please add an IP address or disable DNS for this network (--disable-dns)."
             );
         }
+    }
+    let domain = one.bridge.as_ref().and_then(|bridge| bridge.vrf.as_deref());
+    if let Some(domain) = domain.filter(|_| outer_is_missing)
+        && link::find(&mut host.route, domain)?.is_none()
+    {
+        bail!("get vrf to set up bridge interface: Netlink error: No such device (os error 19)");
     }
     let has_v6 = one.addresses.iter().any(|it| it.address.is_ipv6());
     if one.bridge.is_some() && has_v6 && is_ipv6_off()? {
@@ -313,7 +341,8 @@ fn attach(
     request.ports.clone_from(&one.ports);
     request.routes.clone_from(&one.routes);
     request.default_route = !network.internal && !network.switch("no_default_route")?;
-    request.metric = Some(network.number("metric")?.unwrap_or(METRIC));
+    let usual = if request.kind == Kind::Bridge { METRIC } else { METRIC_OF_SUBLINKS };
+    request.metric = Some(network.number("metric")?.unwrap_or(usual));
     request.mtu = network.number("mtu")?.filter(|mtu| *mtu > 0);
     request.names = wishes.aliases.clone().unwrap_or_default();
     request.origin = Some(format!("podman/{}", network.name));

@@ -16,7 +16,7 @@ pub(super) fn run(arguments: &Arguments, namespace: &Path) -> Result<()> {
     }
     let store = arguments.open_store()?;
     let mut host = Host::open_at_once(&store)?;
-    let server = Server::new(arguments)?;
+    let server = Server::new(arguments);
     let mut failure = None;
     for wishes in &options.networks {
         let network = options.network_info.get(&wishes.name);

@@ -26,6 +26,8 @@ pub(crate) struct Route {
     pub(crate) metric: u32,
     /// A router advertised it.
     pub(crate) from_router: bool,
+    /// It is in the table that is asked where no rule says otherwise.
+    pub(crate) is_main: bool,
 }
 
 impl fmt::Display for Route {
@@ -68,6 +70,7 @@ fn read(of: Family, answer: &RouteNetlinkMessage) -> Option<Route> {
         link: None,
         metric: 0,
         from_router: message.header.protocol == RouteProtocol::Ra,
+        is_main: false,
     };
     for attribute in &message.attributes {
         match attribute {
@@ -80,6 +83,7 @@ fn read(of: Family, answer: &RouteNetlinkMessage) -> Option<Route> {
         }
     }
     route.destination = Subnet::containing(destination, message.header.destination_prefix_length);
+    route.is_main = table == u32::from(RouteHeader::RT_TABLE_MAIN);
     // Every link has a route to fe80::/64, and one to ff00::/8.
     let local = [RouteType::Local, RouteType::Broadcast, RouteType::Anycast, RouteType::Multicast];
     (table != TABLE_LOCAL && !local.contains(&message.header.kind)).then_some(route)
