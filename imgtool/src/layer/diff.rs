@@ -4,7 +4,7 @@
 
 mod baseline;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::CString;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -22,7 +22,7 @@ use super::pack::{self, Links};
 use super::record::read_entry;
 use super::tar::{Entry, Kind, Time, Writer};
 use super::whiteout::{self, OPAQUE, OPAQUE_XATTR, is_whiteout};
-use crate::rooted;
+use crate::rooted::{self, Symlinks};
 
 /// How a path differs from what it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +54,7 @@ pub(crate) fn diff<W: Write>(
     newest: Option<i64>,
     output: &mut Writer<W>,
 ) -> Result<u64> {
-    Differ::new(baseline, mount_points, newest, Output::Layer(output)).run(root)
+    Differ::new(root, baseline, mount_points, newest, Output::Layer(output)).run()
 }
 
 /// Lists the same difference, by path. As `docker diff` has it, all directories above something
@@ -66,11 +66,12 @@ pub(crate) fn changes(
 ) -> Result<Changes> {
     let mut changes = Changes::new();
     let output: Output<'_, io::Sink> = Output::List(&mut changes);
-    Differ::new(baseline, mount_points, None, output).run(root)?;
+    Differ::new(root, baseline, mount_points, None, output).run()?;
     Ok(changes)
 }
 
 struct Differ<'a, W> {
+    root: BorrowedFd<'a>,
     baseline: &'a Baseline<'a>,
     mount_points: &'a BTreeSet<Vec<u8>>,
     newest: Option<i64>,
@@ -78,6 +79,8 @@ struct Differ<'a, W> {
     /// Directories that are written only if something in them is.
     above: Vec<Entry>,
     links: Links,
+    /// What was found of files with several names, by inode.
+    other_names: HashMap<u64, bool>,
     count: u64,
     /// Who root in the container is: us. Without privileges its map has this one pair.
     root_is: (Uid, Gid),
@@ -101,24 +104,28 @@ fn packing(path: &[u8]) -> String {
 
 impl<'a, W: Write> Differ<'a, W> {
     fn new(
+        root: BorrowedFd<'a>,
         baseline: &'a Baseline<'a>,
         mount_points: &'a BTreeSet<Vec<u8>>,
         newest: Option<i64>,
         output: Output<'a, W>,
     ) -> Self {
         Self {
+            root,
             baseline,
             mount_points,
             newest,
             output,
             above: Vec::new(),
             links: Links::default(),
+            other_names: HashMap::new(),
             count: 0,
             root_is: (geteuid(), getegid()),
         }
     }
 
-    fn run(mut self, root: BorrowedFd<'_>) -> Result<u64> {
+    fn run(mut self) -> Result<u64> {
+        let root = self.root;
         let place = Place::itself(root);
         let stat = place.stat().context("read root")?;
         self.directory(place, rooted::reopen(root)?.as_fd(), &stat, b"", false)?;
@@ -244,7 +251,10 @@ impl<'a, W: Write> Differ<'a, W> {
             let redirected = place.xattr(b"trusted.overlay.metacopy")?.is_some();
             ensure!(!redirected, "its contents are in a lower layer: mount with metacopy=off");
         }
-        let before = self.baseline.before(place, &entry, stat, hidden)?;
+        let mut before = self.baseline.before(place, &entry, stat, hidden)?;
+        if before == Before::Same && self.has_other_names(stat)? {
+            before = Before::Other;
+        }
         // A new name of an old file copies that up: in an upper directory the names belong together.
         let stands_alone = stat.st_nlink < 2 || matches!(self.baseline, Baseline::Record(_));
         if before == Before::Same && stands_alone {
@@ -262,6 +272,30 @@ impl<'a, W: Write> Differ<'a, W> {
             (Some(file), Output::Layer(output)) => pack::contents(file, entry.size, output),
             _ => Ok(()),
         }
+    }
+
+    /// Whether a file of a plain tree has got or lost names, of which a move of the directory that they
+    /// are in tells nothing in the file itself.
+    fn has_other_names(&mut self, stat: &Stat) -> Result<bool> {
+        let Baseline::Record(record) = self.baseline else { return Ok(false) };
+        let known = record.linked(stat.st_ino);
+        if stat.st_nlink < 2 || known.is_empty() {
+            return Ok(false);
+        }
+        if let Some(answer) = self.other_names.get(&stat.st_ino) {
+            return Ok(*answer);
+        }
+        let mut answer = known.len() as u64 != u64::from(stat.st_nlink);
+        for path in known {
+            let (parent, name) = split(path);
+            let found = match rooted::open_directory(self.root, parent, Symlinks::Refuse) {
+                Ok(parent) => rooted::try_stat(parent.as_fd(), name)?,
+                Err(_) => None,
+            };
+            answer |= found.is_none_or(|found| found.st_ino != stat.st_ino);
+        }
+        self.other_names.insert(stat.st_ino, answer);
+        Ok(answer)
     }
 
     /// Whether something is mounted somewhere beneath.

@@ -32,6 +32,8 @@ pub(crate) struct Remembered {
 pub(crate) struct Record {
     files: HashMap<Vec<u8>, Remembered>,
     children: HashMap<Vec<u8>, Vec<Vec<u8>>>,
+    /// The paths of files that had several, by inode.
+    linked: HashMap<u64, Vec<Vec<u8>>>,
 }
 
 impl Record {
@@ -43,6 +45,11 @@ impl Record {
     /// The names that the directory at `path` had, sorted.
     pub(crate) fn children(&self, path: &[u8]) -> &[Vec<u8>] {
         self.children.get(path).map_or(&[], Vec::as_slice)
+    }
+
+    /// All paths that a file with several names had.
+    pub(crate) fn linked(&self, inode: u64) -> &[Vec<u8>] {
+        self.linked.get(&inode).map_or(&[], Vec::as_slice)
     }
 
     /// Reads what `write` wrote.
@@ -58,8 +65,12 @@ impl Record {
                 let (parent, name) = super::extract::split(&path);
                 record.children.entry(parent.to_vec()).or_default().push(name.to_vec());
             }
+            if file.inode != 0 {
+                record.linked.entry(file.inode).or_default().push(path.clone());
+            }
             record.files.insert(path, file);
         }
+        record.linked.retain(|_, paths| paths.len() > 1);
         for names in record.children.values_mut() {
             names.sort_unstable();
         }
