@@ -2,7 +2,8 @@
 //!
 //! The entry is written before the first effect and says what is under way, so whatever a kill
 //! leaves is found by the next command. A lock on the entry's directory tells the living from the
-//! dead.
+//! dead. As long as a bundle is not `Ready` it has a name in `bundles/.unfinished` too, so that finding
+//! those takes no look at each of thousands.
 
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
@@ -43,6 +44,7 @@ pub(crate) enum State {
 pub(crate) struct Held {
     pub(crate) entry: Entry,
     path: PathBuf,
+    unfinished: PathBuf,
     _lock: Flock<File>,
 }
 
@@ -56,8 +58,9 @@ pub(crate) fn begin(store: &Store, entry: Entry) -> Result<Held> {
             break lock;
         }
     };
-    let held = Held { entry, path, _lock: lock };
-    match held.write() {
+    let unfinished = unfinished(store).join(&entry.record.id);
+    let mut held = Held { entry, path, unfinished, _lock: lock };
+    match held.set_state(held.entry.state) {
         Ok(()) => Ok(held),
         // Without an entry there is nothing yet that another command could take for a bundle.
         Err(error) => Err(match held.forget() {
@@ -74,34 +77,54 @@ pub(crate) fn hold(store: &Store, id: &str) -> Result<Option<Held>> {
     }
     let path = directory(store).join(id);
     let Some(lock) = lock(&path, FlockArg::LockExclusive)? else { return Ok(None) };
-    Ok(read(&path)?.map(|entry| Held { entry, path, _lock: lock }))
+    let unfinished = unfinished(store).join(id);
+    Ok(read(&path)?.map(|entry| Held { entry, path, unfinished, _lock: lock }))
 }
 
 /// Every entry, by directory.
 pub(crate) fn list(store: &Store) -> Result<Vec<Entry>> {
     let mut entries = Vec::new();
-    for path in paths(store)? {
-        entries.extend(read(&path)?);
+    for id in ids(&directory(store))? {
+        entries.extend(read(&directory(store).join(id))?);
     }
     entries.sort_by(|a, b| a.directory.cmp(&b.directory));
     Ok(entries)
 }
 
+/// Where entries are looked for that a kill left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Search {
+    /// Among those known to be unfinished.
+    Quick,
+    /// Among all.
+    Thorough,
+}
+
 /// The entries that nobody works on and that are not `Ready`: what a kill left.
-pub(crate) fn abandoned(store: &Store) -> Result<Vec<Held>> {
+pub(crate) fn abandoned(store: &Store, search: Search) -> Result<Vec<Held>> {
+    let mut ids = ids(&unfinished(store))?;
+    if search == Search::Thorough {
+        ids.extend(self::ids(&directory(store))?);
+        ids.sort();
+        ids.dedup();
+    }
     let mut found = Vec::new();
-    for path in paths(store)? {
-        if read(&path)?.is_some_and(|entry| entry.state == State::Ready) {
-            continue;
-        }
-        let Some(lock) = lock(&path, FlockArg::LockExclusiveNonblock)? else { continue };
-        match read(&path)? {
-            Some(entry) if entry.state != State::Ready => {
-                found.push(Held { entry, path, _lock: lock });
+    for id in ids {
+        let (path, unfinished) = (directory(store).join(&id), unfinished(store).join(&id));
+        let Some(lock) = lock(&path, FlockArg::LockExclusiveNonblock)? else {
+            if !path.exists() {
+                remove_file(&unfinished)?;
             }
-            Some(_) => {}
+            continue;
+        };
+        match read(&path)? {
+            Some(entry) if entry.state == State::Ready => remove_file(&unfinished)?,
+            Some(entry) => found.push(Held { entry, path, unfinished, _lock: lock }),
             // Killed before it could say what it was to be: nothing was made yet.
-            None => remove(&path)?,
+            None => {
+                remove(&path)?;
+                remove_file(&unfinished)?;
+            }
         }
     }
     Ok(found)
@@ -111,6 +134,15 @@ impl Held {
     /// Writes down what is under way.
     pub(crate) fn set_state(&mut self, state: State) -> Result<()> {
         self.entry.state = state;
+        if state == State::Ready {
+            self.write()?;
+            return remove_file(&self.unfinished);
+        }
+        if let Some(directory) = self.unfinished.parent() {
+            make_dir(directory)?;
+        }
+        File::create(&self.unfinished)
+            .with_context(|| format!("create {}", self.unfinished.display()))?;
         self.write()
     }
 
@@ -120,7 +152,8 @@ impl Held {
 
     /// Takes the bundle off the register.
     pub(crate) fn forget(&self) -> Result<()> {
-        remove(&self.path)
+        remove(&self.path)?;
+        remove_file(&self.unfinished)
     }
 }
 
@@ -128,26 +161,27 @@ fn directory(store: &Store) -> PathBuf {
     store.root().join("bundles/.registered")
 }
 
+fn unfinished(store: &Store) -> PathBuf {
+    store.root().join("bundles/.unfinished")
+}
+
 /// Ids become file names.
 fn is_id(id: &str) -> bool {
     id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
-fn paths(store: &Store) -> Result<Vec<PathBuf>> {
-    let directory = directory(store);
-    let entries = match fs::read_dir(&directory) {
+fn ids(directory: &Path) -> Result<Vec<String>> {
+    let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error).with_context(|| format!("read {}", directory.display())),
     };
-    let mut paths = Vec::new();
+    let mut ids = Vec::new();
     for entry in entries {
         let name = entry.with_context(|| format!("read {}", directory.display()))?.file_name();
-        if name.to_str().is_some_and(is_id) {
-            paths.push(directory.join(name));
-        }
+        ids.extend(name.into_string().ok().filter(|name| is_id(name)));
     }
-    Ok(paths)
+    Ok(ids)
 }
 
 /// `None` where another has the lock, or the entry is gone, also if it goes while we wait.
@@ -193,6 +227,15 @@ fn read(path: &Path) -> Result<Option<Entry>> {
 
 fn remove(path: &Path) -> Result<()> {
     match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn remove_file(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(error).with_context(|| format!("remove {}", path.display()))
         }

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Error, Result, bail};
 
 use super::record::{self, Record};
-use super::registry::{self, Held, State};
+use super::registry::{self, Held, Search, State};
 use super::{is_there, overlay, refuse_if_inside, usage, users};
 use crate::rooted;
 use crate::store::Store;
@@ -36,18 +36,25 @@ pub(crate) fn remove(store: &Store, directory: &Path, except: Option<&str>) -> R
     purge(&held)
 }
 
-/// Removes what a kill left behind, and forgets bundles whose directory is gone. What that fails
-/// for is told, and left to the next time: it must not keep anybody from using other bundles.
-pub(crate) fn collect(store: &Store) -> Vec<Error> {
-    let mut failures = Vec::new();
-    match registry::abandoned(store) {
-        Ok(abandoned) => failures.extend(abandoned.iter().filter_map(|held| {
-            let left =
-                || format!("clear what is left of bundle {}", held.entry.directory.display());
-            purge(held).with_context(left).err()
-        })),
-        Err(error) => failures.push(error),
+/// Removes what a kill left behind. What that fails for is told, and left to the next time: it must
+/// not keep anybody from using other bundles.
+pub(crate) fn clear_abandoned(store: &Store, search: Search) -> Vec<Error> {
+    match registry::abandoned(store, search) {
+        Ok(abandoned) => {
+            let cleared = abandoned.iter().filter_map(|held| {
+                let left =
+                    || format!("clear what is left of bundle {}", held.entry.directory.display());
+                purge(held).with_context(left).err()
+            });
+            cleared.collect()
+        }
+        Err(error) => vec![error],
     }
+}
+
+/// The same, and forgets bundles whose directory is gone.
+pub(crate) fn collect(store: &Store) -> Vec<Error> {
+    let mut failures = clear_abandoned(store, Search::Thorough);
     failures.extend(forget_gone(store).err());
     failures
 }

@@ -285,7 +285,7 @@ impl<'a, W: Write> Differ<'a, W> {
         if let Some(answer) = self.other_names.get(&stat.st_ino) {
             return Ok(*answer);
         }
-        let mut answer = known.len() as u64 != u64::from(stat.st_nlink);
+        let mut answer = usize::try_from(stat.st_nlink) != Ok(known.len());
         for path in known {
             let (parent, name) = split(path);
             let found = match rooted::open_directory(self.root, parent, Symlinks::Refuse) {
