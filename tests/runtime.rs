@@ -22,6 +22,7 @@ mod mounts;
 mod netdevices;
 mod rootless;
 mod seccomp;
+mod storm;
 mod supervised;
 mod systemd;
 mod terminal;

@@ -12,6 +12,7 @@ use rustix::process::DumpableBehavior;
 use crate::apply::devices::Making;
 use crate::apply::limits::Setter;
 use crate::apply::mounts::{CgroupView, Mounter};
+use crate::apply::rootfs::Views;
 use crate::apply::{devices, identity, lsm, program, rootfs, sysctl, terminal};
 use crate::channel::{Channel, Message};
 use crate::plan::Plan;
@@ -169,6 +170,11 @@ fn create_steps(start: &Create, channel: &mut Option<Channel>) -> Result<Infalli
     if !in_place {
         settle_in_cgroup(plan, parent, start.placed)?;
     }
+    let views = Views {
+        root: &root,
+        procfs: mounter.procfs.as_ref().map(OwnedFd::try_clone).transpose()?.map(Root::new),
+        sysfs: mounter.sysfs.take().map(Root::new),
+    };
     // Before the root changes: where we can't make a procfs, the host's is still to be had.
     let procfs = match mounter.procfs.take() {
         Some(mount) => Procfs::from_mount(mount),
@@ -214,8 +220,9 @@ fn create_steps(start: &Create, channel: &mut Option<Channel>) -> Result<Infalli
     // Through a procfs that the paths below are not yet mounted on.
     lsm::set_for_exec(&plan.process, &procfs)?;
     sysctl::set(&procfs, &plan.sysctls).context("linux.sysctl")?;
-    rootfs::read_only_paths(&root, &plan.read_only)?;
-    rootfs::mask_paths(&root, &plan.masked, &plan.root.mount_label)?;
+    rootfs::read_only_paths(&views, &plan.read_only)?;
+    rootfs::mask_paths(&views, &plan.masked, &plan.root.mount_label)?;
+    drop(views);
 
     // A filter may refuse what it takes to find it.
     let descriptors = procfs.descriptors()?;

@@ -14,6 +14,7 @@ mod descriptors;
 mod devices;
 mod identity;
 mod links;
+mod planted;
 mod program;
 mod races;
 

@@ -29,6 +29,8 @@ pub(crate) struct Mounter<'a> {
     cgroups: &'a CgroupView,
     /// The root of the procfs on /proc, if we have mounted one.
     pub(crate) procfs: Option<OwnedFd>,
+    /// The root of the sysfs on /sys, likewise.
+    pub(crate) sysfs: Option<OwnedFd>,
     /// The root of the devpts on /dev/pts, if we have mounted one.
     pub(crate) devpts: Option<OwnedFd>,
     /// To be made read-only once they are filled.
@@ -38,7 +40,15 @@ pub(crate) struct Mounter<'a> {
 impl<'a> Mounter<'a> {
     /// Starts with nothing mounted beneath `root`.
     pub(crate) fn new(root: &'a Root, mount_label: &'a str, cgroups: &'a CgroupView) -> Self {
-        Mounter { root, mount_label, cgroups, procfs: None, devpts: None, filling: Vec::new() }
+        Mounter {
+            root,
+            mount_label,
+            cgroups,
+            procfs: None,
+            sysfs: None,
+            devpts: None,
+            filling: Vec::new(),
+        }
     }
 
     /// Makes the mount of this place in the list. `source` is what is bound, or a file system of a
@@ -49,6 +59,13 @@ impl<'a> Mounter<'a> {
         plan: &MountPlan,
         source: Option<OwnedFd>,
     ) -> Result<()> {
+        // What comes on top of one of ours hides it.
+        if !plan.remount && plan.target == Path::new("proc") {
+            self.procfs = None;
+        }
+        if !plan.remount && plan.target == Path::new("sys") {
+            self.sysfs = None;
+        }
         match plan.kind {
             Kind::Bind { recursive } if plan.remount => self.remount(plan, recursive),
             Kind::Bind { recursive } => self.bind(plan, recursive, source),
@@ -114,6 +131,8 @@ impl<'a> Mounter<'a> {
             self.filling.push(mount);
         } else if plan.kind == Kind::Proc && plan.target == Path::new("proc") {
             self.procfs = Some(mount);
+        } else if plan.kind == Kind::Sysfs && plan.target == Path::new("sys") {
+            self.sysfs = Some(mount);
         } else if plan.filesystem == "devpts" && plan.target == Path::new("dev/pts") {
             self.devpts = Some(mount);
         }

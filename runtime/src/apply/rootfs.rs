@@ -140,10 +140,32 @@ pub(crate) fn settle(plan: &RootPlan, root: &Root) -> Result<()> {
     Ok(())
 }
 
+/// The root, and the mounts on /proc and /sys by their own roots: whoever can rename their places,
+/// because the rootfs is shared with others, is not to have something else closed in their stead.
+pub(crate) struct Views<'a> {
+    pub(crate) root: &'a Root,
+    pub(crate) procfs: Option<Root>,
+    pub(crate) sysfs: Option<Root>,
+}
+
+impl Views<'_> {
+    fn open(&self, path: &Path) -> Result<OwnedFd, Errno> {
+        for (place, view) in [("proc", &self.procfs), ("sys", &self.sysfs)] {
+            if let Some(view) = view
+                && let Ok(rest) = path.strip_prefix(place)
+            {
+                let rest = if rest == Path::new("") { Path::new(".") } else { rest };
+                return view.open(rest, OFlags::PATH);
+            }
+        }
+        self.root.open(path, OFlags::PATH)
+    }
+}
+
 /// Binds each path onto itself without writing.
-pub(crate) fn read_only_paths(root: &Root, paths: &[PathBuf]) -> Result<()> {
+pub(crate) fn read_only_paths(views: &Views, paths: &[PathBuf]) -> Result<()> {
     for path in paths {
-        let target = match root.open(path, OFlags::PATH) {
+        let target = match views.open(path) {
             Ok(target) => target,
             Err(Errno::NOENT | Errno::NOTDIR) => continue,
             Err(error) => return Err(error).with_context(|| format!("open /{}", path.display())),
@@ -167,16 +189,16 @@ fn bind_read_only(target: BorrowedFd) -> Result<()> {
 }
 
 /// Hides each path: a file behind /dev/null, a directory behind an empty one that all share.
-pub(crate) fn mask_paths(root: &Root, paths: &[PathBuf], mount_label: &str) -> Result<()> {
+pub(crate) fn mask_paths(views: &Views, paths: &[PathBuf], mount_label: &str) -> Result<()> {
     let mut masks = Masks { mount_label, null: None, empty: None };
     for path in paths {
-        let target = match root.open(path, OFlags::PATH) {
+        let target = match views.open(path) {
             Ok(target) => target,
             Err(Errno::NOENT | Errno::NOTDIR) => continue,
             Err(error) => return Err(error).with_context(|| format!("open /{}", path.display())),
         };
         masks
-            .put_over(root, target.as_fd())
+            .put_over(views.root, target.as_fd())
             .with_context(|| format!("can't mask path \"/{}\"", path.display()))?;
     }
     Ok(())

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde_json::json;
 
+use super::super::under_ours;
 use super::{Bundle, Canary, Subject, under_both};
 
 /// How many starts ours must stand; `RACE_TRIES` for more.
@@ -180,5 +181,47 @@ fn the_terminal_is_swapped_for_a_link_before_it_becomes_the_console() {
                 }
             });
         });
+    });
+}
+
+/// The family of CVE-2025-52881: what is written to /proc goes to a procfs, and one that nobody
+/// could put something else in the place of.
+#[test]
+fn the_place_of_proc_is_swapped_for_a_link_while_settings_are_written() {
+    under_ours(|it| {
+        let rootfs = it.scene.path("bundle/rootfs");
+        let bundle = Bundle::new(it.scene, &["pause"])
+            .edit("/linux/sysctl", json!({ "kernel.domainname": "raced" }))
+            .edit("/linux/maskedPaths", json!(["/proc/keys"]))
+            .edit("/linux/readonlyPaths", json!(["/proc/sys"]));
+        let decoy = rootfs.join("decoy/sys/kernel");
+        fs::create_dir_all(&decoy).unwrap();
+        for name in ["domainname", "../../keys"] {
+            fs::write(decoy.join(name), "untouched").unwrap();
+        }
+        let (real, link) = (rootfs.join("proc"), rootfs.join("other"));
+        symlink("/decoy", &link).unwrap();
+        let before = fs::read_to_string("/proc/sys/kernel/domainname").unwrap();
+        let dir = bundle.write();
+        swapping(&real, &link, || {
+            judge(it, |index| {
+                let mounts = it.mounts_of(dir, &it.scene.id(&index.to_string()));
+                let touched = fs::read(decoy.join("domainname")).unwrap() != b"untouched";
+                // It lies where its place was moved to, and what closes it went with it; the names
+                // change from line to line while the kernel writes them.
+                let open = mounts.as_deref().is_some_and(|mounts| {
+                    ["sys", "keys"].iter().any(|it| {
+                        let closed = ["proc", "other"].map(|place| format!(" /{place}/{it} "));
+                        !closed.iter().any(|point| mounts.contains(point))
+                    })
+                });
+                match mounts {
+                    _ if touched || open => Met::Hit,
+                    Some(_) => Met::Nothing,
+                    None => Met::Swap,
+                }
+            });
+        });
+        assert_eq!(fs::read_to_string("/proc/sys/kernel/domainname").unwrap(), before);
     });
 }
