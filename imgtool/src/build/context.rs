@@ -46,7 +46,7 @@ impl Context {
         }
         if remote::is_url(word) {
             let fetched = remote::fetch(store, word, None).context("fetch the build context")?;
-            return Self::from_file(store, fetched.file.reopen()?, file, word);
+            return Self::from_file(store, &fetched.file.reopen()?, file, word);
         }
         let directory = Path::new(word);
         let root = open_directory(directory)?;
@@ -74,10 +74,10 @@ impl Context {
         );
         let mut copy = tempfile::tempfile_in(store.staging_dir()).context("create a file")?;
         io::copy(&mut stdin, &mut copy).context("read standard input")?;
-        Self::from_file(store, copy, file, "standard input")
+        Self::from_file(store, &copy, file, "standard input")
     }
 
-    fn from_file(store: &Store, copy: File, file: Option<&Path>, shown: &str) -> Result<Self> {
+    fn from_file(store: &Store, copy: &File, file: Option<&Path>, shown: &str) -> Result<Self> {
         let again = || -> Result<File> {
             let mut file = copy.try_clone()?;
             io::Seek::rewind(&mut file)?;
