@@ -14,6 +14,7 @@ mod killed;
 mod kinds;
 mod netavark;
 mod networks;
+mod parallel;
 mod publish;
 mod restore;
 mod rootless;
