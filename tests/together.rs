@@ -6,6 +6,8 @@ use crate::harness::image::Image;
 use crate::harness::netns::Netns;
 use crate::harness::{Cmd, Scene, scene, wait_for_exit};
 
+mod tutorial;
+
 const NAME: &str = "e2e.test/together:latest";
 const FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
 

@@ -242,10 +242,19 @@ pub(crate) fn locate(store: &Store, word: &str) -> Result<PathBuf> {
         if is_bundle(&kept) {
             return real_path(&kept);
         }
-        for entry in ready(store)? {
-            if users(&usage::containers(), &entry.directory).any(|user| user.id == word) {
-                return Ok(entry.directory);
-            }
+        let (containers, entries) = (usage::containers(), ready(store)?);
+        let used_by = |meant: &dyn Fn(&Container) -> bool| {
+            let entries = entries.iter();
+            let found = entries.filter(|it| users(&containers, &it.directory).any(meant));
+            found.map(|entry| entry.directory.clone()).collect::<Vec<_>>()
+        };
+        if let Some(directory) = used_by(&|user| user.is_called(word)).pop() {
+            return Ok(directory);
+        }
+        match used_by(&|user| user.begins_with(word)).as_slice() {
+            [] => {}
+            [directory] => return Ok(directory.clone()),
+            _ => bail!("more than one container's id begins with {word}: say more of it"),
         }
     }
     bail!("no such bundle: {word} (imgtool bundles lists them)")

@@ -84,8 +84,13 @@ impl Scene {
                 }
             }
         }
+        let here = self.dir.path().display().to_string();
         for entry in fs::read_dir("/var/lib/runtime").into_iter().flatten().flatten() {
-            self.runtime().args(["delete", "-f"]).arg(entry.file_name()).run();
+            // Ids may be generated: what is this scene's has its bundle here.
+            let record = fs::read_to_string(entry.path().join("record.json"));
+            if record.is_ok_and(|record| record.contains(&here)) {
+                self.runtime().args(["delete", "-f"]).arg(entry.file_name()).run();
+            }
         }
         for entry in fs::read_dir("/run/netsetup/containers").into_iter().flatten().flatten() {
             let id = entry.file_name().to_string_lossy().trim_end_matches(".json").to_owned();

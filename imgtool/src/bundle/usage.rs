@@ -25,6 +25,8 @@ const MAX_RECORD_BYTES: u64 = 16 << 20;
 #[derive(Debug, Clone)]
 pub(crate) struct Container {
     pub(crate) id: String,
+    /// The name that its record has for people.
+    name: Option<String>,
     pub(crate) running: bool,
     /// Its first process, and when that was started, in the kernel's ticks; 0 where not known.
     init: (i64, u64),
@@ -49,8 +51,37 @@ pub(crate) fn containers() -> Vec<Container> {
             containers.extend(entries.flatten().filter_map(|entry| container(&entry.path())));
         }
     }
+    for directory in records() {
+        let Some(kept) = kept(&directory) else { continue };
+        match containers.iter_mut().find(|live| live.id == kept.id && live.root == kept.root) {
+            Some(live) => live.name = kept.name,
+            None => containers.push(kept),
+        }
+    }
     containers.sort_by(|a, b| a.id.cmp(&b.id));
     containers
+}
+
+/// Where `runtime` keeps what outlives a container's end, and a reboot.
+fn records() -> Vec<PathBuf> {
+    let data = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from);
+    let home = std::env::var_os("HOME").map(|home| Path::new(&home).join(".local/share"));
+    let places = std::iter::once(PathBuf::from("/var/lib")).chain(data.or(home));
+    let entries = places.filter_map(|place| fs::read_dir(place.join("runtime")).ok());
+    entries.flat_map(|entries| entries.flatten().map(|entry| entry.path())).collect()
+}
+
+/// One that has ended, or is told of by its live state as well.
+fn kept(directory: &Path) -> Option<Container> {
+    let record = read_json(&directory.join("record.json"))?;
+    Some(Container {
+        id: record["id"].as_str()?.to_owned(),
+        name: record["name"].as_str().map(str::to_owned),
+        running: false,
+        init: (0, 0),
+        root: record["root"].as_str()?.into(),
+        bundle: file_id(Path::new(record["bundle"].as_str()?))?,
+    })
 }
 
 /// runc and ours write state.json, crun writes status.
@@ -73,6 +104,7 @@ fn container(directory: &Path) -> Option<Container> {
         .unwrap_or(0);
     Some(Container {
         id: directory.file_name()?.to_str()?.to_owned(),
+        name: None,
         running: pid > 0 && is_alive(pid, start),
         init: (pid, start),
         root: directory.parent()?.to_owned(),
@@ -98,6 +130,17 @@ fn is_alive(pid: i64, start: u64) -> bool {
 }
 
 impl Container {
+    /// Whether the user's word is its id or its name.
+    pub(crate) fn is_called(&self, word: &str) -> bool {
+        self.id == word || self.name.as_deref() == Some(word)
+    }
+
+    /// Whether the user's word is the beginning of an id that was generated.
+    pub(crate) fn begins_with(&self, word: &str) -> bool {
+        let generated = self.id.len() == 64 && self.id.bytes().all(|byte| byte.is_ascii_hexdigit());
+        generated && self.id.starts_with(word)
+    }
+
     pub(crate) fn uses(&self, bundle: &Path) -> bool {
         file_id(bundle) == Some(self.bundle)
     }
