@@ -235,3 +235,38 @@ fn calls_that_make_no_sense_are_answered_with_the_codes_of_cni() {
         Cmd::new(directory.join("bridge")).run().success().stderr_has("a CNI plugin");
     });
 }
+
+#[test]
+fn the_firewall_plugin_keeps_others_out_by_its_policy() {
+    scene(|scene| {
+        let remote = Netns::remote_host();
+        let (one, two) = (Netns::new("one"), Netns::new("two"));
+        let (one_path, two_path) = (one.path(), two.path());
+        let directory = plugin_directory(&scene.path("plugins"));
+        let reaches = |from: &Netns, address: &str| {
+            let ping = Cmd::line("ping -c 1 -W 1").arg(address).in_netns(&from.name);
+            ping.run().code == 0
+        };
+        for (policy, from_outside, from_inside) in
+            [("open", true, true), ("same-bridge", false, true), ("isolated", false, false)]
+        {
+            let plugins = [
+                json!({"type": "bridge", "bridge": "e2e0", "isGateway": true,
+                    "ipam": host_local(scene, "10.198.0.0/24")}),
+                json!({"type": "firewall", "ingressPolicy": policy}),
+            ];
+            let network = CniNetwork::new(directory.clone(), "1.0.0", "pods", &plugins);
+            let first = CniContainer { id: "one", ..container(&one_path, json!({})) };
+            let second = CniContainer { id: "two", ..container(&two_path, json!({})) };
+            let (first_result, second_result) = (network.add(&first), network.add(&second));
+            let address = second_result["ips"][0]["address"].as_str().unwrap();
+            let address = address.split('/').next().unwrap();
+            assert_eq!(reaches(&remote, address), from_outside, "{policy}: another host");
+            assert_eq!(reaches(&one, address), from_inside, "{policy}: another pod");
+            assert!(reaches(&two, "10.199.0.2"), "{policy}: the world");
+            network.check(&first, &first_result);
+            network.del(&first, Some(&first_result));
+            network.del(&second, Some(&second_result));
+        }
+    });
+}
