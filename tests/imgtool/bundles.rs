@@ -194,3 +194,27 @@ fn a_bundle_that_can_not_be_made_leaves_nothing() {
         assert_eq!(fs::read_to_string(dir.join("mine")).unwrap(), "precious");
     });
 }
+
+#[test]
+fn info_tells_what_uses_the_disk() {
+    scene(|scene| {
+        let layer = Tarball::of([Entry::file("file", vec![b'x'; 5_000_000])]);
+        load(scene, &Image::probe(&[]).layer(layer), NAME);
+        let dir = bundle(scene, &["--network", "none"], NAME, "b", &[]);
+        fs::write(dir.join("rootfs/own"), vec![b'y'; 3_000_000]).unwrap();
+        let info = scene.imgtool().arg("info").run().success().stdout;
+        let line = |what: &str| {
+            let found = info.lines().find_map(|line| line.strip_prefix(what));
+            found.unwrap_or_else(|| panic!("{what} in\n{info}")).trim().to_owned()
+        };
+        assert_eq!(line("Bundles:"), "1 (3MB of their own)");
+        let bytes = |what: &str| {
+            let text = line(what);
+            let number = text.strip_suffix("MB").and_then(|number| number.parse::<f64>().ok());
+            number.unwrap_or_else(|| panic!("{what} {text}"))
+        };
+        assert!(bytes("Unpacked layers:") > 5.0);
+        assert_eq!(line("Unfinished downloads:"), "0B");
+        remove(scene, "b");
+    });
+}

@@ -239,3 +239,30 @@ fn a_running_container_is_paused_and_goes_on() {
         remove(scene, "b");
     });
 }
+
+/// The archive has the zeros written out, as every other reader needs it.
+#[test]
+fn holes_are_holes_again_in_what_was_committed() {
+    use std::os::unix::fs::{FileExt, MetadataExt};
+
+    const SIZE: u64 = 20 << 20;
+    scene(|scene| {
+        load(scene, &image(), NAME);
+        let dir = bundle(scene, &["--network", "none"], NAME, "b", &[]);
+        let file = fs::File::create(dir.join("rootfs/holes")).unwrap();
+        file.write_all_at(b"data between", 5_000_000).unwrap();
+        file.set_len(SIZE).unwrap();
+        drop(file);
+        scene.imgtool().arg("commit").arg(&dir).arg(NEW).run().success();
+        let written = fs::read(dir.join("rootfs/holes")).unwrap();
+        remove(scene, "b");
+        for flags in [&["--network", "none"][..], &["--network", "none", "--copy"]] {
+            let dir = bundle(scene, flags, NEW, "b", &[]);
+            let found = dir.join("rootfs/holes");
+            assert!(fs::read(&found).unwrap() == written, "{flags:?}: other contents");
+            let held = fs::metadata(&found).unwrap().blocks() * 512;
+            assert!(held < SIZE / 20, "{flags:?}: {held} bytes are on the disk");
+            remove(scene, "b");
+        }
+    });
+}

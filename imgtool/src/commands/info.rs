@@ -32,5 +32,17 @@ pub(crate) fn run(store: &Store, _args: &Args) -> Result<()> {
     writeln!(out, "Owners of files: {owners}")?;
     writeln!(out, "Images: {}", images.len())?;
     writeln!(out, "Blobs: {blobs} ({})", table::size(bytes))?;
+    let bundles = bundle::list(store)?;
+    let changed = bundles.iter().map(|bundle| bundle.size_bytes).sum();
+    writeln!(out, "Bundles: {} ({} of their own)", bundles.len(), table::size(changed))?;
+    for (what, directory) in [
+        ("Unpacked layers", "layers"),
+        ("Volumes", "volumes"),
+        ("Build cache", "build"),
+        ("Unfinished downloads", "staging"),
+    ] {
+        let bytes = bundle::bytes_beneath(&store.root().join(directory))?;
+        writeln!(out, "{what}: {}", table::size(bytes))?;
+    }
     Ok(())
 }

@@ -9,6 +9,12 @@ use rustix::io::Errno;
 use super::Input;
 use crate::layer::tar::Entry;
 
+/// Zeros of this length, where a file is cut into as many, stay holes: an archive that writes them
+/// out is what every reader takes, Docker's too, and a file with holes is to have them again.
+const HOLE: usize = 32 << 10;
+/// They may come in pieces; shorter ones than a block of a file system are not worth a call.
+const SMALLEST: usize = 4 << 10;
+
 /// Writes what the archive holds of a file; the rest of it stays holes.
 pub(super) fn write_contents(
     file: BorrowedFd<'_>,
@@ -16,7 +22,16 @@ pub(super) fn write_contents(
     reader: &mut Input<'_>,
 ) -> Result<()> {
     let Some(segments) = &entry.segments else {
-        return reader.contents(|bytes| write_all(file, bytes, None));
+        if entry.size < HOLE as u64 {
+            return reader.contents(|bytes| write_all(file, bytes, None));
+        }
+        let mut offset = 0;
+        reader.contents(|bytes| {
+            write_past_zeros(file, bytes, offset)?;
+            offset += bytes.len() as u64;
+            Ok(())
+        })?;
+        return fs::ftruncate(file, entry.size).context("set size of file");
     };
     for segment in segments {
         let mut offset = segment.offset;
@@ -27,6 +42,25 @@ pub(super) fn write_contents(
         })?;
     }
     fs::ftruncate(file, entry.size).context("set size of file")
+}
+
+/// Writes all but the stretches of zeros.
+fn write_past_zeros(file: BorrowedFd<'_>, mut bytes: &[u8], mut offset: u64) -> Result<()> {
+    let mut data = 0;
+    while data < bytes.len() {
+        let rest = bytes.len() - data;
+        let within = usize::try_from((offset + data as u64) % HOLE as u64)?;
+        let length = rest.min(HOLE - within);
+        if length < SMALLEST || bytes[data..data + length].iter().any(|byte| *byte != 0) {
+            data += length;
+            continue;
+        }
+        write_all(file, &bytes[..data], Some(offset))?;
+        offset += (data + length) as u64;
+        bytes = &bytes[data + length..];
+        data = 0;
+    }
+    write_all(file, bytes, Some(offset))
 }
 
 fn write_all(file: BorrowedFd<'_>, mut bytes: &[u8], mut offset: Option<u64>) -> Result<()> {
