@@ -29,6 +29,7 @@ use anyhow::{Context, Result, bail};
 use rustix::fs::{Mode as FileMode, OFlags};
 
 pub(crate) use create::{Created, Request, create};
+pub(crate) use hooks::sibling;
 pub(crate) use overlay::{ROOTFS, UPPER};
 pub(crate) use record::{Mode, Record, TREE};
 pub(crate) use remove::{collect, remove};

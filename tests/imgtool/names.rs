@@ -57,3 +57,36 @@ fn inspect_says_what_dockers_inspect_says() {
         assert_eq!(seen[0]["Os"], "linux");
     });
 }
+
+#[test]
+fn info_counts_images_and_containers_by_state() {
+    scene(|scene| {
+        load(scene, &Image::busybox().with("Cmd", vec!["sleep", "1000"]), "e2e.test/info:1");
+        let counts = || -> Vec<u32> {
+            let told = scene.imgtool().arg("info").run().success().stdout;
+            let count = |name: &str| {
+                let line = told.lines().find_map(|line| line.trim_start().strip_prefix(name));
+                line.unwrap_or_else(|| panic!("{name} in {told}")).trim().parse().unwrap()
+            };
+            ["Containers:", "Running:", "Paused:", "Stopped:", "Images:"].map(count).into()
+        };
+        let before = counts();
+        let change = |by: [i64; 5]| -> Vec<u32> {
+            let sum = |(old, by): (&u32, i64)| u32::try_from(i64::from(*old) + by).unwrap();
+            before.iter().zip(by).map(sum).collect()
+        };
+        let dir = super::bundle(scene, &["--network", "none"], "e2e.test/info:1", "b", &[]);
+        let id = scene.id("info");
+        let runtime = |words: &[&str]| scene.runtime().args(words).run().success();
+        scene.runtime().args(["create", "--bundle"]).arg(&dir).arg(&id).run().success();
+        assert_eq!(counts(), change([1, 0, 0, 1, 0]));
+        runtime(&["start", &id]);
+        assert_eq!(counts(), change([1, 1, 0, 0, 0]));
+        runtime(&["pause", &id]);
+        assert_eq!(counts(), change([1, 0, 1, 0, 0]));
+        runtime(&["resume", &id]);
+        runtime(&["delete", "--force", &id]);
+        assert_eq!(counts(), before);
+        super::remove(scene, "b");
+    });
+}

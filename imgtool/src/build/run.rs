@@ -27,7 +27,7 @@ use super::report;
 use super::settings::go_list;
 use super::view::View;
 use crate::bundle::overlay::{self, ROOTFS, UPPER};
-use crate::bundle::{files, user};
+use crate::bundle::{self, files, user};
 use crate::layer::lower;
 use crate::store::{RUN_PREFIX, Store};
 use crate::sys;
@@ -67,11 +67,7 @@ impl Ran {
 
 /// The runtime that is asked for, or else ours: beside our own program, or in `PATH`.
 pub(crate) fn runtime(wanted: Option<&Path>) -> PathBuf {
-    if let Some(wanted) = wanted {
-        return wanted.to_owned();
-    }
-    let beside = std::env::current_exe().ok().map(|own| own.with_file_name("runtime"));
-    beside.filter(|path| path.is_file()).unwrap_or_else(|| "runtime".into())
+    wanted.map_or_else(|| bundle::sibling("runtime"), Path::to_owned)
 }
 
 /// Runs the command on `layers`, given bottom first.

@@ -2,6 +2,7 @@
 //! annotation can't ask for anything.
 
 use std::env;
+use std::ffi::OsStr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -116,6 +117,13 @@ impl Hooks {
 /// The program that is running.
 pub(crate) fn own_program() -> Result<PathBuf> {
     env::current_exe().context("find our own program")
+}
+
+/// A program of the set that ours is of: beside it, else along `PATH`.
+pub(crate) fn sibling(name: impl AsRef<OsStr>) -> PathBuf {
+    let name = name.as_ref();
+    let beside = own_program().ok().map(|own| own.with_file_name(name));
+    beside.filter(|path| path.is_file()).unwrap_or_else(|| name.into())
 }
 
 /// A path as JSON can hold it.

@@ -1,6 +1,6 @@
 //! A container that stands still while its files are packed.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
@@ -95,7 +95,7 @@ fn status(container: &Container) -> Result<String> {
 
 /// Runs a verb of the runtime that has the container; its directory of containers has its name.
 fn runtime(container: &Container, verb: &str) -> Result<Vec<u8>> {
-    let program = program(&container.root);
+    let program = bundle::sibling(container.root.file_name().unwrap_or("runtime".as_ref()));
     let doing = || format!("{verb} container {}", container.id);
     let output = Command::new(&program)
         .arg("--root")
@@ -112,11 +112,4 @@ fn runtime(container: &Container, verb: &str) -> Result<Vec<u8>> {
             .with_context(doing);
     }
     Ok(output.stdout)
-}
-
-/// Beside our own program, else along `PATH`.
-fn program(root: &Path) -> PathBuf {
-    let name = root.file_name().unwrap_or("runtime".as_ref());
-    let beside = std::env::current_exe().ok().map(|own| own.with_file_name(name));
-    beside.filter(|path| path.is_file()).unwrap_or_else(|| name.into())
 }
