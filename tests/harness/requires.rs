@@ -43,6 +43,20 @@ pub(crate) fn optional(program: &str) -> bool {
     found
 }
 
+/// Tells why and returns false unless the kernel makes links of a kind, on a link of the host or by
+/// itself (`"ipvlan"`, `"vrf table 77"`).
+pub(crate) fn link_kind(kind: &str, parent: Option<&str>) -> bool {
+    let on = parent.map(|parent| format!("link {parent}")).unwrap_or_default();
+    let line = format!("ip link add {on} name e2e-probe type {kind}");
+    let made = Cmd::line(&line).run();
+    if made.code != 0 {
+        println!("SKIP: this kernel makes no link of type {kind}: {}", made.stderr.trim());
+        return false;
+    }
+    Cmd::line("ip link del e2e-probe").run().success();
+    true
+}
+
 /// False, with the reason told, where CRIU can't save a process at all: that of Debian 12 is older
 /// than some kernels, and its own check does not find that out.
 #[must_use]

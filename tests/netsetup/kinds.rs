@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::publish::Server;
 use super::{Cmd, Netns, netsetup, scene};
+use crate::harness::requires;
 
 #[test]
 fn a_macvlan_is_on_the_network_of_its_parent() {
@@ -35,6 +36,28 @@ fn a_macvlan_is_on_the_network_of_its_parent() {
         let mode = ["--kind", "macvlan", "--network", "e2e-here", "--mode", "l2"];
         let mode = scene.netsetup().args(["attach", &path]).args(mode);
         mode.run().refused(&["macvlan has no mode", "l2"]);
+    });
+}
+
+#[test]
+fn an_ipvlan_shares_the_hardware_address_of_its_parent() {
+    scene(|scene| {
+        let remote = Netns::remote_host();
+        if !requires::link_kind("ipvlan", Some("e2e-here")) {
+            return;
+        }
+        let container = Netns::new("container");
+        let path = container.path();
+        let kind = ["--kind", "ipvlan", "--mode", "l2", "--network", "e2e-here"];
+        let attach = scene.netsetup().args(["attach", &path]).args(kind);
+        let attach = attach.args(["--address", "10.199.0.9/24", "--format", "json"]);
+        let attached = attach.run().success().json();
+        let mac = attached["mac"].as_str().unwrap();
+        Cmd::line("ip link show dev e2e-here").run().stdout_has(mac);
+        container.line("ip -d link show dev eth0").stdout_has("ipvlan").stdout_has("mode l2");
+        Cmd::line("ping -c 1 -W 5 10.199.0.9").in_netns(&remote.name).run().success();
+        netsetup(scene, ["detach", &path]);
+        assert_eq!(container.line("ip -br link").stdout.lines().count(), 1);
     });
 }
 

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::publish::Server;
 use super::{Cmd, Netns, Outcome, Scene, scene};
 use crate::harness::command::binary;
+use crate::harness::requires;
 
 const ID: &str = "2f259bab93aaaaa2542ba43ef33eb990d0999ee1b9924b557b7be53c0b7a1bb9";
 
@@ -132,6 +133,10 @@ fn what_podman_asks_for_in_vain_is_answered_in_its_form() {
             "the bridge must already exist",
         );
         refuse(|it| it["network_info"]["podman"]["driver"] = json!("x"), "unknown network driver");
+        refuse(
+            |it| it["network_info"]["podman"]["options"] = json!({"outbound_addr4": "10.0.0.1"}),
+            "\"outbound_addr4\" is not supported",
+        );
         refuse(|it| it["network_info"] = json!({}), "network info for network podman not found");
         let gone = call(scene, &["setup", "/run/netns/e2e-gone"], &one_network());
         assert!(gone.stdout.contains("invalid namespace path"), "{gone:?}");
@@ -140,6 +145,40 @@ fn what_podman_asks_for_in_vain_is_answered_in_its_form() {
         document["networks"]["zzz"] = json!({"interface_name": "eth0", "static_ips": []});
         document["network_info"]["zzz"] = network("zzz", "e2e1", &json!([]));
         assert_eq!(call(scene, &["setup", &path], &document).code, 1);
+    });
+}
+
+#[test]
+fn names_go_into_the_files_of_podmans_name_server() {
+    scene(|scene| {
+        let container = Netns::new("container");
+        let path = container.path();
+        // A name server that does nothing but start.
+        let setup = ["--aardvark-binary", "/bin/true", "setup", &path];
+        let mut document = one_network();
+        document["network_info"]["podman"]["dns_enabled"] = json!(true);
+        document["networks"]["podman"]["aliases"] = json!(["www", "not one"]);
+        let status = call(scene, &setup, &document).success().json();
+        assert_eq!(status["podman"]["dns_server_ips"], json!(["10.198.0.1", "fd98::1"]));
+        let file = scene.path("networks/aardvark-dns/podman");
+        let read = || std::fs::read_to_string(&file).unwrap();
+        assert_eq!(read(), "10.198.0.1,fd98::1\nc1 10.198.0.7 fd98::7 web,www\n");
+        call(scene, &["update", "podman", "--network-dns-servers", "9.9.9.9"], &Value::Null)
+            .success();
+        assert!(read().starts_with("10.198.0.1,fd98::1 9.9.9.9\n"), "{}", read());
+        call(scene, &["teardown", &path], &document).success();
+        assert!(!file.exists());
+        // What can not work leaves nothing either.
+        for (binary, servers, text) in [
+            ("/bin/false", json!([]), "aardvark-dns exited unexpectedly"),
+            ("/bin/true", json!(["10.198.0.1"]), "forward queries to itself"),
+        ] {
+            document["network_info"]["podman"]["network_dns_servers"] = servers;
+            let setup = ["--aardvark-binary", binary, "setup", &path];
+            let refused = call(scene, &setup, &document);
+            assert!(refused.code == 1 && refused.stdout.contains(text), "{refused:?}");
+            assert!(!file.exists());
+        }
     });
 }
 
@@ -209,5 +248,25 @@ fn a_macvlan_is_a_link_on_a_link_of_the_host() {
         ping.run().success();
         call(scene, &["teardown", &path], &document).success();
         assert_ne!(Cmd::line("ip link show dev eth0").in_netns(&container.name).run().code, 0);
+    });
+}
+
+#[test]
+fn a_bridge_is_in_the_routing_domain_that_its_network_names() {
+    scene(|scene| {
+        let container = Netns::new("container");
+        let path = container.path();
+        let mut document = one_network();
+        document["network_info"]["podman"]["options"] = json!({"vrf": "e2e-vrf"});
+        let refused = call(scene, &["setup", &path], &document);
+        assert!(refused.stdout.contains("get vrf to set up bridge interface"), "{refused:?}");
+        if !requires::link_kind("vrf table 78", None) {
+            return;
+        }
+        Cmd::line("ip link add e2e-vrf type vrf table 77").run().success();
+        call(scene, &["setup", &path], &document).success();
+        Cmd::line("ip -d link show dev e2e0").run().stdout_has("master e2e-vrf");
+        call(scene, &["teardown", &path], &document).success();
+        Cmd::line("ip link del e2e-vrf").run().success();
     });
 }

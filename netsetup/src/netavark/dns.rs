@@ -18,9 +18,9 @@ use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::Arguments;
 use super::options::{Network, Options, Wishes};
 use super::setup::is_usable;
+use super::{Arguments, log};
 use crate::apply::Host;
 use crate::netlink::{address, link};
 use crate::state::Attachment;
@@ -80,8 +80,22 @@ impl Server {
             let own = own.filter(|(of, ip)| Some(*of) == index && is_usable(*ip));
             listening.extend(own.map(|(_, address)| address));
         }
-        let names = std::iter::once(&options.container_name).chain(wishes.aliases.iter().flatten());
-        let names: Vec<String> = names.map(|name| checked(name)).collect::<Result<_>>()?;
+        let asked = network
+            .network_dns_servers
+            .iter()
+            .flatten()
+            .chain(options.dns_servers.iter().flatten());
+        if let Some(own) = asked.into_iter().find(|server| listening.contains(server)) {
+            bail!("dns server {own} would cause aardvark-dns to forward queries to itself");
+        }
+        let mut names = vec![checked(&options.container_name)?];
+        for alias in wishes.aliases.iter().flatten() {
+            // One that cannot be looked up is no reason to keep a container from starting.
+            match checked(alias) {
+                Ok(alias) => names.push(alias),
+                Err(_) => log("WARN", "dns", &format!("invalid network alias {alias:?}")),
+            }
+        }
         let (v4, v6): (Vec<IpAddr>, Vec<IpAddr>) =
             attachment.addresses.iter().map(|it| it.address).partition(IpAddr::is_ipv4);
         let mut words =
@@ -151,6 +165,9 @@ impl Server {
         let output = output.context("aardvark-dns failed to start")?;
         if !output.status.success() {
             let text = String::from_utf8_lossy(&output.stderr);
+            if text.trim().is_empty() {
+                bail!("aardvark-dns exited unexpectedly without error message");
+            }
             bail!("aardvark-dns failed to start: {}", text.trim());
         }
         Ok(())

@@ -84,10 +84,13 @@ pub(super) fn run(arguments: &Arguments, namespace: &Path) -> Result<()> {
         statuses.insert(&one.wishes.name, status(one, &attachment, usable));
         Ok(())
     });
-    let outcome = outcome.and_then(|()| server.refresh());
+    let refreshed = || server.refresh().context("error while applying dns entries");
+    let outcome = outcome.and_then(|()| refreshed());
     if let Err(error) = outcome {
+        for one in &wanted {
+            server.forget(&options.container_id, &one.network.name)?;
+        }
         for attachment in made.iter().rev() {
-            server.forget(&options.container_id, &attachment.network)?;
             host.detach_interface(&attachment.id, &attachment.interface)?;
         }
         return Err(error);
@@ -211,8 +214,10 @@ pub(super) fn check_subnets(network: &Network) -> Result<()> {
 fn bridge(network: &Network, unmanaged: bool, has_firewall: bool) -> Result<Bridge> {
     let name = network.interface();
     plan::check_bridge_name(name)?;
-    if network.option("vlan").is_some() {
-        bail!("bridge option \"vlan\" is not supported");
+    for option in ["vlan", "outbound_addr4", "outbound_addr6"] {
+        if network.option(option).is_some() {
+            bail!("bridge option {option:?} is not supported");
+        }
     }
     let subnets = network.subnets().iter().filter(|_| !unmanaged);
     let subnets = subnets
