@@ -55,9 +55,12 @@ impl Procfs {
         self.resolve(path, flags).with_context(|| format!("open /proc/{}", path.display()))
     }
 
-    /// The directory of our own process's descriptors.
+    /// The directory of our own process's descriptors, by our only thread: that is the name under
+    /// which runc's tests know the handle that a container waiting for its start has of it.
     pub(crate) fn descriptors(&self) -> Result<Descriptors> {
-        self.open_own("fd", OFlags::PATH | OFlags::DIRECTORY).map(Descriptors)
+        self.resolve_own("thread-self", "fd", OFlags::PATH | OFlags::DIRECTORY)?
+            .context("open /proc/thread-self/fd")
+            .map(Descriptors)
     }
 
     /// Opens a file of our own process's directory.
@@ -67,9 +70,13 @@ impl Procfs {
 
     /// The same for those who go on if it is not there.
     pub(crate) fn try_open_own(&self, name: &str, flags: OFlags) -> Result<Result<OwnedFd, Errno>> {
+        self.resolve_own("self", name, flags)
+    }
+
+    fn resolve_own(&self, link: &str, name: &str, flags: OFlags) -> Result<Result<OwnedFd, Errno>> {
         // The link is followed by its text: our pid need not be the one this procfs shows.
-        let own =
-            rustix::fs::readlinkat(&self.0, "self", Vec::new()).context("readlink /proc/self")?;
+        let own = rustix::fs::readlinkat(&self.0, link, Vec::new())
+            .with_context(|| format!("readlink /proc/{link}"))?;
         let path = Path::new(OsStr::from_bytes(own.as_bytes())).join(name);
         Ok(self.resolve(&path, flags))
     }

@@ -97,7 +97,7 @@ fn a_container_that_waits_for_start_holds_nothing_of_the_hosts() {
                     others.push(fs::read_link(path).unwrap().display().to_string());
                 }
             }
-            others.retain(|it| !it.ends_with("/exec.fifo") && !it.ends_with("/1/fd"));
+            others.retain(|it| !it.ends_with("/exec.fifo") && !it.ends_with("/1/task/1/fd"));
             assert_eq!(others, [""; 0], "with {preserved} preserved");
             it.run(["start", &id]).success();
             it.run(["delete", "--force", &id]).success();
