@@ -26,7 +26,7 @@ pub(crate) fn systemd() -> bool {
 /// Tells why and returns false unless this is the machine of `tests/vm`, with ordinary users who have
 /// a systemd of their own; waits until that has started.
 pub(crate) fn users_systemd() -> bool {
-    if !(systemd() && optional("as")) {
+    if !(systemd() && optional("as-user")) {
         return false;
     }
     super::Cmd::line("systemctl start user@1000.service").run().success();

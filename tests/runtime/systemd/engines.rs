@@ -73,7 +73,9 @@ fn podman_of_a_user_limits_by_systemd() {
     scene(|scene| {
         let witness = prepare(scene);
         Cmd::new("chown").args(["-R", "rootless"]).arg(scene.path("podman")).run().success();
-        run_and_update(scene, |line| Cmd::new("as").args(["rootless", "sh", "-c", line]).run());
+        run_and_update(scene, |line| {
+            Cmd::new("as-user").args(["rootless", "sh", "-c", line]).run()
+        });
         witness.saw(&["--systemd-cgroup create", "update"]);
     });
 }

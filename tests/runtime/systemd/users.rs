@@ -17,7 +17,7 @@ fn as_user(scene: &Scene, script: &str) -> Outcome {
         Cmd::new("chown").args(["-R", "rootless"]).arg(&dir).run().success();
     }
     let script = format!("set -e; cd {}; {script}", dir.display());
-    Cmd::new("as").args(["rootless", "sh", "-c", &script]).run()
+    Cmd::new("as-user").args(["rootless", "sh", "-c", &script]).run()
 }
 
 #[test]
