@@ -93,7 +93,7 @@ fn exec_made(
     let relayed = join_pids(init.as_fd(), flags)?;
     let keyring = plan::keyring(&request.record.id, options.no_new_keyring)?;
     let (ours, theirs) = Channel::pair()?;
-    let directory = cgroup.dir_fd()?;
+    let directory = cgroup.dir_fd().context("can't open cgroup")?;
     let into = directory.as_ref().map(AsFd::as_fd);
     let class = Class::of(request.record, request.spec)?;
     let initial = process.scheduling.affinity.initial.as_deref();
