@@ -218,3 +218,33 @@ fn info_tells_what_uses_the_disk() {
         remove(scene, "b");
     });
 }
+
+#[test]
+fn a_store_on_an_overlay_is_told_of_and_its_bundles_are_copies() {
+    scene(|scene| {
+        let over = scene.path("over");
+        for name in ["lower", "upper", "work", "merged"] {
+            fs::create_dir_all(over.join(name)).unwrap();
+        }
+        // The mount is seen by these commands alone and goes with them.
+        let script = "set -e
+            mount -t overlay -o lowerdir=$0/lower,upperdir=$0/upper,workdir=$0/work o $0/merged
+            imgtool() { \"$1\" --root $0/merged/store \"${@:2}\"; }
+            imgtool \"$1\" load -q -i \"$2\"
+            imgtool \"$1\" bundle --network none \"$3\" \"$4\"
+            echo inside >\"$4/rootfs/made\"
+            imgtool \"$1\" commit \"$4\" e2e.test/over:new
+            imgtool \"$1\" save -o \"$5\" e2e.test/over:new
+            imgtool \"$1\" rm \"$4\"";
+        let archive = Image::probe(&[]).docker_archive(&scene.path("image.tar"), NAME);
+        let saved = scene.path("saved.tar");
+        let done = Cmd::line("unshare --mount --propagation private -- bash -c").arg(script);
+        let done = done.arg(&over).arg(binary("imgtool")).arg(&archive).arg(NAME);
+        let done = done.arg(scene.path("b")).arg(&saved).run().success();
+        done.stderr_has("the store lies on an overlay, which can't hold layers: copying");
+        scene.imgtool().args(["load", "-i"]).arg(&saved).run().success();
+        let dir = bundle(scene, &["--network", "none"], "e2e.test/over:new", "c", &[]);
+        assert_eq!(fs::read_to_string(dir.join("rootfs/made")).unwrap(), "inside\n");
+        remove(scene, "c");
+    });
+}
