@@ -9,6 +9,7 @@
 //! ```
 
 pub(crate) mod dump;
+mod locked;
 mod log;
 mod prepare;
 mod protobuf;

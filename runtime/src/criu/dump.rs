@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use super::rpc::{self, Feature, Kind};
 use super::setting::{self, Directories};
 use super::swrk::{self, Launch, Step};
-use super::{Criu, log};
+use super::{Criu, locked, log};
 use crate::cgroup::Mode;
 use crate::plan::criu::{self as plan_criu, Lasting, Options};
 use crate::plan::{self, Choices, Plan};
@@ -75,6 +75,7 @@ pub(crate) fn checkpoint(request: &Request) -> Result<()> {
     if !request.pre_dump {
         let text = serde_json::to_vec(&record.external_descriptors)?;
         write(&request.images.join(DESCRIPTORS), &text)?;
+        locked::note(request.images, if options.leave_running { &[] } else { &lasting })?;
     }
 
     let kind = if request.pre_dump { Kind::PreDump } else { Kind::Dump };
@@ -97,7 +98,7 @@ pub(crate) fn checkpoint(request: &Request) -> Result<()> {
     );
     let Err(error) = dumped else { return Ok(()) };
     let error = log::explain(error, (directories.logs(), options.log_file));
-    match go_on(record, paused) {
+    match go_on(record, paused).and_then(|()| locked::forget(request.images)) {
         Ok(()) => Err(error),
         Err(also) => Err(error.context(format!("let the container go on: {also:#}"))),
     }
@@ -179,7 +180,8 @@ fn status_descriptor(number: i32) -> Result<Option<OwnedFd>> {
     Ok(Some(descriptor))
 }
 
-fn write(path: &Path, text: &[u8]) -> Result<()> {
+/// A file of our own beside the images.
+pub(super) fn write(path: &Path, text: &[u8]) -> Result<()> {
     // Not through a link that was left there.
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => {

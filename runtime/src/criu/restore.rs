@@ -15,13 +15,13 @@ use super::rpc::{self, Kind};
 use super::setting::{self, Directories};
 use super::steps::Steps;
 use super::swrk::{Launch, Streams, Swrk};
-use super::{Criu, log};
+use super::{Criu, locked, log};
 use crate::bundle::Bundle;
 use crate::cgroup::Cgroup;
 use crate::error::{Sentinel, render};
 use crate::host::Host;
 use crate::plan::cgroup::CgroupPlan;
-use crate::plan::criu::{self as plan_criu, Options};
+use crate::plan::criu::{self as plan_criu, Lasting, Options};
 use crate::plan::namespaces::Kind as NamespaceKind;
 use crate::plan::{self, Choices, Plan};
 use crate::resctrl::Class;
@@ -116,7 +116,11 @@ impl Prepared {
         if options.lsm_mount_context.is_some() {
             criu.require(REPLACES_LABELS, "--lsm-mount-context")?;
         }
-        let kept = open_namespaces(&criu, &plan, &mut options)?;
+        let lasting = setting::lasting(&criu, &plan)?;
+        let kept = open_namespaces(&lasting, &mut options)?;
+        if locked::stands(request.images, &lasting)? {
+            options.empty_namespaces = 0;
+        }
         let console = files::connect_console(&request.console, plan.process.terminal)?;
         let prepared = Prepared {
             criu,
@@ -158,9 +162,9 @@ fn read_descriptors(images: &Path) -> Result<Vec<String>> {
 }
 
 /// The namespaces that the container finds again, to be open in CRIU's process.
-fn open_namespaces(criu: &Criu, plan: &Plan, options: &mut Options) -> Result<Vec<OwnedFd>> {
+fn open_namespaces(lasting: &[Lasting], options: &mut Options) -> Result<Vec<OwnedFd>> {
     let mut kept = Vec::new();
-    for namespace in setting::lasting(criu, plan)? {
+    for namespace in lasting {
         let file = std::fs::File::open(&namespace.path).with_context(|| {
             let (kind, path) = (namespace.kind.name(), namespace.path.display());
             format!("Requested {kind} namespace {path} does not exist")
@@ -250,6 +254,9 @@ impl<'a> Work<'a> {
         if answer.pid != Some(pid) {
             bail!("criu has restored another process than it told of");
         }
+        // The images may lie where nothing can be removed: then the lock is taken for one that
+        // stands, should they serve once more.
+        let _ = locked::forget(request.images);
         // Empty: what is mounted on it is so in CRIU's namespace only.
         std::fs::remove_dir(&place).with_context(|| format!("rmdir {}", place.display()))?;
         files::publish(request.pid_file.as_deref(), pid)?;
