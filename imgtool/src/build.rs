@@ -15,7 +15,7 @@ mod paths;
 mod pattern;
 mod remote;
 pub(crate) mod report;
-mod run;
+pub(crate) mod run;
 mod settings;
 mod stages;
 mod state;
@@ -23,6 +23,7 @@ mod transfer;
 mod view;
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
@@ -35,6 +36,7 @@ use self::engine::mounts::Secret;
 use self::engine::{Engine, Pull, Settings};
 use self::lint::{Check, Surroundings, Warning};
 use self::report::{Reporter, Style};
+use self::run::Network;
 use self::stages::{Plan, Wishes};
 use self::state::State;
 use crate::digest::Digest;
@@ -61,6 +63,14 @@ pub(crate) struct Request {
     /// Whether the image stays in the store.
     pub(crate) keep: bool,
     pub(crate) no_cache: bool,
+    /// The stages that are built anew, in lower case.
+    pub(crate) no_cache_stages: Vec<String>,
+    /// Whether newer images are asked for.
+    pub(crate) pull: bool,
+    /// That of commands that ask for none.
+    pub(crate) network: Network,
+    /// Lines for `/etc/hosts`.
+    pub(crate) hosts: Vec<(String, IpAddr)>,
     pub(crate) style: Style,
     pub(crate) runtime: Option<PathBuf>,
     pub(crate) epoch: Option<Timestamp>,
@@ -122,6 +132,10 @@ fn with_file(store: &Store, request: &Request, pull: Pull<'_>, context: &Context
         platform: platform.clone(),
         runtime: run::runtime(request.runtime.as_deref()),
         no_cache: request.no_cache,
+        no_cache_stages: request.no_cache_stages.clone(),
+        pull: request.pull,
+        network: request.network,
+        hosts: request.hosts.clone(),
         epoch: request.epoch,
         directives: file.directives.clone(),
         secrets: request.secrets.clone(),

@@ -6,6 +6,7 @@ mod steps;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
 
@@ -18,6 +19,7 @@ use super::context::Named;
 use super::dockerfile::{Directives, Dockerfile, Instruction, Lines, Step, locate};
 use super::origin::Origin;
 use super::report::Reporter;
+use super::run::Network;
 use super::stages::{Base, Plan, Stage};
 use super::state::{State, chain};
 use crate::digest::Digest;
@@ -46,6 +48,10 @@ pub(crate) struct Settings {
     pub(crate) platform: Platform,
     pub(crate) runtime: PathBuf,
     pub(crate) no_cache: bool,
+    pub(crate) no_cache_stages: Vec<String>,
+    pub(crate) pull: bool,
+    pub(crate) network: Network,
+    pub(crate) hosts: Vec<(String, IpAddr)>,
     /// The time that all is to have that is made.
     pub(crate) epoch: Option<Timestamp>,
     pub(crate) directives: Directives,
@@ -139,6 +145,8 @@ impl<'a> Engine<'a> {
         let mut place = Place { stage: index, label, total, done: &mut done };
         let mut state =
             self.begin(stage, based, &mut place).map_err(|e| locate(stage.lines, &e))?;
+        let names = &self.settings.no_cache_stages;
+        state.anew = names.contains(&place.label) || names.contains(&index.to_string());
         for step in self.triggers(&mut state, stage.lines)? {
             place.total += usize::from(is_work(&step.instruction));
             self.step(&mut state, &step, &mut place).map_err(|e| locate(stage.lines, &e))?;
@@ -200,6 +208,9 @@ impl<'a> Engine<'a> {
     /// An image of the store, or of a registry if the store has it not.
     fn image(&self, name: &str, platform: Option<&Platform>) -> Result<Image> {
         let wanted = platform.or(Some(&self.settings.platform));
+        if self.settings.pull {
+            (self.pull)(name, wanted)?;
+        }
         match self.store.resolve_for(name, wanted) {
             Err(error) if error.downcast_ref::<crate::error::NoSuchImage>().is_some() => {
                 (self.pull)(name, wanted)?;

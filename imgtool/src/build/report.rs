@@ -6,7 +6,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use anyhow::Result;
+use base64::Engine as _;
+use jiff::Timestamp;
+use serde_json::{Value, json};
 
+use crate::digest::Digest;
 use crate::error::printable;
 use crate::output;
 
@@ -19,6 +23,8 @@ pub(crate) enum Style {
     Quiet,
     /// The lines of Docker's classic builder, on standard output.
     Legacy,
+    /// BuildKit's records, a line of JSON each, on standard error.
+    Json,
 }
 
 /// Shows a build.
@@ -37,6 +43,7 @@ pub(crate) struct Step<'a> {
     reporter: &'a Reporter,
     number: usize,
     begun: Instant,
+    name: String,
     /// Whether it is work, and not only a setting.
     is_work: bool,
 }
@@ -68,12 +75,17 @@ impl Reporter {
             }
             _ => {}
         }
-        Ok(Step { reporter: self, number, begun: Instant::now(), is_work })
+        let name = place.map_or_else(|| text.clone(), |place| format!("[{place}] {text}"));
+        let step = Step { reporter: self, number, begun: Instant::now(), name, is_work };
+        step.record(json!({"started": now()}));
+        Ok(step)
     }
 
     /// A line beside the steps.
     pub(crate) fn note(&self, text: &str) {
-        if self.style != Style::Quiet {
+        if self.style == Style::Json {
+            self.error(&json!({"warnings": [{"short": text}]}).to_string());
+        } else if self.style != Style::Quiet {
             self.error(&printable(text));
         }
     }
@@ -94,8 +106,22 @@ impl Reporter {
 }
 
 impl Step<'_> {
+    /// Tells of the step as BuildKit does.
+    fn record(&self, mut vertex: Value) {
+        if self.reporter.style == Style::Json && self.is_work {
+            vertex["digest"] = json!(self.digest());
+            vertex["name"] = json!(self.name);
+            self.reporter.error(&json!({"vertexes": [vertex]}).to_string());
+        }
+    }
+
+    fn digest(&self) -> String {
+        Digest::of(format!("{} {}", self.number, self.name).as_bytes()).to_string()
+    }
+
     /// What was made before is taken.
     pub(crate) fn cached(&self, id: &str) -> Result<()> {
+        self.record(json!({"completed": now(), "cached": true}));
         match self.reporter.style {
             Style::Plain if self.is_work => {
                 self.reporter.error(&format!("#{} CACHED\n", self.number));
@@ -109,6 +135,7 @@ impl Step<'_> {
     }
 
     pub(crate) fn done(&self, id: &str) -> Result<()> {
+        self.record(json!({"completed": now()}));
         match self.reporter.style {
             Style::Plain if self.is_work => {
                 let seconds = self.begun.elapsed().as_secs_f64();
@@ -121,6 +148,7 @@ impl Step<'_> {
     }
 
     pub(crate) fn failed(&self, error: &anyhow::Error) {
+        self.record(json!({"completed": now(), "error": format!("{error:#}")}));
         if self.reporter.style == Style::Plain && self.is_work {
             let text = printable(&format!("{error:#}"));
             self.reporter.error(&format!("#{} ERROR: {text}", self.number));
@@ -139,6 +167,13 @@ impl Step<'_> {
     pub(crate) fn output(&self, bytes: &[u8]) {
         match self.reporter.style {
             Style::Quiet => {}
+            Style::Json => {
+                let data = base64::engine::general_purpose::STANDARD.encode(bytes);
+                let log = json!({
+                    "vertex": self.digest(), "stream": 1, "data": data, "timestamp": now(),
+                });
+                self.reporter.error(&json!({"logs": [log]}).to_string());
+            }
             // The classic builder gives on what comes.
             Style::Legacy => drop(self.reporter.out(bytes)),
             Style::Plain => {
@@ -151,6 +186,10 @@ impl Step<'_> {
             }
         }
     }
+}
+
+fn now() -> String {
+    Timestamp::now().to_string()
 }
 
 /// The first line, with a mark if there are more.

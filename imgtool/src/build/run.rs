@@ -11,6 +11,7 @@ mod stubs;
 
 use std::fs;
 use std::io::{self, Read};
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -42,6 +43,17 @@ pub(crate) enum Network {
     Host,
 }
 
+impl Network {
+    /// Where nothing makes networks, the default one is the host's.
+    pub(crate) fn parse(word: &str) -> Option<Self> {
+        match word {
+            "default" | "host" => Some(Self::Host),
+            "none" => Some(Self::None),
+            _ => None,
+        }
+    }
+}
+
 /// What is to be run, and how.
 pub(crate) struct Job<'a> {
     pub(crate) words: &'a [String],
@@ -49,6 +61,8 @@ pub(crate) struct Job<'a> {
     pub(crate) directory: &'a str,
     pub(crate) user: &'a str,
     pub(crate) network: Network,
+    /// Lines for `/etc/hosts`.
+    pub(crate) hosts: &'a [(String, IpAddr)],
     pub(crate) mounts: &'a [attach::Mounted],
     /// The script of a heredoc that names its own interpreter.
     pub(crate) script: Option<(&'a str, &'a str)>,
@@ -135,8 +149,11 @@ fn write_files(home: &Path, job: &Job<'_>) -> Result<()> {
         Network::Host => files::read_host_file("/etc/resolv.conf")?,
         Network::None => String::new(),
     };
-    let hosts =
+    let mut hosts =
         format!("127.0.0.1\tlocalhost {HOSTNAME}\n::1\tlocalhost ip6-localhost ip6-loopback\n");
+    for (name, address) in job.hosts {
+        hosts.push_str(&format!("{address}\t{name}\n"));
+    }
     for (name, text) in [("resolv.conf", servers), ("hosts", hosts)] {
         let path = home.join(name);
         fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;

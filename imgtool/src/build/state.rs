@@ -23,6 +23,8 @@ pub(crate) struct State {
     pub(crate) arguments: Vec<(String, Option<String>)>,
     /// Whether this stage has set the command.
     pub(crate) own_command: bool,
+    /// Whether nothing is taken from the cache.
+    pub(crate) anew: bool,
     /// How many steps of the history came with the base.
     pub(crate) base_steps: usize,
 }
@@ -30,7 +32,8 @@ pub(crate) struct State {
 impl State {
     pub(crate) fn new(parts: Parts, key: Digest) -> Self {
         let base_steps = parts.config.history.len();
-        let mut state = Self { parts, key, arguments: Vec::new(), own_command: false, base_steps };
+        let mut state =
+            Self { parts, key, arguments: Vec::new(), own_command: false, anew: false, base_steps };
         if !state.parts.config.config.env.iter().any(|word| word.starts_with("PATH=")) {
             state.set_env("PATH", DEFAULT_PATH);
         }

@@ -4,6 +4,7 @@ mod outputs;
 
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -14,6 +15,7 @@ use crate::build::dockerfile::{At, Lines};
 use crate::build::engine::mounts::Secret;
 use crate::build::lint::Warning;
 use crate::build::report::Style;
+use crate::build::run::Network;
 use crate::build::{Built, Failure, Named, Request, build, check, parse_argument};
 use crate::error::printable;
 use crate::manifest::Platform;
@@ -81,10 +83,27 @@ pub(crate) struct Args {
     /// Write digests and names into a file, as buildx does
     #[arg(long, value_name = "FILE")]
     metadata_file: Option<PathBuf>,
+    /// Do all steps of a stage anew
+    #[arg(long, value_name = "STAGE", value_delimiter = ',')]
+    no_cache_filter: Vec<String>,
+    /// Ask registries for newer images to begin with, though there are some here
+    #[arg(long)]
+    pull: bool,
+    /// The network of RUN steps that ask for none: default and host are the host's, or none
+    #[arg(long, value_name = "NETWORK", value_parser = network)]
+    network: Option<Network>,
+    /// A line for /etc/hosts of RUN steps
+    #[arg(long = "add-host", value_name = "NAME:ADDRESS", value_parser = host)]
+    hosts: Vec<(String, IpAddr)>,
+    /// Nothing is left to be removed after a build: for scripts that say it to docker
+    #[arg(long, hide = true, value_name = "BOOL", num_args = 0..=1, require_equals = true)]
+    rm: Option<Option<bool>>,
+    #[arg(long, hide = true)]
+    force_rm: bool,
     /// Write the ID of the image into a file
     #[arg(long, value_name = "FILE")]
     iidfile: Option<PathBuf>,
-    /// How to show it: plain, quiet, or legacy, the "Step 1/5" of docker's classic builder
+    /// How to show it: plain, quiet, rawjson, or legacy, the "Step 1/5" of docker's classic builder
     #[arg(long, value_name = "STYLE", value_parser = style)]
     progress: Option<Style>,
     /// Print the ID only
@@ -103,8 +122,24 @@ fn style(word: &str) -> Result<Style> {
         "auto" | "plain" => Ok(Style::Plain),
         "quiet" => Ok(Style::Quiet),
         "legacy" => Ok(Style::Legacy),
-        other => Err(anyhow!("{other:?} is not one of auto, plain, quiet, legacy")),
+        "rawjson" => Ok(Style::Json),
+        other => Err(anyhow!("{other:?} is not one of auto, plain, quiet, rawjson, legacy")),
     }
+}
+
+fn network(word: &str) -> Result<Network> {
+    Network::parse(word).context("it is one of default, host and none")
+}
+
+fn host(word: &str) -> Result<(String, IpAddr)> {
+    let parts = word.split_once([':', '=']).filter(|(name, _)| !name.is_empty());
+    let (name, address) = parts.context("want NAME:ADDRESS")?;
+    let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
+    ensure!(plain, "{name:?} is no name of a host");
+    // Steps are in the host's network.
+    let address = if address == "host-gateway" { "127.0.0.1" } else { address };
+    let address = address.trim_start_matches('[').trim_end_matches(']');
+    Ok((name.to_owned(), address.parse().with_context(|| format!("{address:?} is no address"))?))
 }
 
 fn secret(word: &str) -> Result<(String, Secret)> {
@@ -169,7 +204,7 @@ pub(crate) fn run(store: &Store, args: &Args) -> Result<()> {
                 writeln!(stdout, "Successfully tagged {}", name.familiar())?;
             }
         }
-        Style::Plain | Style::Quiet => writeln!(stdout, "{id}")?,
+        Style::Plain | Style::Quiet | Style::Json => writeln!(stdout, "{id}")?,
     }
     Ok(())
 }
@@ -223,6 +258,14 @@ fn request(args: &Args, style: Style) -> Result<Request> {
         style,
         runtime: args.runtime.clone(),
         epoch,
+        no_cache_stages: args
+            .no_cache_filter
+            .iter()
+            .map(|name| name.to_ascii_lowercase())
+            .collect(),
+        pull: args.pull,
+        network: args.network.unwrap_or(Network::Host),
+        hosts: args.hosts.clone(),
         secrets: args.secrets.iter().cloned().collect(),
         agents: args.agents.iter().cloned().collect(),
     })

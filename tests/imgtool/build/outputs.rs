@@ -92,3 +92,30 @@ fn names_stand_for_other_contexts() {
         super::build(scene, &wrong).refused(&["ftp://y", "no build context"]);
     });
 }
+
+#[test]
+fn what_scripts_say_to_docker_is_understood() {
+    scene(|scene| {
+        busybox(scene);
+        let file = "FROM e2e.test/busybox AS one\nRUN grep -c . /etc/hosts > /n; grep other /etc/hosts > /h; \
+                    ls /sys/class/net > /nets\nFROM one\nRUN cat /proc/sys/kernel/random/uuid > /id\n";
+        context(scene, &[("Dockerfile", file)]);
+        let words = ["--network", "none", "--add-host", "other:10.1.2.3", "--rm", "--force-rm"];
+        super::build(scene, &words).success();
+        let tree = saved(scene, NAME).tree(1);
+        assert_eq!(tree["n"], "file 644 0:0 \"3\\n\"");
+        assert_eq!(tree["h"], "file 644 0:0 \"10.1.2.3\\tother\\n\"");
+        assert_eq!(tree["nets"], "file 644 0:0 \"lo\\n\"");
+        let again = [&words[..], &["--no-cache-filter", "1", "--progress", "rawjson"]].concat();
+        let built = super::build(scene, &again).success();
+        let now = saved(scene, NAME).tree(1);
+        assert_ne!(now["id"], tree["id"]);
+        let records: Vec<Value> =
+            built.stderr.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let cached = |record: &&Value| record["vertexes"][0]["cached"] == true;
+        assert_eq!(records.iter().filter(cached).count(), 1, "{}", built.stderr);
+        super::build(scene, &["--add-host", "x y"]).refused(&["want NAME:ADDRESS"]);
+        super::build(scene, &["--network", "bridge"]).refused(&["one of default, host and none"]);
+        super::build(scene, &["--pull"]).code(1).stderr_has("pull e2e.test/busybox");
+    });
+}

@@ -35,7 +35,7 @@ impl Engine<'_> {
         shown: &report::Step<'_>,
         make: impl FnOnce(&State) -> Result<Written>,
     ) -> Result<()> {
-        let known = match self.settings.no_cache {
+        let known = match self.settings.no_cache || state.anew {
             true => None,
             false => cache::get(self.store, &state.key),
         };

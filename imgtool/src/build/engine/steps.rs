@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::rc::Rc;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
 use super::{Engine, PROXIES, Place};
 use crate::build::chmod::Chmod;
@@ -266,7 +266,12 @@ impl Engine<'_> {
         let mounts = run.mounts.iter().map(|text| Mount::parse(text, &expander));
         let mounts = mounts.collect::<Result<Vec<_>>>()?;
         self.heed(&expander);
-        let network = network(run.network.as_deref())?;
+        let network = match run.network.as_deref() {
+            None | Some("default") => self.settings.network,
+            Some(word) => Network::parse(word).with_context(|| {
+                format!("invalid network mode {word:?}: want default, none or host")
+            })?,
+        };
         ensure!(
             matches!(run.security.as_deref(), None | Some("sandbox")),
             "RUN --security={} is not allowed",
@@ -280,6 +285,9 @@ impl Engine<'_> {
         let (user, directory) = (config.user.clone(), config.working_dir.clone());
         let script_body = script.as_ref().map_or(String::new(), |(_, body)| body.clone());
         state.fold(&["RUN", &text, &user, &directory, &format!("{network:?}"), &script_body]);
+        for (name, address) in &self.settings.hosts {
+            state.fold(&["host", name, &address.to_string()]);
+        }
         for mount in &mounts {
             let key = self.mount_key(mount, place.stage)?;
             state.fold(&["mount", &key]);
@@ -296,6 +304,7 @@ impl Engine<'_> {
                 directory: &directory,
                 user: &user,
                 network,
+                hosts: &self.settings.hosts,
                 script: script.as_ref().map(|(name, body)| (name.as_str(), body.as_str())),
             };
             let runtime: &Path = &self.settings.runtime;
@@ -325,14 +334,6 @@ struct Prepared {
     origin: Option<Rc<Origin>>,
     /// What the history says.
     text: String,
-}
-
-fn network(word: Option<&str>) -> Result<Network> {
-    match word {
-        None | Some("default" | "host") => Ok(Network::Host),
-        Some("none") => Ok(Network::None),
-        Some(other) => bail!("invalid network mode {other:?}: want default, none or host"),
-    }
 }
 
 /// The words to run, and the script that is to be there if a heredoc names its interpreter.
