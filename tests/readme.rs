@@ -76,3 +76,40 @@ fn every_row_of_the_readme_runs() {
         fs::write("/proc/sys/net/ipv4/ip_forward", forward).unwrap();
     });
 }
+
+/// The script of the README, as a program of this name.
+fn script(scene: &Scene) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
+    let text = fs::read_to_string(path).unwrap();
+    let script = text.split("```sh\n").nth(1).expect("the README has the script");
+    let script = script.split("```").next().unwrap();
+    fs::write(scene.path("here/d"), script).unwrap();
+    Cmd::new("chmod").arg("+x").arg(scene.path("here/d")).run().success();
+}
+
+#[test]
+fn a_docker_of_ten_lines_runs_lists_reads_and_removes() {
+    scene(|scene| {
+        let here = scene.path("here");
+        fs::create_dir(&here).unwrap();
+        script(scene);
+        hello().docker_archive(&here.join("hello.tar"), "hello:latest");
+        for command in [
+            "./d load -i hello.tar",
+            "./d run hello -- echo hi | grep hi",
+            "./d run -d --name web hello -- sh -c 'echo up; exec httpd -f -h /www'",
+            "./d ps | grep 'Exited (0)'",
+            "./d ps | grep web | grep Up",
+            "./d exec web echo in",
+            "./d stop --time 0 web",
+            "./d wait web | grep 137",
+            "./d logs web | grep up",
+            "./d no-such-verb 2>&1 | grep imgtool",
+            "./d rm $(runtime list -q --filter image=hello)",
+            "imgtool rm $(imgtool bundles -q)",
+            "./d rmi hello",
+        ] {
+            run(scene, command);
+        }
+    });
+}

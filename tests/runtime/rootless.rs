@@ -309,3 +309,21 @@ fn rootless_filters_listeners_reach_their_agent() {
         }
     });
 }
+
+#[test]
+fn rootless_containers_are_supervised_and_their_records_are_the_users() {
+    under_ours(Subids::None, |user| {
+        let bundle = user.bundle("runtime", "b", &["echo", "from", "within"]);
+        let run = |words: &[&str]| user.cmd("runtime").args(words).run();
+        let first = user.cmd("runtime").args(["run", "--supervise", "--bundle"]).arg(&bundle);
+        assert_eq!(first.arg("c").run().success().stdout, "from within\n");
+        run(&["list", "-f", "wide"]).success().stdout_has("Exited (0) ");
+        assert!(user.home(".local/share/runtime/c/record.json").exists());
+        run(&["start", "c"]).success();
+        assert_eq!(run(&["wait", "c"]).success().stdout, "0\n");
+        let logs = run(&["logs", "c"]).success().stdout;
+        assert_eq!(logs, "from within\nfrom within\n");
+        run(&["delete", "c"]).success();
+        run(&["state", "c"]).refused(&["container does not exist"]);
+    });
+}

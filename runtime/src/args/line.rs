@@ -166,9 +166,22 @@ impl Opening {
             }
             None => Err(Misuse {
                 help: String::new(),
-                message: format!("No help topic for '{name}'"),
+                message: format!("No help topic for '{name}'{}", self.guess(name)),
                 code: 3,
             }),
+        }
+    }
+
+    /// `: did you mean 'list'?`, for our own users.
+    fn guess(&self, name: &str) -> String {
+        if self.program == Program::Runc {
+            return String::new();
+        }
+        let names = self.line.get_subcommands().map(clap::Command::get_name);
+        let near = names.map(|known| (distance(name, known), known));
+        match near.min().filter(|(distance, known)| *distance <= 1 + known.len() / 4) {
+            Some((_, known)) => format!(": did you mean '{known}'?"),
+            None => String::new(),
         }
     }
 
@@ -221,6 +234,26 @@ impl Opening {
             code: 1,
         })
     }
+}
+
+/// How many letters are to be changed, added, left out or swapped with their neighbour.
+fn distance(from: &str, to: &str) -> usize {
+    let (from, to): (Vec<char>, Vec<char>) = (from.chars().collect(), to.chars().collect());
+    // Rows of the usual table: the one before last, the last, and this one.
+    let mut rows = [vec![0; to.len() + 1], (0..=to.len()).collect(), vec![0; to.len() + 1]];
+    for (i, a) in from.iter().enumerate() {
+        rows[2][0] = i + 1;
+        for (j, b) in to.iter().enumerate() {
+            let mut best = rows[1][j] + usize::from(a != b);
+            best = best.min(rows[1][j + 1] + 1).min(rows[2][j] + 1);
+            if i > 0 && j > 0 && *a == to[j - 1] && from[i - 1] == *b {
+                best = best.min(rows[0][j - 1] + 1);
+            }
+            rows[2][j + 1] = best;
+        }
+        rows.rotate_left(1);
+    }
+    rows[1][to.len()]
 }
 
 fn help(command: &clap::Command) -> String {
@@ -322,6 +355,12 @@ mod tests {
     #[test]
     fn an_unknown_word_is_named() {
         assert_eq!(failure(Program::Runc, "foo").message, "No help topic for 'foo'");
+        for (typed, meant) in [("lsit", "list"), ("delte", "delete"), ("log", "logs")] {
+            let message = failure(Program::Runtime, typed).message;
+            let wanted = format!("No help topic for '{typed}': did you mean '{meant}'?");
+            assert_eq!(message, wanted);
+        }
+        assert_eq!(failure(Program::Runtime, "images").message, "No help topic for 'images'");
         let misuse = failure(Program::Runc, "state --foo x");
         assert_eq!(misuse.message, "flag provided but not defined: -foo");
         assert!(misuse.help.starts_with("Incorrect Usage: flag provided"), "{}", misuse.help);
