@@ -97,6 +97,7 @@ impl Store {
     /// no bridge and no attachment is left, since they are recorded before the first change.
     pub(crate) fn tidy(&self) -> Result<()> {
         self.forget_nameless_bridges()?;
+        self.forget_half_definitions()?;
         if !self.bridges()?.is_empty() {
             return Ok(());
         }

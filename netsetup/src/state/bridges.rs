@@ -203,6 +203,17 @@ impl Store {
         read_link(&self.lease_path(bridge, address))
     }
 
+    /// Removes what a command left that was killed while it wrote a definition: where /etc is
+    /// read-only by now it stays, and is in nobody's way.
+    pub(super) fn forget_half_definitions(&self) -> Result<()> {
+        let directory = self.config.join("bridges");
+        for name in entries(&directory)?.iter().filter(|name| name.ends_with(".new")) {
+            drop(remove(&directory.join(name)));
+        }
+        drop(remove_directory(&directory).and_then(|()| remove_directory(&self.config)));
+        Ok(())
+    }
+
     /// Gives an address to a container.
     pub(crate) fn take_lease(&self, bridge: &str, address: IpAddr, id: &str) -> Result<()> {
         write_link(&self.lease_path(bridge, address), id)?;
