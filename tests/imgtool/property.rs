@@ -235,7 +235,7 @@ fn umoci_reads_our_layers_and_we_read_umocis() {
 #[test]
 fn docker_reads_our_layers_and_we_read_dockers() {
     let docker = Engine::overlay();
-    for seed in seeds(&[200]) {
+    for seed in seeds(&[215]) {
         println!("seed {seed}");
         scene(|scene| {
             // Docker can't save again what has holes in the archive.

@@ -32,7 +32,8 @@ impl Links {
         };
         entry.link.clone_from(first);
         entry.kind = Kind::HardLink;
-        entry.xattrs.clear();
+        // Docker gives a link its owner once more, by which the file loses its capabilities.
+        entry.xattrs.retain(|(name, _)| name == b"security.capability");
         true
     }
 }
