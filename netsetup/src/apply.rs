@@ -110,11 +110,20 @@ impl Host<'_> {
 /// A change is made whole before the process dies of ^C or a hook's time limit: all that follows
 /// takes milliseconds. What kills at once is what the records are for.
 fn hold_signals() -> Result<()> {
-    let mut signals = SigSet::empty();
-    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
-        signals.add(signal);
-    }
-    signals.thread_block().context("hold signals back")
+    held_signals().thread_block().context("hold signals back")
+}
+
+/// Does what comes between changes with signals let in: a program that is started has them as we
+/// do, and would never hear of them.
+pub(crate) fn with_signals<T>(work: impl FnOnce() -> T) -> Result<T> {
+    held_signals().thread_unblock().context("let signals in")?;
+    let outcome = work();
+    hold_signals()?;
+    Ok(outcome)
+}
+
+fn held_signals() -> SigSet {
+    [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect()
 }
 
 /// Failures of a teardown, which goes on after each.

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::{IMAGE, archive};
 use crate::harness::cni::plugin_directory;
@@ -14,6 +14,8 @@ use crate::harness::{Cmd, Scene, Witness, eventually, scene};
 const SERVE: &str = "/bin/busybox httpd -f -p 80 -h /etc";
 /// Where Debian keeps podman's name server.
 const AARDVARK: &str = "/usr/lib/podman/aardvark-dns";
+/// Which the server writes, and which is the same for all podmen of the host.
+const AARDVARK_PID: &str = "/run/containers/networks/aardvark-dns/aardvark.pid";
 
 /// A page of the container's, once its server listens.
 #[track_caller]
@@ -66,9 +68,12 @@ fn podman_runs_on_our_netavark() {
         if PathBuf::from(AARDVARK).exists() {
             let get = ["/bin/busybox", "wget", "-qO-", "http://web/passwd"];
             other.args(get).run().success().stdout_has("root:");
+            let pid = fs::read_to_string(AARDVARK_PID).expect("read the name server's pid");
+            podman.podman("rm --force --time 0 web").run().success();
+            let process = Path::new("/proc").join(pid.trim());
+            assert!(eventually(|| !process.exists()), "the name server outlives all names");
         }
-        podman.podman("rm --force --time 0 web").run().success();
-        podman.podman("network rm net1").run().success();
+        podman.podman("network rm --force net1").run().success();
     });
 }
 

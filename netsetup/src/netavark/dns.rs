@@ -21,7 +21,7 @@ use nix::unistd::Pid;
 use super::options::{Network, Options, Wishes};
 use super::setup::is_usable;
 use super::{Arguments, log};
-use crate::apply::Host;
+use crate::apply::{self, Host};
 use crate::netlink::{address, link};
 use crate::state::Attachment;
 use crate::state::files::{entries, read_text, remove, write};
@@ -161,7 +161,8 @@ impl Server {
         let mut command = Command::new(binary);
         command.arg("--config").arg(&self.directory).args(["-p", PORT, "run"]);
         // It goes to the background by itself when it listens.
-        let output = command.stdin(Stdio::null()).stdout(Stdio::null()).output();
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        let output = apply::with_signals(|| command.output())?;
         let output = output.context("aardvark-dns failed to start")?;
         if !output.status.success() {
             let text = String::from_utf8_lossy(&output.stderr);
