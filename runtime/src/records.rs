@@ -4,9 +4,9 @@
 //! The record is only ever replaced whole. While a supervisor lives, its own children write it; a
 //! command that starts or deletes a container holds the lock on its directory meanwhile.
 
-use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::{DirBuilder, File};
+use std::io::ErrorKind;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
@@ -118,18 +118,7 @@ impl Records {
     pub(crate) fn save(&self, record: &Supervised) -> Result<()> {
         let directory = self.directory(&record.id)?;
         let bytes = serde_json::to_vec_pretty(record).context("write the record")?;
-        let path = directory.join(TEMPORARY);
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .custom_flags(libc::O_NOFOLLOW)
-            .open(&path)
-            .with_context(|| format!("create {}", path.display()))?;
-        file.write_all(&bytes).with_context(|| format!("write {}", path.display()))?;
-        std::fs::rename(&path, directory.join(RECORD_FILE))
-            .with_context(|| format!("rename {}", path.display()))
+        state::replace(&directory, TEMPORARY, RECORD_FILE, &bytes)
     }
 
     /// Waits until what was saved would outlive a crash of the host.

@@ -187,22 +187,7 @@ impl StateStore {
     }
 
     fn write(&self, id: &str, temporary: &str, name: &str, bytes: &[u8]) -> Result<()> {
-        let directory = self.directory(id);
-        let path = directory.join(temporary);
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .custom_flags(libc::O_NOFOLLOW)
-            .open(&path)
-            .with_context(|| format!("create {}", path.display()))?;
-        file.write_all(bytes).with_context(|| format!("write {}", path.display()))?;
-        if temporary != name {
-            std::fs::rename(&path, directory.join(name))
-                .with_context(|| format!("rename {}", path.display()))?;
-        }
-        Ok(())
+        replace(&self.directory(id), temporary, name, bytes)
     }
 
     /// Reads one record.
@@ -315,6 +300,26 @@ impl StateStore {
     pub(crate) fn awaits_start(&self, id: &str) -> bool {
         self.directory(id).join(EXEC_FIFO).exists()
     }
+}
+
+/// Writes a file of the owner's alone, under another name first unless both are one, so that it is
+/// there whole or as it was.
+pub(crate) fn replace(directory: &Path, temporary: &str, name: &str, bytes: &[u8]) -> Result<()> {
+    let path = directory.join(temporary);
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(&path)
+        .with_context(|| format!("create {}", path.display()))?;
+    file.write_all(bytes).with_context(|| format!("write {}", path.display()))?;
+    if temporary != name {
+        std::fs::rename(&path, directory.join(name))
+            .with_context(|| format!("rename {}", path.display()))?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

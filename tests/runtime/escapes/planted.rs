@@ -18,7 +18,7 @@ fn whatever_is_written_into_the_rootfs_does_not_follow_the_links_there() {
         let canary = Canary::new(it);
         let rootfs = it.scene.path("bundle/rootfs");
         let mut bundle = Bundle::new(it.scene, &["pause"])
-            .edit("/process/cwd", "/work/new")
+            .edit("/process/cwd", "/job/new")
             .edit("/linux/maskedPaths", json!([]))
             .edit(
                 "/linux/devices",
@@ -37,7 +37,7 @@ fn whatever_is_written_into_the_rootfs_does_not_follow_the_links_there() {
             "null", "zero", "full", "random", "urandom", "tty", "console", "ptmx", "fd", "stdin",
             "stdout", "stderr", "core", "pts", "shm", "mqueue",
         ];
-        let others = ["work", "nodes", "file", "deep", "volume", "etc/hostname", ".containerenv"];
+        let others = ["job", "nodes", "file", "deep", "volume", "etc/hostname", ".containerenv"];
         let in_dev = names.map(|name| format!("dev/{name}"));
         for name in in_dev.iter().map(String::as_str).chain(others) {
             let path = rootfs.join(name);
