@@ -263,17 +263,8 @@ impl Talk {
         if !self.delivered() || self.ended.is_some() {
             return Ok(());
         }
-        let mut buffer = [0; HEAD + MOST];
-        let room = self.inbox.room();
-        match self.socket.read(&mut buffer[..room]) {
-            Ok(0) => bail!("the supervisor is gone"),
-            Ok(count) => self.inbox.add(&buffer[..count]),
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    std::io::ErrorKind::WouldBlock | std::io::ErrorKind::Interrupted
-                ) => {}
-            Err(error) => return Err(error).context("read from the supervisor"),
+        if !self.inbox.fill(&mut self.socket).context("read from the supervisor")? {
+            bail!("the supervisor is gone");
         }
         while let Some((kind, body)) =
             self.inbox.next().map_err(|_| anyhow!("the supervisor said what is no frame"))?
@@ -297,15 +288,15 @@ impl Talk {
 
 /// Waits for the end without a word between; `None` if the supervisor ended before.
 pub(crate) fn await_end(mut socket: UnixStream) -> Result<Option<u8>> {
-    socket.write_all(&frame::of(Kind::Quiet, &[])).context("write to the supervisor")?;
+    match socket.write_all(&frame::of(Kind::Quiet, &[])) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(None),
+        written => written.context("write to the supervisor")?,
+    }
     let mut inbox = Inbox::default();
     loop {
-        let mut buffer = [0; HEAD + MOST];
-        let room = inbox.room();
-        match socket.read(&mut buffer[..room]) {
-            Ok(0) => return Ok(None),
-            Ok(count) => inbox.add(&buffer[..count]),
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+        match inbox.fill(&mut socket) {
+            Ok(true) => {}
+            Ok(false) => return Ok(None),
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return Ok(None),
             Err(error) => return Err(error).context("read from the supervisor"),
         }

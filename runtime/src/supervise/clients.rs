@@ -4,7 +4,7 @@
 //! it misses what is written, and is told how much once it reads again.
 
 use std::collections::VecDeque;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::{Duration, Instant};
@@ -114,21 +114,10 @@ impl Client {
 
     /// Reads what has come, one frame's worth at a time.
     fn read(&mut self) {
-        let mut buffer = [0; HEAD + MOST];
-        let room = self.inbox.room();
-        if room == 0 || self.silent || self.closed {
+        if self.inbox.room() == 0 || self.silent || self.closed {
             return;
         }
-        match self.socket.read(&mut buffer[..room]) {
-            Ok(0) => self.closed = true,
-            Ok(count) => self.inbox.add(&buffer[..count]),
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    std::io::ErrorKind::WouldBlock | std::io::ErrorKind::Interrupted
-                ) => {}
-            Err(_) => self.closed = true,
-        }
+        self.closed = !self.inbox.fill(&mut self.socket).unwrap_or(false);
     }
 
     fn next(&mut self) -> Option<Wish> {
@@ -256,6 +245,7 @@ impl Clients {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Read;
 
     fn clients(name: &str) -> (Clients, UnixStream) {
         let path = std::env::temp_dir().join(format!("{name}-{}", std::process::id()));
@@ -286,11 +276,7 @@ mod tests {
         reader.set_nonblocking(true).unwrap();
         let (mut read, mut missed, mut inbox) = (0, None, Inbox::default());
         while missed.is_none() {
-            let mut buffer = [0; HEAD + MOST];
-            let room = inbox.room();
-            if let Ok(count) = reader.read(&mut buffer[..room]) {
-                inbox.add(&buffer[..count]);
-            }
+            inbox.fill(&mut reader).unwrap();
             clients.step(|_| true);
             while let Some((kind, body)) = inbox.next().unwrap() {
                 match kind {

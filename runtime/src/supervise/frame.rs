@@ -20,6 +20,8 @@
 //!     23 exit      one byte: the exit code, and nothing follows
 //! ```
 
+use std::io::{self, ErrorKind, Read};
+
 use super::log::Stream;
 
 pub(super) const HEAD: usize = 4;
@@ -108,6 +110,24 @@ impl Inbox {
     /// Room for no more than one frame is ever kept.
     pub(super) fn room(&self) -> usize {
         HEAD + MOST - (self.bytes.len() - self.taken)
+    }
+
+    /// Takes what has come, as far as there is room. False at the end of the stream.
+    pub(super) fn fill(&mut self, from: &mut impl Read) -> io::Result<bool> {
+        let mut buffer = [0; HEAD + MOST];
+        match from.read(&mut buffer[..self.room()]) {
+            Ok(0) => Ok(false),
+            Ok(count) => {
+                self.add(&buffer[..count]);
+                Ok(true)
+            }
+            Err(error)
+                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
+            {
+                Ok(true)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     pub(super) fn add(&mut self, bytes: &[u8]) {

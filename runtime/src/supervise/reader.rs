@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind};
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -50,8 +49,8 @@ impl Row {
 
 /// The files of a log one after the other.
 pub(crate) struct Reader {
-    path: PathBuf,
-    /// Files still to come, the newest last.
+    plan: LogPlan,
+    /// Files still to come, the newest first.
     files: Vec<BufReader<File>>,
     current: Option<BufReader<File>>,
     /// A row that has not been written to its end.
@@ -61,25 +60,8 @@ pub(crate) struct Reader {
 impl Reader {
     /// A log that is not there is an empty one.
     pub(crate) fn open(plan: &LogPlan) -> Result<Self> {
-        let mut files = Vec::new();
-        // While they are opened one may be moved to the next name: the same file twice is dropped.
-        let mut seen = Vec::new();
-        for number in 0..plan.max_files.max(1) {
-            let path = older(&plan.path, number);
-            let file = match File::open(&path) {
-                Ok(file) => file,
-                Err(error) if error.kind() == ErrorKind::NotFound => continue,
-                Err(error) => {
-                    return Err(error).with_context(|| format!("open {}", path.display()));
-                }
-            };
-            let metadata = file.metadata().context("stat the log")?;
-            if metadata.is_file() && !seen.contains(&metadata.ino()) {
-                seen.push(metadata.ino());
-                files.push(BufReader::new(file));
-            }
-        }
-        Ok(Reader { path: plan.path.clone(), files, current: None, begun: Vec::new() })
+        let files = newer(plan, None)?;
+        Ok(Reader { plan: plan.clone(), files, current: None, begun: Vec::new() })
     }
 
     /// The next row; `None` when there is none yet.
@@ -106,44 +88,53 @@ impl Reader {
                 self.begun.clear();
                 continue;
             }
-            if !self.files.is_empty() || self.was_replaced()? {
-                // Nothing is added to a file that another has followed.
+            if !self.files.is_empty() {
+                // It was read to its end after another had followed it: nothing is added to it.
                 self.begun.clear();
                 self.current = None;
                 continue;
             }
-            return Ok(None);
-        }
-    }
-
-    /// Another file has the log's name now; it is taken up if so.
-    fn was_replaced(&mut self) -> Result<bool> {
-        let Some(current) = &self.current else { return Ok(false) };
-        let ours = current.get_ref().metadata().context("stat the log")?.ino();
-        match File::open(&self.path) {
-            Ok(file) if file.metadata().context("stat the log")?.ino() != ours => {
-                self.files.push(BufReader::new(file));
-                Ok(true)
+            let ours = file.get_ref().metadata().context("stat the log")?.ino();
+            self.files = newer(&self.plan, Some(ours))?;
+            if self.files.is_empty() {
+                return Ok(None);
             }
-            Ok(_) => Ok(false),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(error).with_context(|| format!("open {}", self.path.display())),
         }
     }
 
     /// Looks whether there is a file by now, where there was none.
     pub(crate) fn look_again(&mut self) -> Result<()> {
         if self.current.is_none() && self.files.is_empty() {
-            match File::open(&self.path) {
-                Ok(file) => self.files.push(BufReader::new(file)),
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                Err(error) => {
-                    return Err(error).with_context(|| format!("open {}", self.path.display()));
-                }
-            }
+            self.files = newer(&self.plan, None)?;
         }
         Ok(())
     }
+}
+
+/// The files that came after one of them, or all, the newest first.
+///
+/// Meanwhile any may be moved to the next name. We look in the same order, so that none is missed;
+/// and what is met twice counts once.
+fn newer(plan: &LogPlan, than: Option<u64>) -> Result<Vec<BufReader<File>>> {
+    let mut files = Vec::new();
+    let mut seen = Vec::new();
+    for number in 0..plan.max_files.max(1) {
+        let path = older(&plan.path, number);
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            Err(error) => return Err(error).with_context(|| format!("open {}", path.display())),
+        };
+        let metadata = file.metadata().context("stat the log")?;
+        if than == Some(metadata.ino()) {
+            break;
+        }
+        if metadata.is_file() && !seen.contains(&metadata.ino()) {
+            seen.push(metadata.ino());
+            files.push(BufReader::new(file));
+        }
+    }
+    Ok(files)
 }
 
 #[cfg(test)]
