@@ -133,18 +133,7 @@ impl Records {
     pub(crate) fn load(&self, id: &str) -> Result<Supervised> {
         state::check_id(id)?;
         let Some(dir) = &self.dir else { return Err(Sentinel::NotExist.into()) };
-        let path = dir.join(id).join(RECORD_FILE);
-        let bytes = match std::fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(error)
-                if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) =>
-            {
-                return Err(Sentinel::NotExist.into());
-            }
-            Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
-        };
-        let record: Supervised =
-            serde_json::from_slice(&bytes).with_context(|| format!("parse {}", path.display()))?;
+        let record: Supervised = state::read(&dir.join(id).join(RECORD_FILE))?;
         if record.root != self.root {
             let root = record.root.display();
             return Err(anyhow!(Sentinel::NotExist).context(format!("it is of --root {root}")));

@@ -14,6 +14,7 @@ use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 use crate::bundle;
@@ -193,17 +194,7 @@ impl StateStore {
     /// Reads one record.
     pub(crate) fn load(&self, id: &str) -> Result<Record> {
         check_id(id)?;
-        let path = self.directory(id).join(STATE_FILE);
-        let bytes = match std::fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(error)
-                if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) =>
-            {
-                return Err(Sentinel::NotExist.into());
-            }
-            Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
-        };
-        serde_json::from_slice(&bytes).with_context(|| format!("parse {}", path.display()))
+        read(&self.directory(id).join(STATE_FILE))
     }
 
     /// The same where there may be none.
@@ -300,6 +291,18 @@ impl StateStore {
     pub(crate) fn awaits_start(&self, id: &str) -> bool {
         self.directory(id).join(EXEC_FIFO).exists()
     }
+}
+
+/// Reads a record; [`Sentinel::NotExist`] where there is none.
+pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            return Err(Sentinel::NotExist.into());
+        }
+        Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
+    };
+    serde_json::from_slice(&bytes).with_context(|| format!("parse {}", path.display()))
 }
 
 /// Writes a file of the owner's alone, under another name first unless both are one, so that it is
