@@ -18,6 +18,7 @@ mod port;
 mod request;
 mod state;
 mod subnet;
+mod sys;
 mod sysctl;
 mod user_mode;
 

@@ -3,6 +3,7 @@
 
 pub(crate) mod address;
 pub(crate) mod link;
+pub(crate) mod removal;
 pub(crate) mod route;
 pub(crate) mod shape;
 
@@ -102,7 +103,7 @@ impl Connection {
 
     /// Sends messages whose numbers run from `first` to `last` and waits for all their
     /// acknowledgements. A number outside the range is an error of the whole buffer.
-    pub(crate) fn exchange(&mut self, buffer: &[u8], first: u32, last: u32) -> Result<()> {
+    pub(crate) fn exchange(&self, buffer: &[u8], first: u32, last: u32) -> Result<()> {
         self.send(buffer)?;
         let mut waiting = last.wrapping_sub(first).wrapping_add(1);
         let mut failure = None;

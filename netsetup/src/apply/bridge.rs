@@ -6,7 +6,7 @@ use rustix::rand::{GetRandomFlags, getrandom};
 
 use super::{Failures, Host, undone};
 use crate::netlink::link::{self, Link};
-use crate::netlink::{address, is_errno, route};
+use crate::netlink::{address, is_errno, removal, route};
 use crate::nft::{self, Contents, foreign};
 use crate::plan::{self, DEFAULT_BRIDGE};
 use crate::state::{Bridge, BridgeRecord, BridgeSubnet};
@@ -272,7 +272,7 @@ impl Host<'_> {
             self.remove_from_table(&contents)
         });
         if !record.found {
-            failures.note(link::delete(&mut self.route, name));
+            failures.note(removal::remove(name));
         }
         failures.into_result()?;
         // The record goes last: as long as it is there, the next attempt does all of this again.

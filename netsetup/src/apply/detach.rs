@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use super::{Failures, Host};
-use crate::netlink::link;
+use crate::netlink::{link, removal};
 use crate::plan;
 use crate::state::{Attachment, Bridge};
 
@@ -47,10 +47,10 @@ impl Host<'_> {
         failures.note(self.withdraw(id, &bindings));
         failures.note(self.clear_inside(attachment));
         if let Some(record) = bridge.as_ref().filter(|record| !record.found) {
-            failures.note(self.delete_with_bridge(&record.bridge));
+            failures.note(self.delete_with_bridge(&record.bridge, host_interface));
         }
         if !host_interface.is_empty() {
-            failures.note(link::delete(&mut self.route, host_interface));
+            failures.note(removal::remove(host_interface));
         }
         failures.into_result()?;
         for address in &attachment.addresses {
@@ -73,11 +73,15 @@ impl Host<'_> {
 
     /// Removes a bridge's link and its last container's together: each alone takes the kernel
     /// tens of milliseconds.
-    fn delete_with_bridge(&mut self, bridge: &Bridge) -> Result<()> {
+    fn delete_with_bridge(&mut self, bridge: &Bridge, host_interface: &str) -> Result<()> {
         let group = plan::link_group(bridge);
-        match link::find(&mut self.route, &bridge.name)? {
-            Some(link) if link.group == group => link::delete_group(&mut self.route, group),
-            _ => Ok(()),
+        let Some(link) = link::find(&mut self.route, &bridge.name)? else { return Ok(()) };
+        if link.group != group {
+            return Ok(());
         }
+        let mut links = vec![link.index];
+        let port = link::find(&mut self.route, host_interface)?;
+        links.extend(port.filter(|it| it.group == group).map(|it| it.index));
+        removal::remove_group(group, &links)
     }
 }

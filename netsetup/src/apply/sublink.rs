@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use super::Host;
 use super::link::equip;
 use crate::netlink::link::{self, IpVlanMode, MacVlanMode, Sublink, VethEnd};
-use crate::netlink::{Connection, route};
+use crate::netlink::{Connection, removal, route};
 use crate::netns::NetworkNamespace;
 use crate::plan::{self, Seed};
 use crate::request::{Addresses, AttachRequest};
@@ -117,21 +117,22 @@ impl Host<'_> {
         if !is_sublink && loose.is_empty() {
             return Ok(());
         }
-        let Some(mut inside) = self.inside(&attachment.id)? else { return Ok(()) };
-        if is_sublink {
-            link::delete(&mut inside, &attachment.interface)?;
-        }
-        loose.into_iter().try_for_each(|route| route::delete(&mut inside, route))
+        let Some(netns) = self.namespace(&attachment.id)? else { return Ok(()) };
+        netns.enter(|| {
+            if is_sublink {
+                removal::remove(&attachment.interface)?;
+            }
+            let mut inside = Connection::route()?;
+            loose.into_iter().try_for_each(|route| route::delete(&mut inside, route))
+        })
     }
 
-    /// A connection inside of a container's namespace, if that is still there.
-    fn inside(&self, id: &str) -> Result<Option<Connection>> {
+    /// A container's namespace, if that is still there.
+    fn namespace(&self, id: &str) -> Result<Option<NetworkNamespace>> {
         let place = self.store.place(id)?.filter(Place::is_alive);
         let Some(place) = place else { return Ok(None) };
         match NetworkNamespace::open(&place.source.path()) {
-            Ok(netns) if netns.identity() == place.identity => {
-                netns.enter(Connection::route).map(Some)
-            }
+            Ok(netns) if netns.identity() == place.identity => Ok(Some(netns)),
             // It vanished, or is another one by now.
             _ => Ok(None),
         }

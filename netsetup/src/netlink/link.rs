@@ -232,25 +232,3 @@ pub(crate) fn set_port_up(index: u32, isolated: bool) -> Request<RouteNetlinkMes
     ]));
     Request { message: RouteNetlinkMessage::NewLink(message), flags: 0 }
 }
-
-/// Removes the link of this name, if there is one.
-pub(crate) fn delete(connection: &mut Connection, name: &str) -> Result<()> {
-    let name_attribute = LinkAttribute::IfName(name.to_owned());
-    delete_by(connection, name_attribute).with_context(|| format!("delete link {name}"))
-}
-
-/// Removes every link of a group. The kernel waits for its readers once, not once per link.
-pub(crate) fn delete_group(connection: &mut Connection, group: u32) -> Result<()> {
-    delete_by(connection, LinkAttribute::Group(group))
-        .with_context(|| format!("delete links of group {group}"))
-}
-
-fn delete_by(connection: &mut Connection, attribute: LinkAttribute) -> Result<()> {
-    let mut message = LinkMessage::default();
-    message.attributes.push(attribute);
-    let request = Request { message: RouteNetlinkMessage::DelLink(message), flags: 0 };
-    match connection.transact(vec![request]) {
-        Err(error) if is_errno(&error, Errno::ENODEV) => Ok(()),
-        outcome => outcome,
-    }
-}
