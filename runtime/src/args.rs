@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, FromArgMatches, ValueEnum};
 
 use crate::log;
 
@@ -78,88 +78,72 @@ impl Globals {
     }
 }
 
-/// One verb with all that was said to it.
-#[derive(Clone, Debug, Subcommand)]
-#[command(disable_help_flag = true)]
-pub(crate) enum Command {
-    /// join the standard streams of a supervised container
-    #[command(help_template = HELP)]
-    Attach(Attach),
-    /// checkpoint a running container
-    #[command(help_template = HELP)]
-    Checkpoint(Box<Checkpoint>),
-    /// create a container
-    #[command(help_template = HELP)]
-    Create(Create),
-    /// delete any resources held by the container
-    #[command(help_template = HELP)]
-    Delete(Delete),
-    /// display container events: want of memory, and what is used
-    #[command(help_template = HELP)]
-    Events(Events),
-    /// execute new process inside the container
-    #[command(help_template = HELP)]
-    Exec(Box<Exec>),
-    /// show the enabled features
-    #[command(help_template = HELP)]
-    Features(NoArguments),
-    /// show all that is known of containers, as JSON
-    #[command(help_template = HELP)]
-    Inspect(Inspect),
-    /// send the specified signal (default: SIGTERM) to the container's init process
-    #[command(help_template = HELP)]
-    Kill(Kill),
-    /// list the containers under the given root
-    #[command(help_template = HELP)]
-    List(List),
-    /// show what a supervised container has written
-    #[command(help_template = HELP)]
-    Logs(Logs),
-    /// add mounts to a container that is there, or remove them
-    #[command(help_template = HELP)]
-    Mounts(Mounts),
-    /// suspend all processes inside the container
-    #[command(help_template = HELP)]
-    Pause(OneId),
-    /// display the processes running inside a container
-    #[command(help_template = HELP)]
-    Ps(Ps),
-    /// stop supervised containers and start them again
-    #[command(help_template = HELP)]
-    Restart(Stop),
-    /// restore a container from a previous checkpoint
-    #[command(help_template = HELP)]
-    Restore(Box<Restore>),
-    /// resume all processes that have been paused
-    #[command(help_template = HELP)]
-    Resume(OneId),
-    /// create and run a container
-    #[command(help_template = HELP)]
-    Run(Box<Run>),
-    /// create a new specification file
-    #[command(help_template = HELP)]
-    Spec(SpecFile),
-    /// execute the user defined process in a created container
-    #[command(help_template = HELP)]
-    Start(Start),
-    /// output the state of a container
-    #[command(help_template = HELP)]
-    State(OneId),
-    /// show what running containers use, now and again
-    #[command(help_template = HELP)]
-    Stats(Stats),
-    /// ask containers to end, and kill those that do not
-    #[command(help_template = HELP)]
-    Stop(Stop),
-    /// print a systemd unit that starts a supervised container at boot
-    #[command(help_template = HELP)]
-    Unit(Unit),
-    /// update container resource constraints
-    #[command(help_template = HELP)]
-    Update(Box<Update>),
-    /// wait for the end of containers, and print their exit codes
-    #[command(help_template = HELP)]
-    Wait(Wait),
+/// Declares the verbs once. clap is told of one alone where one alone is read: to tell it of all
+/// of them takes longer than to start a process.
+macro_rules! verbs {
+    ($($verb:ident($args:ty), $name:literal, $about:literal;)*) => {
+        /// One verb with all that was said to it.
+        #[derive(Clone, Debug)]
+        pub(crate) enum Command {
+            $(#[doc = $about] $verb($args),)*
+        }
+
+        impl Command {
+            /// The names, as the help lists them.
+            const NAMES: &[&str] = &[$($name),*];
+
+            /// What may follow the name.
+            fn grammar(name: &str) -> Option<clap::Command> {
+                let command = match name {
+                    $($name => <$args>::augment_args(clap::Command::new($name)).about($about),)*
+                    _ => return None,
+                };
+                Some(
+                    command
+                        .help_template(HELP)
+                        .disable_help_flag(true)
+                        .args_override_self(true),
+                )
+            }
+
+            /// Takes what clap has found to follow the name.
+            fn read(name: &str, matches: &clap::ArgMatches) -> Result<Command, clap::Error> {
+                match name {
+                    $($name => <$args>::from_arg_matches(matches).map(Command::$verb),)*
+                    _ => Err(clap::Error::new(clap::error::ErrorKind::InvalidSubcommand)),
+                }
+            }
+        }
+    };
+}
+
+verbs! {
+    Attach(Attach), "attach", "join the standard streams of a supervised container";
+    Checkpoint(Box<Checkpoint>), "checkpoint", "checkpoint a running container";
+    Create(Create), "create", "create a container";
+    Delete(Delete), "delete", "delete any resources held by the container";
+    Events(Events), "events", "display container events: want of memory, and what is used";
+    Exec(Box<Exec>), "exec", "execute new process inside the container";
+    Features(NoArguments), "features", "show the enabled features";
+    Inspect(Inspect), "inspect", "show all that is known of containers, as JSON";
+    Kill(Kill), "kill", "send the specified signal (default: SIGTERM) to the container's init process";
+    List(List), "list", "list the containers under the given root";
+    Logs(Logs), "logs", "show what a supervised container has written";
+    Mounts(Mounts), "mounts", "add mounts to a container that is there, or remove them";
+    Pause(OneId), "pause", "suspend all processes inside the container";
+    Ps(Ps), "ps", "display the processes running inside a container";
+    Restart(Stop), "restart", "stop supervised containers and start them again";
+    Restore(Box<Restore>), "restore", "restore a container from a previous checkpoint";
+    Resume(OneId), "resume", "resume all processes that have been paused";
+    Run(Box<Run>), "run", "create and run a container";
+    Spec(SpecFile), "spec", "create a new specification file";
+    Start(Start), "start", "execute the user defined process in a created container";
+    State(OneId), "state", "output the state of a container";
+    Stats(Stats), "stats", "show what running containers use, now and again";
+    Stop(Stop), "stop", "ask containers to end, and kill those that do not";
+    Unit(Unit), "unit", "print a systemd unit that starts a supervised container at boot";
+    Update(Box<Update>), "update", "update container resource constraints";
+    Wait(Wait), "wait", "wait for the end of containers, and print their exit codes";
 }
 
 impl Command {

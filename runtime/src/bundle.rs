@@ -84,7 +84,12 @@ pub(crate) fn parse_config(raw: &[u8]) -> Result<Spec> {
     if raw.trim_ascii() == b"null" {
         return Err(Sentinel::NullConfig.into());
     }
-    spec::parse(raw).map_err(|error| anyhow!("{CONFIG}: {error:#}"))
+    in_config(spec::parse(raw))
+}
+
+/// Says that the error is of a config.json.
+pub(crate) fn in_config<T>(parsed: Result<T>) -> Result<T> {
+    parsed.map_err(|error| anyhow!("{CONFIG}: {error:#}"))
 }
 
 #[cfg(test)]

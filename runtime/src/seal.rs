@@ -20,9 +20,8 @@ pub(crate) const OWN_EXE: &str = "/proc/self/exe";
 
 /// Returns if we run from a protected binary, else becomes one that does.
 pub(crate) fn ensure() -> Result<()> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-    let exe = rustix::fs::open(OWN_EXE, flags, Mode::empty()).context("open our binary")?;
-    if is_protected(exe.as_fd())? {
+    let exe = own_binary().context("open our binary")?;
+    if is_protected(exe.as_fd()).context("fstatvfs of our binary")? {
         return Ok(());
     }
     let protected = match read_only_clone() {
@@ -34,9 +33,22 @@ pub(crate) fn ensure() -> Result<()> {
     Err(error)
 }
 
+/// The protected binary to become, or `None` if we run from one. Made of system calls alone: it is
+/// called before the standard library is ready.
+pub(crate) fn read_only_binary() -> std::io::Result<Option<OwnedFd>> {
+    if is_protected(own_binary()?.as_fd())? {
+        return Ok(None);
+    }
+    read_only_clone().map(Some)
+}
+
+fn own_binary() -> std::io::Result<OwnedFd> {
+    Ok(rustix::fs::open(OWN_EXE, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
+}
+
 /// Decided by the file itself, not by a mark that a caller could have set.
-fn is_protected(exe: BorrowedFd) -> Result<bool> {
-    let mount = rustix::fs::fstatvfs(exe).context("fstatvfs of our binary")?.f_flag;
+fn is_protected(exe: BorrowedFd) -> std::io::Result<bool> {
+    let mount = rustix::fs::fstatvfs(exe)?.f_flag;
     if mount.contains(StatVfsMountFlags::RDONLY) {
         return Ok(true);
     }

@@ -20,7 +20,7 @@ use serde_json::{Map, Value, json};
 use crate::bundle;
 use crate::error::Sentinel;
 use crate::spec::resources::Resources;
-use crate::spec::{IntelRdt, Spec};
+use crate::spec::{self, IntelRdt, Outline, Spec};
 
 mod record;
 
@@ -208,8 +208,16 @@ impl StateStore {
 
     /// Reads the container's own copy of config.json.
     pub(crate) fn load_spec(&self, id: &str) -> Result<Spec> {
-        let raw = bundle::read_config(&self.directory(id).join(bundle::CONFIG))?;
-        bundle::parse_config(&raw)
+        bundle::parse_config(&self.config(id)?)
+    }
+
+    /// Reads what `start` and `delete` need of it.
+    pub(crate) fn load_outline(&self, id: &str) -> Result<Outline> {
+        bundle::in_config(spec::parse_outline(&self.config(id)?))
+    }
+
+    fn config(&self, id: &str) -> Result<Vec<u8>> {
+        bundle::read_config(&self.directory(id).join(bundle::CONFIG))
     }
 
     /// Notes other limits in the container's own copy of config.json.
@@ -241,7 +249,7 @@ impl StateStore {
     }
 
     fn edit_linux(&self, id: &str, edit: impl FnOnce(&mut Map<String, Value>)) -> Result<()> {
-        let raw = bundle::read_config(&self.directory(id).join(bundle::CONFIG))?;
+        let raw = self.config(id)?;
         let mut document: Map<String, Value> =
             serde_json::from_slice(&raw).context("parse the container's config.json")?;
         let linux = document.entry("linux").or_insert(Value::Null);

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use rustix::mount::{MountAttrFlags, MountPropagationFlags};
 
 pub(crate) mod bpf;
+mod entry;
 pub(crate) mod inherited;
 pub(crate) mod pidfd;
 pub(crate) mod scheduling;

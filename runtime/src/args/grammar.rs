@@ -7,6 +7,8 @@ use clap::{ArgAction, Command};
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Order {
     FlagsFirst,
+    /// Before the command, where one asks for the version, too.
+    Globals,
     Mixed,
 }
 
@@ -50,7 +52,7 @@ pub(super) fn read(command: &Command, words: &[String], order: Order) -> Result<
         }
         let Some(flag) = word.strip_prefix('-').filter(|flag| !flag.is_empty()) else {
             out.positional.push(word.clone());
-            if order == Order::FlagsFirst {
+            if order != Order::Mixed {
                 out.positional.extend(rest.cloned());
                 break;
             }
@@ -63,7 +65,7 @@ pub(super) fn read(command: &Command, words: &[String], order: Order) -> Result<
         };
         match name {
             "h" | "help" => out.help = true,
-            "v" | "version" if command.has_subcommands() => out.version = true,
+            "v" | "version" if order == Order::Globals => out.version = true,
             _ => one_flag(command, name, value, &mut rest, &mut out.flags)?,
         }
     }

@@ -4,7 +4,7 @@
 use std::io::Write;
 
 use anyhow::{Context, Result, anyhow};
-use clap::{CommandFactory, FromArgMatches, Parser};
+use clap::{Args, FromArgMatches};
 
 use super::{Command, Globals, SPEC_VERSION, grammar};
 use crate::host::Program;
@@ -15,22 +15,6 @@ const TOP_HELP: &str = "COMMANDS:
 GLOBAL OPTIONS:
 {options}
 ";
-
-#[derive(Parser)]
-#[command(
-    about = "Open Container Initiative runtime",
-    help_template = TOP_HELP,
-    disable_help_flag = true,
-    disable_help_subcommand = true,
-    args_override_self = true,
-    disable_version_flag = true
-)]
-struct Line {
-    #[command(flatten)]
-    globals: Globals,
-    #[command(subcommand)]
-    command: Option<Command>,
-}
 
 /// The commands that runc does not have.
 const EXTENSIONS: [&str; 9] =
@@ -89,31 +73,50 @@ pub(crate) struct Opening {
     pub(crate) globals: Globals,
     rest: grammar::Words,
     program: Program,
-    line: clap::Command,
 }
 
 /// Reads the words up to the command.
 pub(crate) fn open(program: Program, words: &[String]) -> Result<Opening, Misuse> {
-    let mut line = Line::command().name(program.name()).bin_name(program.name());
-    if program == Program::Runc {
-        for name in EXTENSIONS {
-            line = line.mut_subcommand(name, |command| command.hide(true));
-        }
-        line = line.mut_arg("records", |argument| argument.hide(true));
-        for (name, flag) in EXTENSION_FLAGS {
-            line = line.mut_subcommand(name, |command| {
-                command.mut_arg(flag, |argument| argument.hide(true))
-            });
-        }
-    }
-    let rest = grammar::read(&line, words, grammar::Order::FlagsFirst)
-        .map_err(|message| misuse(&line, &message))?;
+    let line = globals(program);
+    let rest = grammar::read(&line, words, grammar::Order::Globals)
+        .map_err(|message| misuse(&whole(program), &message))?;
     let globals = line
-        .clone()
         .try_get_matches_from(rest.canonical(program.name(), false))
         .and_then(|matches| Globals::from_arg_matches(&matches))
-        .map_err(|error| misuse(&line, &first_line(&error)))?;
-    Ok(Opening { globals, rest, program, line })
+        .map_err(|error| misuse(&whole(program), &first_line(&error)))?;
+    Ok(Opening { globals, rest, program })
+}
+
+/// What may stand before the command.
+fn globals(program: Program) -> clap::Command {
+    let line = clap::Command::new(program.name())
+        .about("Open Container Initiative runtime")
+        .disable_help_flag(true)
+        .args_override_self(true);
+    let line = Globals::augment_args(line);
+    if program == Program::Runc {
+        return line.mut_arg("records", |argument| argument.hide(true));
+    }
+    line
+}
+
+/// All that there is, for the help.
+fn whole(program: Program) -> clap::Command {
+    globals(program)
+        .bin_name(program.name())
+        .help_template(TOP_HELP)
+        .disable_help_subcommand(true)
+        .subcommands(Command::NAMES.iter().filter_map(|name| verb(program, name)))
+}
+
+/// What may follow the command of this name, if the program has it.
+fn verb(program: Program, name: &str) -> Option<clap::Command> {
+    let runc = program == Program::Runc;
+    let mut command = Command::grammar(name).filter(|_| !(runc && EXTENSIONS.contains(&name)))?;
+    for (_, flag) in EXTENSION_FLAGS.iter().filter(|(of, _)| runc && *of == name) {
+        command = command.mut_arg(flag, |argument| argument.hide(true));
+    }
+    Some(command.bin_name(format!("{} {name}", program.name())))
 }
 
 impl Opening {
@@ -122,19 +125,18 @@ impl Opening {
         if self.rest.version {
             return Ok(Request::Print(version(self.program)));
         }
-        let Some((name, words)) = self.rest.positional.split_first() else {
-            return Ok(Request::Print(help(&self.line)));
+        let Some((name, words)) = self.rest.positional.split_first().filter(|_| !self.rest.help)
+        else {
+            return Ok(Request::Print(help(&whole(self.program))));
         };
-        if self.rest.help {
-            return Ok(Request::Print(help(&self.line)));
-        }
         if matches!(name.as_str(), "help" | "h") {
-            return match words.first() {
-                None => Ok(Request::Print(help(&self.line))),
-                Some(name) => self.subcommand(name).map(|command| Request::Print(help(&command))),
+            let command = match words.first() {
+                None => whole(self.program),
+                Some(name) => self.command(name)?,
             };
+            return Ok(Request::Print(help(&command)));
         }
-        let command = self.subcommand(name)?;
+        let command = self.command(name)?;
         let order = match name.as_str() {
             "exec" | "kill" | "ps" => grammar::Order::FlagsFirst,
             _ => grammar::Order::Mixed,
@@ -146,30 +148,20 @@ impl Opening {
         }
         self.check_flags(&command, name, &words)?;
         self.check_count(&command, name, words.positional.len())?;
-        let mut all = vec![self.program.name().to_owned(), name.clone()];
-        all.extend(words.canonical(name, true).into_iter().skip(1));
-        let matches = self
-            .line
+        command
             .clone()
-            .try_get_matches_from(all)
-            .map_err(|error| misuse(&command, &first_line(&error)))?;
-        Command::from_arg_matches(&matches)
+            .try_get_matches_from(words.canonical(name, true))
+            .and_then(|matches| Command::read(name, &matches))
             .map(Request::Run)
             .map_err(|error| misuse(&command, &first_line(&error)))
     }
 
-    fn subcommand(&self, name: &str) -> Result<clap::Command, Misuse> {
-        let known = self.program == Program::Runtime || !EXTENSIONS.contains(&name);
-        match self.line.find_subcommand(name).filter(|_| known) {
-            Some(command) => {
-                Ok(command.clone().bin_name(format!("{} {name}", self.program.name())))
-            }
-            None => Err(Misuse {
-                help: String::new(),
-                message: format!("No help topic for '{name}'{}", self.guess(name)),
-                code: 3,
-            }),
-        }
+    fn command(&self, name: &str) -> Result<clap::Command, Misuse> {
+        verb(self.program, name).ok_or_else(|| Misuse {
+            help: String::new(),
+            message: format!("No help topic for '{name}'{}", self.guess(name)),
+            code: 3,
+        })
     }
 
     /// `: did you mean 'list'?`, for our own users.
@@ -177,8 +169,7 @@ impl Opening {
         if self.program == Program::Runc {
             return String::new();
         }
-        let names = self.line.get_subcommands().map(clap::Command::get_name);
-        let near = names.map(|known| (distance(name, known), known));
+        let near = Command::NAMES.iter().map(|known| (distance(name, known), known));
         match near.min().filter(|(distance, known)| *distance <= 1 + known.len() / 4) {
             Some((_, known)) => format!(": did you mean '{known}'?"),
             None => String::new(),
@@ -368,8 +359,7 @@ mod tests {
 
     #[test]
     fn every_help_begins_with_its_name() {
-        let line = Line::command();
-        let names = line.get_subcommands().map(clap::Command::get_name);
+        let names = Command::NAMES.iter();
         for name in names.filter(|name| !EXTENSIONS.contains(name)) {
             for flag in ["-h", "--help"] {
                 let line = format!("{name} {flag}");

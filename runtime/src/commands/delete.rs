@@ -86,7 +86,7 @@ pub(crate) fn clear_dead(id: &str, store: &StateStore) -> Result<()> {
 /// Ends what runs, then removes all that the record names. A step that fails keeps the record,
 /// so that the next delete can go on.
 fn destroy(record: &Record, store: &StateStore) -> Result<()> {
-    let spec = store.load_spec(&record.id);
+    let outline = store.load_outline(&record.id);
     let cgroup = record.cgroup();
     kill_init(record, &cgroup)?;
     if !cgroup.pids()?.is_empty() {
@@ -95,8 +95,8 @@ fn destroy(record: &Record, store: &StateStore) -> Result<()> {
     cgroup.remove().context("remove the cgroup")?;
     resctrl::remove(&record.resctrl_groups).context("remove the class of service")?;
     store.remove(&record.id)?;
-    let poststop = match spec {
-        Ok(spec) => spec.hooks.map(|hooks| hooks.poststop).unwrap_or_default(),
+    let poststop = match outline {
+        Ok(outline) => outline.hooks.map(|hooks| hooks.poststop).unwrap_or_default(),
         Err(error) => {
             log::warn(format_args!("no poststop hooks: {}", error::render(&error)));
             Vec::new()

@@ -14,7 +14,7 @@ use super::{for_each_id, supervised};
 use crate::args::Start;
 use crate::hooks;
 use crate::records::Records;
-use crate::spec::Spec;
+use crate::spec::Hooks;
 use crate::state::{self, EXEC_FIFO, Record, StateStore, Status};
 
 pub(super) fn run(args: &Start, store: &StateStore, records: &Records) -> Result<u8> {
@@ -41,8 +41,8 @@ pub(super) fn start(id: &str, store: &StateStore) -> Result<()> {
         Status::Running => bail!("cannot start an already running container"),
         other => bail!("cannot start a container in the {other} state"),
     }
-    let spec = store.load_spec(id)?;
-    if spec.process.is_none() {
+    let outline = store.load_outline(id)?;
+    if outline.process.is_none() {
         // It stays as it is: an operation that is refused changes nothing.
         bail!(
             "cannot start a container that was created without a process: process property must \
@@ -51,7 +51,7 @@ pub(super) fn start(id: &str, store: &StateStore) -> Result<()> {
     }
     release(store, &record)?;
     drop(claim);
-    poststart(&spec, &record)
+    poststart(outline.hooks.as_ref(), &record)
 }
 
 /// Opens the pipe that init waits on. Init may be dead already, or die at any moment: its pidfd
@@ -104,8 +104,8 @@ fn remove_fifo(path: &Path) -> Result<()> {
 }
 
 /// The program runs already: a hook that fails ends it.
-fn poststart(spec: &Spec, record: &Record) -> Result<()> {
-    let Some(hooks) = spec.hooks.as_ref().filter(|hooks| !hooks.poststart.is_empty()) else {
+fn poststart(hooks: Option<&Hooks>, record: &Record) -> Result<()> {
+    let Some(hooks) = hooks.filter(|hooks| !hooks.poststart.is_empty()) else {
         return Ok(());
     };
     let document = state::hook_document(record, Status::Running, record.init_process_pid)?;
