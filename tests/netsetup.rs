@@ -9,6 +9,7 @@ mod bridge;
 mod cni;
 mod faults;
 mod forward;
+mod guards;
 mod ipv6;
 mod killed;
 mod kinds;
@@ -18,6 +19,7 @@ mod parallel;
 mod publish;
 mod restore;
 mod rootless;
+mod vlan;
 
 /// `netsetup <words>`, which must succeed.
 #[track_caller]

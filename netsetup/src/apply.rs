@@ -10,6 +10,7 @@ mod link;
 mod names;
 mod ports;
 mod sublink;
+mod vlan;
 
 use anyhow::{Context, Error, Result, anyhow};
 use nix::sys::signal::{SigSet, Signal};

@@ -13,7 +13,7 @@ use crate::netlink::shape::Limit;
 use crate::output;
 use crate::plan;
 use crate::port::{PortSelector, PortSpec};
-use crate::state::{Isolation, Kind, RouteKind, StaticRoute};
+use crate::state::{Isolation, Kind, RouteKind, StaticRoute, Vlan};
 use crate::subnet::{Family, Subnet};
 
 /// The exit code of a wrong command line.
@@ -115,6 +115,12 @@ pub(crate) struct BridgeCreate {
     /// No way out of this bridge and none in: no default route, no masquerade, no forwarding
     #[arg(long)]
     pub(crate) internal: bool,
+    /// Source address of packets that leave, one of each family [default: that of the link that they leave by]
+    #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["no_masquerade", "internal"])]
+    pub(crate) outbound: Vec<IpAddr>,
+    /// VLAN that its containers and its gateways are in
+    #[arg(long, value_name = "ID", value_parser = clap::value_parser!(u16).range(1..=i64::from(Vlan::LAST)))]
+    pub(crate) vlan: Option<u16>,
     /// From whom its containers are kept
     #[arg(long, value_enum, value_name = "WHOM", default_value = "bridges")]
     pub(crate) isolation: Isolation,

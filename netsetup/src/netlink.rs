@@ -6,6 +6,7 @@ pub(crate) mod link;
 pub(crate) mod removal;
 pub(crate) mod route;
 pub(crate) mod shape;
+pub(crate) mod vlan;
 
 use std::io;
 

@@ -7,6 +7,8 @@ mod message;
 mod table;
 mod verify;
 
+use std::net::IpAddr;
+
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 
@@ -112,10 +114,14 @@ fn elements(contents: &Contents) -> Vec<(&'static str, Vec<Element>)> {
             let subnets = bridge.subnets.iter().map(move |it| (bridge, it.subnet));
             subnets.filter(move |(_, subnet)| subnet.family() == family)
         });
-        let (mut masqueraded, mut subnets, mut hairpin) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut masqueraded, mut outbound) = (Vec::new(), Vec::new());
+        let (mut subnets, mut hairpin) = (Vec::new(), Vec::new());
         for (bridge, subnet) in pairs {
             if bridge.masquerade && !bridge.internal {
-                masqueraded.extend(range(subnet));
+                match bridge.outbound(family) {
+                    Some(source) => outbound.extend(mapped(range(subnet), source)),
+                    None => masqueraded.extend(range(subnet)),
+                }
             }
             subnets.extend(range(subnet));
             let link = interface(&bridge.name);
@@ -131,6 +137,7 @@ fn elements(contents: &Contents) -> Vec<(&'static str, Vec<Element>)> {
             ports.partition(|port| port.binding.host_ip.is_unspecified());
         sets.extend([
             (names.masqueraded, masqueraded),
+            (names.outbound, outbound),
             (names.subnets, subnets),
             (names.hairpin, hairpin),
             (names.ports, anywhere.into_iter().map(port).collect()),
@@ -169,6 +176,14 @@ fn range(subnet: Subnet) -> Vec<Element> {
         range.push(Element { key: address(behind), ends_range: true, ..Element::default() });
     }
     range
+}
+
+/// A range that leads to an address.
+fn mapped(range: Vec<Element>, target: IpAddr) -> impl Iterator<Item = Element> {
+    range.into_iter().map(move |element| {
+        let data = (!element.ends_range).then(|| address(target));
+        Element { data, ..element }
+    })
 }
 
 fn port(published: &Published) -> Element {
@@ -246,6 +261,8 @@ mod tests {
                 "hairpin6"
             ]
         );
+        let outbound = Bridge { outbound: vec!["192.0.2.7".parse().unwrap()], ..bridge.clone() };
+        assert!(sets(&outbound).contains(&"outbound") && sets(&outbound).contains(&"masqueraded6"));
         bridge = Bridge { internal: true, isolation: Isolation::None, ..bridge };
         bridge.subnets.pop();
         assert_eq!(sets(&bridge), ["bridges", "inside", "internal", "open", "subnets", "hairpin"]);

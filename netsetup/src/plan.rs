@@ -108,6 +108,19 @@ pub(crate) fn check_subnet(subnet: Subnet) -> Result<()> {
     Ok(())
 }
 
+/// Checks the source addresses that outgoing packets are to have.
+pub(crate) fn check_outbound(addresses: &[IpAddr]) -> Result<()> {
+    for (index, address) in addresses.iter().enumerate() {
+        if address.is_unspecified() || address.is_multicast() || address.is_loopback() {
+            bail!("packets can't leave with the source address {address}");
+        }
+        if addresses.iter().take(index).any(|it| it.is_ipv4() == address.is_ipv4()) {
+            bail!("packets leave with one source address of each family: {address} is one more");
+        }
+    }
+    Ok(())
+}
+
 /// Checks an id under which a container is recorded, by the runtime's rule.
 pub(crate) fn check_id(id: &str) -> Result<()> {
     let is_word = |byte: u8| byte.is_ascii_alphanumeric() || b"_+.-".contains(&byte);

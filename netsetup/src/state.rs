@@ -31,7 +31,7 @@ use self::files::{entries, read_text, remove, remove_tree, write};
 use crate::args::Directories;
 use crate::subnet::Family;
 
-pub(crate) use self::bridges::{Bridge, BridgeRecord, BridgeSubnet, Isolation};
+pub(crate) use self::bridges::{Bridge, BridgeRecord, BridgeSubnet, Isolation, Vlan};
 pub(crate) use self::containers::{
     Address, Attachment, Kind, Place, RouteKind, Source, StaticRoute,
 };

@@ -57,6 +57,21 @@ pub(crate) fn link_kind(kind: &str, parent: Option<&str>) -> bool {
     true
 }
 
+/// Tells why and returns false unless the kernel knows VLANs on bridges; one that does not may make
+/// a bridge without them.
+#[must_use]
+pub(crate) fn vlans_on_bridges() -> bool {
+    let made = Cmd::line("ip link add e2e-probe type bridge vlan_filtering 1").run().code == 0;
+    let there = Path::new("/sys/class/net/e2e-probe/bridge/vlan_filtering").exists();
+    if made {
+        Cmd::line("ip link del e2e-probe").run().success();
+    }
+    if !there {
+        println!("SKIP: this kernel has no VLANs on bridges (CONFIG_BRIDGE_VLAN_FILTERING)");
+    }
+    there
+}
+
 /// False, with the reason told, where CRIU can't save a process at all: that of Debian 12 is older
 /// than some kernels, and its own check does not find that out.
 #[must_use]

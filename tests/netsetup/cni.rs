@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::publish::Server;
 use super::{Cmd, Netns, Scene, scene};
 use crate::harness::cni::{CniContainer, CniNetwork, plugin_directory};
+use crate::harness::requires;
 
 const VERSIONS: [&str; 5] = ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
 
@@ -196,6 +197,36 @@ fn ports_of_containers_that_other_plugins_attached_are_published() {
 }
 
 #[test]
+fn a_pods_port_is_in_the_vlan_of_its_network() {
+    scene(|scene| {
+        let netns = Netns::new("pod");
+        let path = netns.path();
+        let directory = plugin_directory(&scene.path("plugins"));
+        let pod = container(&path, json!({}));
+        for (keeps, vlans) in [(true, "1 10"), (false, "10")] {
+            let bridge = json!({"type": "bridge", "bridge": "e2e0", "isGateway": true, "vlan": 10,
+                "preserveDefaultVlan": keeps, "ipam": host_local(scene, "10.198.0.0/24")});
+            let network =
+                CniNetwork::new(directory.clone(), "1.0.0", "pods", std::slice::from_ref(&bridge));
+            if !requires::vlans_on_bridges() {
+                let refused = network.call("ADD", &bridge, &pod, None);
+                assert!(refused.stdout.contains("CONFIG_BRIDGE_VLAN_FILTERING"), "{refused:?}");
+                return;
+            }
+            let result = network.add(&pod);
+            let veth = result["interfaces"][1]["name"].as_str().unwrap();
+            let shown = Cmd::line("bridge -j vlan show dev").arg(veth).run().success().json();
+            let shown = shown[0]["vlans"].as_array().unwrap().iter();
+            let shown: Vec<String> = shown.map(|it| it["vlan"].to_string()).collect();
+            assert_eq!(shown.join(" "), vlans);
+            netns.line("ping -c 1 -W 2 10.198.0.1");
+            network.check(&pod, &result);
+            network.del(&pod, Some(&result));
+        }
+    });
+}
+
+#[test]
 fn calls_that_make_no_sense_are_answered_with_the_codes_of_cni() {
     scene(|scene| {
         let directory = plugin_directory(&scene.path("plugins"));
@@ -215,7 +246,8 @@ fn calls_that_make_no_sense_are_answered_with_the_codes_of_cni() {
             ("bridge", "ADD", "{".to_owned(), 6),
             ("bridge", "ADD", config("9.0.0", ""), 1),
             ("bridge", "GC", config("1.0.0", ""), 1),
-            ("bridge", "ADD", config("1.0.0", r#","vlan":7"#), 2),
+            ("bridge", "ADD", config("1.0.0", r#","promiscMode":true"#), 2),
+            ("bridge", "ADD", config("1.0.0", r#","vlan":4095"#), 7),
             ("bridge", "ADD", config("1.0.0", r#","ipam":{"type":"../../sh"}"#), 8),
             ("bridge", "JUMP", config("1.0.0", ""), 4),
             ("bridge", "ADD", config("1.0.0", r#","bridge":"a/b""#), 8),

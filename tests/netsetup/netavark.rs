@@ -134,8 +134,8 @@ fn what_podman_asks_for_in_vain_is_answered_in_its_form() {
         );
         refuse(|it| it["network_info"]["podman"]["driver"] = json!("x"), "unknown network driver");
         refuse(
-            |it| it["network_info"]["podman"]["options"] = json!({"outbound_addr4": "10.0.0.1"}),
-            "\"outbound_addr4\" is not supported",
+            |it| it["network_info"]["podman"]["options"] = json!({"outbound_addr4": "fd00::1"}),
+            "unable to parse \"outbound_addr4\": invalid IPv4 address syntax",
         );
         refuse(|it| it["network_info"] = json!({}), "network info for network podman not found");
         let gone = call(scene, &["setup", "/run/netns/e2e-gone"], &one_network());
@@ -248,6 +248,55 @@ fn a_macvlan_is_a_link_on_a_link_of_the_host() {
         ping.run().success();
         call(scene, &["teardown", &path], &document).success();
         assert_ne!(Cmd::line("ip link show dev eth0").in_netns(&container.name).run().code, 0);
+    });
+}
+
+#[test]
+fn packets_leave_with_the_address_that_the_network_names() {
+    scene(|scene| {
+        let remote = Netns::remote_host();
+        let container = Netns::new("container");
+        let path = container.path();
+        let mut document = one_network();
+        document["network_info"]["podman"]["options"] =
+            json!({"outbound_addr4": "10.199.0.9", "outbound_addr6": "fd99::9"});
+        // Addresses of the host's, besides the one that packets would leave with.
+        for line in
+            ["ip addr add 10.199.0.9/24 dev e2e-here", "ip addr add fd99::9/64 dev e2e-here nodad"]
+        {
+            Cmd::line(line).run().success();
+        }
+        call(scene, &["setup", &path], &document).success();
+        let server = Server::start(&remote, "serve", "80");
+        for (url, source) in
+            [("http://10.199.0.2/", "10.199.0.9"), ("http://[fd99::2]/", "fd99::9")]
+        {
+            let fetch = Cmd::line("curl -sS --max-time 5").arg(url).in_netns(&container.name);
+            assert_eq!(fetch.run().success().stdout, format!("page for {source}\n"));
+        }
+        drop(server);
+        call(scene, &["teardown", &path], &document).success();
+    });
+}
+
+#[test]
+fn a_port_is_in_the_vlan_that_its_network_names() {
+    scene(|scene| {
+        let container = Netns::new("container");
+        let path = container.path();
+        let mut document = one_network();
+        document["network_info"]["podman"]["options"] = json!({"vlan": "20"});
+        if !requires::vlans_on_bridges() {
+            let refused = call(scene, &["setup", &path], &document);
+            assert!(refused.stdout.contains("CONFIG_BRIDGE_VLAN_FILTERING"), "{refused:?}");
+            return;
+        }
+        call(scene, &["setup", &path], &document).success();
+        let shown = Cmd::line("bridge -j vlan show dev veth0").run().success().json();
+        assert_eq!(shown[0]["vlans"][1]["vlan"], 20);
+        assert_eq!(shown[0]["vlans"][1]["flags"], json!(["PVID", "Egress Untagged"]));
+        container.line("ping -c 1 -W 2 10.198.0.1");
+        call(scene, &["teardown", &path], &document).success();
     });
 }
 

@@ -11,9 +11,18 @@ pub(super) struct Server(Child);
 
 impl Server {
     pub(super) fn start(netns: &Netns, verb: &str, port: &str) -> Self {
-        let mut child = Command::new("nsenter")
-            .arg(format!("--net={}", netns.path()))
-            .arg(binary("probe"))
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net={}", netns.path())).arg(binary("probe"));
+        Self::serve(command, verb, port)
+    }
+
+    /// The same on the host itself.
+    pub(super) fn start_here(verb: &str, port: &str) -> Self {
+        Self::serve(Command::new(binary("probe")), verb, port)
+    }
+
+    fn serve(mut command: Command, verb: &str, port: &str) -> Self {
+        let mut child = command
             .args([verb, port, "page for"])
             .stdout(Stdio::piped())
             .spawn()
@@ -101,6 +110,60 @@ fn a_udp_port_answers_remote_hosts_own_addresses_and_loopback() {
         drop(server);
         netsetup(scene, ["detach", &path]);
         netsetup(scene, ["bridge", "delete", "e2e0"]);
+    });
+}
+
+/// From wherever one looks: another host, the host by each of its addresses, the container itself, its
+/// neighbour, and a container on a bridge that is kept apart.
+#[test]
+fn a_published_port_is_reached_from_everywhere_in_both_families() {
+    scene(|scene| {
+        let remote = Netns::remote_host();
+        let [container, neighbour, stranger] =
+            ["container", "neighbour", "stranger"].map(Netns::new);
+        for (name, subnet, subnet6) in
+            [("e2e0", "10.198.0.0/24", "fd98::/64"), ("e2e1", "10.197.0.0/24", "fd97::/64")]
+        {
+            netsetup(scene, ["bridge", "create", name, "--subnet", subnet, "--subnet", subnet6]);
+        }
+        let path = container.path();
+        let ports = ["-p", "18080:80", "-p", "18053:53/udp"];
+        let attach = scene.netsetup().args(["attach", &path, "--network", "e2e0"]);
+        attach.args(ports).run().success();
+        netsetup(scene, ["attach", &neighbour.path(), "--network", "e2e0"]);
+        netsetup(scene, ["attach", &stranger.path(), "--network", "e2e1"]);
+        let servers = [
+            Server::start(&container, "serve", "80"),
+            Server::start(&container, "serve-udp", "53"),
+        ];
+        let own = ["10.199.0.1", "fd99::1"];
+        let mut ways: Vec<(Option<&Netns>, &str)> =
+            ["10.198.0.1", "127.0.0.1", "fd98::1"].map(|address| (None, address)).into();
+        for address in own {
+            ways.push((None, address));
+            for from in [&remote, &container, &neighbour, &stranger] {
+                ways.push((Some(from), address));
+            }
+        }
+        for (from, address) in ways {
+            let bracketed =
+                if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
+            let fetch =
+                Cmd::line("curl -sS --max-time 10").arg(format!("http://{bracketed}:18080/"));
+            let ask = Cmd::new("python3").args(["-c", ASK_UDP, address, "18053"]);
+            for call in [fetch, ask] {
+                let call = match from {
+                    Some(netns) => call.in_netns(&netns.name),
+                    None => call,
+                };
+                call.run().success().stdout_has("page for");
+            }
+        }
+        drop(servers);
+        for netns in [&container, &neighbour, &stranger] {
+            netsetup(scene, ["detach", &netns.path()]);
+        }
+        netsetup(scene, ["bridge", "delete", "e2e0", "e2e1"]);
     });
 }
 

@@ -1,9 +1,10 @@
 //! Bridges: link, address, settings, their part of the table, forwarding.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use nix::errno::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
 
+use super::vlan::no_vlans;
 use super::{Failures, Host, undone};
 use crate::netlink::link::{self, Link};
 use crate::netlink::{address, is_errno, removal, route};
@@ -221,10 +222,13 @@ impl Host<'_> {
             None => None,
         };
         let mac = plan::bridge_mac(bridge);
-        let create = link::create_bridge(&bridge.name, mac, mtu, group, domain);
-        self.route
-            .transact(vec![create])
-            .with_context(|| format!("create bridge {}", bridge.name))?;
+        let create = link::create_bridge(&bridge.name, mac, mtu, group, domain, bridge.vlan);
+        self.route.transact(vec![create]).map_err(|error| {
+            if bridge.vlan.is_some() && is_errno(&error, Errno::EOPNOTSUPP) {
+                return anyhow!(no_vlans(&bridge.name));
+            }
+            error.context(format!("create bridge {}", bridge.name))
+        })?;
         let link = link::find(&mut self.route, &bridge.name)?
             .with_context(|| format!("bridge {} vanished while it was made", bridge.name))?;
         self.equip_bridge(record, link.index)?;
@@ -245,6 +249,7 @@ impl Host<'_> {
             sysctl::set(&format!("net/ipv4/conf/{}/route_localnet", bridge.name), "1")?;
             sysctl::loosen_reverse_path(&bridge.name)?;
         }
+        self.equip_vlan(record, index)?;
         for (gateway, subnet) in bridge.gateways() {
             match self.route.transact(vec![address::add(index, gateway, subnet)]) {
                 Err(error) if !is_errno(&error, Errno::EEXIST) => {

@@ -38,6 +38,9 @@ impl Host<'_> {
         }
         let outer =
             link::find(&mut self.route, host_interface)?.context("the host's link vanished")?;
+        if let Some(vlan) = Host::choose_vlan(request, bridge)? {
+            self.enter_vlan(vlan, link, &outer)?;
+        }
         let isolated = bridge.isolation == Isolation::Containers;
         self.route
             .transact(vec![link::set_port_up(outer.index, isolated)])

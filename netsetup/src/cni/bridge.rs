@@ -15,8 +15,12 @@ use crate::apply::Host;
 use crate::netlink::link;
 use crate::plan;
 use crate::request::{Addresses, AttachRequest};
-use crate::state::{Attachment, Bridge, BridgeSubnet, Isolation, RouteKind, StaticRoute};
+use crate::state::{Attachment, Bridge, BridgeSubnet, Isolation, RouteKind, StaticRoute, Vlan};
 use crate::subnet::Family;
+
+fn yes() -> bool {
+    true
+}
 
 /// How much of a network one call sets up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +47,9 @@ struct Options {
     #[serde(default)]
     internal: bool,
     #[serde(default)]
-    vlan: u32,
+    vlan: u16,
+    #[serde(default = "yes")]
+    preserve_default_vlan: bool,
     #[serde(default)]
     vlan_trunk: Option<Value>,
     #[serde(default)]
@@ -58,8 +64,11 @@ struct Options {
 
 impl Options {
     fn check(&self) -> Result<()> {
+        if self.vlan > Vlan::LAST {
+            let text = format!("vlan {} is none of 0 to {}", self.vlan, Vlan::LAST);
+            return Err(Failure::new(Code::Config, text).into());
+        }
         let asked = [
-            ("vlan", self.vlan != 0),
             ("vlanTrunk", self.vlan_trunk.is_some()),
             ("promiscMode", self.promisc_mode),
             ("macspoofchk", self.macspoofchk),
@@ -99,6 +108,8 @@ impl Options {
         bridge.isolation = self.isolation(whole);
         // The reference plugin leaves it to others to keep anybody out.
         bridge.routed = self.routed.unwrap_or(is_classic);
+        let vlan = Vlan { id: self.vlan, hears_default: self.preserve_default_vlan };
+        bridge.vlan = (self.vlan != 0).then_some(vlan);
         Ok(bridge)
     }
 }

@@ -12,7 +12,7 @@ use crate::args::{
 use crate::ipam::Pool;
 use crate::output;
 use crate::plan;
-use crate::state::{Bridge, BridgeRecord, BridgeSubnet, Store};
+use crate::state::{Bridge, BridgeRecord, BridgeSubnet, Store, Vlan};
 use crate::subnet::{Family, Subnet};
 
 /// A bridge, as programs read it.
@@ -63,6 +63,12 @@ fn run_create(create: &BridgeCreate, host: &mut Host) -> Result<()> {
     bridge.internal = create.internal;
     bridge.isolation = create.isolation;
     bridge.routed = create.routed;
+    bridge.vlan = create.vlan.map(|id| Vlan { id, hears_default: false });
+    plan::check_outbound(&create.outbound)?;
+    bridge.outbound.clone_from(&create.outbound);
+    if let Some(address) = create.outbound.iter().find(|it| !bridge.has(Family::of(**it))) {
+        bail!("bridge {} has no subnet whose packets {address} could be given to", create.name);
+    }
     host.create_bridge(bridge)?;
     output::lines([create.name.clone()])
 }

@@ -18,7 +18,6 @@ use crate::state::Kind;
 use crate::subnet::{Family, Subnet, number};
 
 const MTU: &str = "mtu";
-const MOST_VLANS: u32 = 4094;
 const PREFIX_WITHOUT_GATEWAY: u8 = 31;
 
 #[derive(Debug, Deserialize)]
@@ -133,13 +132,11 @@ fn complete_bridge(network: &mut Network, used: &Used, choices: &Choices) -> Res
             network.network_interface = Some(name);
         }
     }
-    let vlan = network.number("vlan")?;
+    network.vlan()?;
+    network.outbound()?;
     network.number(MTU)?;
     network.number("metric")?;
     network.switch("no_default_route")?;
-    if vlan.is_some_and(|vlan| vlan > MOST_VLANS) {
-        bail!("vlan must be between 0 and {MOST_VLANS}");
-    }
     if !["true", "false", "strict"].contains(&network.option("isolate").unwrap_or("true")) {
         bail!("unable to parse \"isolate\": it is true, false or strict");
     }
@@ -148,7 +145,7 @@ fn complete_bridge(network: &mut Network, used: &Used, choices: &Choices) -> Res
         Some("unmanaged") => false,
         Some(other) => bail!("unknown mode {other:?}: managed or unmanaged"),
     };
-    let is_own = is_managed && vlan.is_none();
+    let is_own = is_managed && network.option("vlan").is_none();
     match &network.network_interface {
         Some(name) if is_own && used.interfaces.contains(name) => {
             bail!("bridge name {name} already in use")

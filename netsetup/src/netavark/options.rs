@@ -9,9 +9,10 @@ use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::args::HostAddress;
+use crate::plan;
 use crate::port::{PortRange, PortSpec, Protocol};
-use crate::state::{RouteKind, StaticRoute};
-use crate::subnet::Subnet;
+use crate::state::{RouteKind, StaticRoute, Vlan};
+use crate::subnet::{Family, Subnet};
 
 /// A container's wishes and the networks that they are for.
 #[derive(Debug, Deserialize)]
@@ -127,6 +128,32 @@ impl Network {
         let word = self.option(name);
         word.map(|word| word.parse().with_context(|| format!("unable to parse {name:?}")))
             .transpose()
+    }
+
+    /// The VLAN of its containers.
+    pub(super) fn vlan(&self) -> Result<Option<Vlan>> {
+        let Some(number) = self.number("vlan")?.filter(|number| *number > 0) else {
+            return Ok(None);
+        };
+        match u16::try_from(number) {
+            Ok(id) if id <= Vlan::LAST => Ok(Some(Vlan { id, hears_default: true })),
+            _ => bail!("vlan must be between 0 and {}", Vlan::LAST),
+        }
+    }
+
+    /// The source addresses of packets that leave it.
+    pub(super) fn outbound(&self) -> Result<Vec<IpAddr>> {
+        let mut addresses = Vec::new();
+        for (name, family) in [("outbound_addr4", Family::V4), ("outbound_addr6", Family::V6)] {
+            let Some(word) = self.option(name) else { continue };
+            let address = word.parse().ok().filter(|address| Family::of(*address) == family);
+            let address = address.with_context(|| {
+                format!("unable to parse {name:?}: invalid {family} address syntax")
+            })?;
+            addresses.push(address);
+        }
+        plan::check_outbound(&addresses)?;
+        Ok(addresses)
     }
 
     /// An option that is true or false.

@@ -214,11 +214,6 @@ pub(super) fn check_subnets(network: &Network) -> Result<()> {
 fn bridge(network: &Network, unmanaged: bool, has_firewall: bool) -> Result<Bridge> {
     let name = network.interface();
     plan::check_bridge_name(name)?;
-    for option in ["vlan", "outbound_addr4", "outbound_addr6"] {
-        if network.option(option).is_some() {
-            bail!("bridge option {option:?} is not supported");
-        }
-    }
     let subnets = network.subnets().iter().filter(|_| !unmanaged);
     let subnets = subnets
         .map(|it| BridgeSubnet { subnet: it.subnet, gateway: it.gateway, range: None })
@@ -234,6 +229,8 @@ fn bridge(network: &Network, unmanaged: bool, has_firewall: bool) -> Result<Brid
     bridge.routed = bridge.isolation == Isolation::None && !bridge.internal;
     bridge.bare = unmanaged || !has_firewall;
     bridge.vrf = network.option("vrf").map(str::to_owned);
+    bridge.vlan = network.vlan()?;
+    bridge.outbound = network.outbound()?;
     Ok(bridge)
 }
 

@@ -11,7 +11,9 @@ use netlink_packet_route::link::{
 pub(crate) use netlink_packet_route::link::{IpVlanMode, MacVlanMode};
 use nix::errno::Errno;
 
+use super::vlan::{self, Vlans};
 use super::{CREATE, Connection, DUMP, EXCLUSIVE, Request, is_errno};
+use crate::state::Vlan;
 
 /// A hardware address.
 pub(crate) type Mac = [u8; 6];
@@ -24,6 +26,8 @@ pub(crate) struct Link {
     pub(crate) mtu: u32,
     pub(crate) group: u32,
     pub(crate) is_bridge: bool,
+    /// Of a bridge, where the kernel knows VLANs on bridges.
+    pub(crate) vlans: Option<Vlans>,
     pub(crate) is_up: bool,
     pub(crate) mac: Option<Mac>,
 }
@@ -72,6 +76,7 @@ fn read(answer: &RouteNetlinkMessage) -> Option<Link> {
         mtu: 0,
         group: 0,
         is_bridge: false,
+        vlans: None,
         is_up: message.header.flags.contains(LinkFlags::Up),
         mac: None,
     };
@@ -83,6 +88,10 @@ fn read(answer: &RouteNetlinkMessage) -> Option<Link> {
             LinkAttribute::Group(group) => link.group = *group,
             LinkAttribute::LinkInfo(infos) => {
                 link.is_bridge = infos.contains(&LinkInfo::Kind(InfoKind::Bridge));
+                link.vlans = infos.iter().find_map(|info| match info {
+                    LinkInfo::Data(InfoData::Bridge(data)) => vlan::read(data),
+                    _ => None,
+                });
             }
             _ => {}
         }
@@ -98,7 +107,15 @@ pub(crate) fn create_bridge(
     mtu: u32,
     group: u32,
     domain: Option<u32>,
+    vlan: Option<Vlan>,
 ) -> Request<RouteNetlinkMessage> {
+    let mut data =
+        vec![InfoBridge::StpState(BridgeStpState::Disabled), InfoBridge::ForwardDelay(0)];
+    if let Some(vlan) = vlan {
+        data.push(InfoBridge::VlanFiltering(true));
+        // Its own end and every port are in this one from the start.
+        data.extend((!vlan.hears_default).then_some(InfoBridge::VlanDefaultPvid(vlan.id)));
+    }
     let mut message = LinkMessage::default();
     message.attributes = vec![
         LinkAttribute::IfName(name.to_owned()),
@@ -107,10 +124,7 @@ pub(crate) fn create_bridge(
         LinkAttribute::Group(group),
         LinkAttribute::LinkInfo(vec![
             LinkInfo::Kind(InfoKind::Bridge),
-            LinkInfo::Data(InfoData::Bridge(vec![
-                InfoBridge::StpState(BridgeStpState::Disabled),
-                InfoBridge::ForwardDelay(0),
-            ])),
+            LinkInfo::Data(InfoData::Bridge(data)),
         ]),
     ];
     message.attributes.extend(domain.map(LinkAttribute::Controller));

@@ -24,6 +24,7 @@ const CT_STATE: u32 = 0;
 const CT_STATUS: u32 = 2;
 const CT_ESTABLISHED_OR_RELATED: u32 = 0b110;
 const CT_DESTINATION_NAT: u32 = 1 << 5;
+const NAT_SOURCE: u32 = 0;
 const NAT_DESTINATION: u32 = 1;
 const NETWORK_HEADER: u32 = 1;
 const TRANSPORT_HEADER: u32 = 2;
@@ -239,6 +240,18 @@ pub(super) fn destination_nat(family: Family) -> Expression {
             number(2, u32::from(nfproto(family))),
             number(3, u32::from(Register::Reg1)),
             number(5, u32::from(behind_address(family))),
+        ],
+    )
+}
+
+/// Gives the packet the source address in register 1.
+pub(super) fn source_nat(family: Family) -> Expression {
+    other(
+        "nat",
+        vec![
+            number(1, NAT_SOURCE),
+            number(2, u32::from(nfproto(family))),
+            number(3, u32::from(Register::Reg1)),
         ],
     )
 }

@@ -27,6 +27,8 @@ pub(super) const ROUTED: &str = "routed";
 pub(super) struct Names {
     /// Subnets whose packets leave with the host's address.
     pub(super) masqueraded: &'static str,
+    /// subnet -> address, for subnets whose packets leave with an address in particular.
+    pub(super) outbound: &'static str,
     /// Subnets of all bridges.
     pub(super) subnets: &'static str,
     /// (subnet, its bridge): a container that reaches a neighbour, or itself, through a
@@ -43,6 +45,7 @@ pub(super) fn names(family: Family) -> Names {
     match family {
         Family::V4 => Names {
             masqueraded: "masqueraded",
+            outbound: "outbound",
             subnets: "subnets",
             hairpin: "hairpin",
             ports: "ports",
@@ -50,6 +53,7 @@ pub(super) fn names(family: Family) -> Names {
         },
         Family::V6 => Names {
             masqueraded: "masqueraded6",
+            outbound: "outbound6",
             subnets: "subnets6",
             hairpin: "hairpin6",
             ports: "ports6",
@@ -87,6 +91,7 @@ fn sets() -> Vec<Set> {
         let port: &[Kind] = &[Kind::Protocol, Kind::Port];
         sets.extend([
             Set { name: names.masqueraded, key: address, data: &[], intervals: true },
+            Set { name: names.outbound, key: address, data: address, intervals: true },
             Set { name: names.subnets, key: address, data: &[], intervals: true },
             Set { name: names.hairpin, key: at_link, data: &[], intervals: true },
             Set { name: names.ports, key: port, data: target, intervals: false },
@@ -232,11 +237,10 @@ fn postrouting(family: Family) -> Vec<(&'static str, Vec<Expression>)> {
     ];
     let source = e::source_address(family, Register::Reg1);
     let leaves = [
-        source,
-        e::is_in(names.masqueraded, Register::Reg1),
         e::destination_address(family, Register::Reg1),
         e::is_not_in(names.subnets, Register::Reg1),
     ];
+    let leaves = rule([&e::is(family), &leaves, &e::destination_is_not_multicast(family)]);
     let mut rules = vec![("postrouting", rule([&e::is_published(), &e::is(family), &own_answer]))];
     if family == Family::V4 {
         // A program of the host that came by 127.0.0.1 cannot be answered there.
@@ -247,14 +251,9 @@ fn postrouting(family: Family) -> Vec<(&'static str, Vec<Expression>)> {
         ]);
         rules.push(("postrouting", rule([&to(BRIDGES), &from_loopback, &[e::masquerade()]])));
     }
-    rules.push((
-        "postrouting",
-        rule([
-            &e::is(family),
-            &leaves,
-            &e::destination_is_not_multicast(family),
-            &[e::masquerade()],
-        ]),
-    ));
+    let in_particular = [source.clone(), e::mapped(names.outbound), e::source_nat(family)];
+    rules.push(("postrouting", rule([&leaves, &in_particular])));
+    let masqueraded = [source, e::is_in(names.masqueraded, Register::Reg1), e::masquerade()];
+    rules.push(("postrouting", rule([&leaves, &masqueraded])));
     rules
 }

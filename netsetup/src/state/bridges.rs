@@ -36,6 +36,27 @@ pub(crate) struct Bridge {
     /// The routing domain that its link is in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) vrf: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) vlan: Option<Vlan>,
+    /// Source addresses of packets that leave, at most one of each family, instead of that of the
+    /// link that they leave by.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) outbound: Vec<IpAddr>,
+}
+
+/// The VLAN of a bridge's containers, and of the host's own end of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Vlan {
+    pub(crate) id: u16,
+    /// What is sent in the bridge's default VLAN reaches the containers too, as it does with CNI's
+    /// plugin and with netavark.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) hears_default: bool,
+}
+
+impl Vlan {
+    /// The highest of their numbers.
+    pub(crate) const LAST: u16 = 4094;
 }
 
 /// Addresses of a bridge's containers.
@@ -88,6 +109,8 @@ impl Bridge {
             routed: false,
             bare: false,
             vrf: None,
+            vlan: None,
+            outbound: Vec::new(),
         }
     }
 
@@ -99,6 +122,11 @@ impl Bridge {
     /// Whether it has subnets of this family.
     pub(crate) fn has(&self, family: Family) -> bool {
         self.subnets.iter().any(|it| it.subnet.family() == family)
+    }
+
+    /// The source address of packets of a family that leave, where it is one in particular.
+    pub(crate) fn outbound(&self, family: Family) -> Option<IpAddr> {
+        self.outbound.iter().copied().find(|address| Family::of(*address) == family)
     }
 
     /// Its subnets, as people read them.
