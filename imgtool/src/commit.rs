@@ -23,7 +23,7 @@ use crate::layer::gzip::GzipWriter;
 use crate::layer::tar;
 use crate::manifest::{Descriptor, History, ImageConfig, Manifest, media_type};
 use crate::reference::Reference;
-use crate::store::{Image, Store};
+use crate::store::{Image, StagedBlob, Store};
 use crate::userns;
 
 /// What the user wishes.
@@ -71,29 +71,42 @@ fn commit_paused(store: &Store, request: &Request, directory: &Path) -> Result<D
         .with_context(|| format!("read the image {} of the bundle", record.image))?;
     let layer = write_layer(store, &image, directory, record, &document, request)
         .with_context(|| format!("pack {}", directory.display()))?;
-    let config = config(&image, request, &document, layer.as_ref().map(|(_, diff_id)| diff_id));
+    let diff_id = layer.as_ref().map(|layer| &layer.diff_id);
+    let config = config(&image, request, &document, diff_id);
     let docker = image.manifest.media_type == media_type::DOCKER_MANIFEST;
     let bytes = serde_json::to_vec(&config).context("write image config")?;
     let config_type = if docker { media_type::DOCKER_CONFIG } else { media_type::OCI_CONFIG };
-    let config = store.write_blob(config_type, &bytes)?;
+    let (config, staged) = store.stage_blob(config_type, &bytes)?;
     let id = config.digest.clone();
-    let below = if request.squash { Vec::new() } else { image.layers };
-    let layers = below.into_iter().chain(layer.map(|(layer, _)| layer)).collect();
+    let mut blobs = vec![staged];
+    let mut layers = if request.squash { Vec::new() } else { image.layers };
+    if let Some(layer) = layer {
+        layers.push(layer.descriptor);
+        blobs.push(layer.blob);
+    }
     let mut manifest = Manifest::new(config, layers);
     if docker {
         manifest.media_type = Some(media_type::DOCKER_MANIFEST.to_owned());
     }
     let manifest_type = manifest.media_type.clone().unwrap_or_default();
     let bytes = serde_json::to_vec(&manifest).context("write manifest")?;
-    let entry = store.write_blob(&manifest_type, &bytes)?;
+    let (entry, staged) = store.stage_blob(&manifest_type, &bytes)?;
+    blobs.push(staged);
     match &request.name {
-        Some(name) => drop(store.tag(name, &entry)?),
-        None => store.add_unnamed(&entry)?,
+        Some(name) => drop(store.tag_new(name, &entry, blobs)?),
+        None => store.add_unnamed_new(&entry, blobs)?,
     }
     Ok(id)
 }
 
-/// The new layer and its diff ID, or `None` where nothing changed.
+/// A layer that is packed, and not in the store yet.
+struct Packed {
+    descriptor: Descriptor,
+    diff_id: Digest,
+    blob: StagedBlob,
+}
+
+/// The new layer, or `None` where nothing changed.
 fn write_layer(
     store: &Store,
     image: &Image,
@@ -101,7 +114,7 @@ fn write_layer(
     origin: &Record,
     document: &Value,
     request: &Request,
-) -> Result<Option<(Descriptor, Digest)>> {
+) -> Result<Option<Packed>> {
     let gzip = GzipWriter::new(store.blob_writer()?).context("compress layer")?;
     let mut output = tar::Writer::new(HashingWriter::new(gzip, Algorithm::Sha256));
     let tree = match request.squash {
@@ -114,12 +127,13 @@ fn write_layer(
         return Ok(None);
     }
     let (gzip, diff_id, _) = output.finish()?.finish();
-    let (digest, size) = gzip.finish().context("compress layer")?.commit()?;
+    let blob = gzip.finish().context("compress layer")?.finish();
     let kind = match image.manifest.media_type.as_str() {
         media_type::DOCKER_MANIFEST => media_type::DOCKER_LAYER_GZIP,
         _ => media_type::OCI_LAYER_GZIP,
     };
-    Ok(Some((Descriptor::new(kind, digest, size), diff_id)))
+    let descriptor = Descriptor::new(kind, blob.digest().clone(), blob.size());
+    Ok(Some(Packed { descriptor, diff_id, blob }))
 }
 
 fn config(

@@ -183,6 +183,10 @@ impl<W: Write> HashingWriter<W> {
         Self { inner, hasher: Hasher::new(algorithm), count: 0 }
     }
 
+    pub(crate) fn get_ref(&self) -> &W {
+        &self.inner
+    }
+
     /// The writer below, with the digest and length of what went into it.
     pub(crate) fn finish(self) -> (W, Digest, u64) {
         (self.inner, self.hasher.finish(), self.count)

@@ -22,6 +22,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use tempfile::NamedTempFile;
 
 pub(crate) use arrivals::Arrivals;
 pub(crate) use blob::{BlobWriter, StagedBlob};
@@ -176,17 +177,31 @@ impl Store {
     /// Writes `bytes` to a file of the root directory: staging, fsync, rename,
     /// fsync of the directory.
     fn replace_file(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let write = || -> Result<()> {
+            let staged = self.stage_file(bytes)?;
+            staged.as_file().sync_all()?;
+            self.place_file(name, staged)
+        };
+        write().with_context(|| format!("write {}", self.root.join(name).display()))
+    }
+
+    /// Writes what is to be a file of the root directory.
+    fn stage_file(&self, bytes: &[u8]) -> Result<NamedTempFile> {
         let staging = self.staging_dir();
         make_dir(&staging)?;
+        let mut file = tempfile::Builder::new().prefix("file-").tempfile_in(&staging)?;
+        file.write_all(bytes)?;
+        Ok(file)
+    }
+
+    /// Makes it that file. It is on the disk already.
+    fn place_file(&self, name: &str, staged: NamedTempFile) -> Result<()> {
         let path = self.root.join(name);
-        let write = || -> io::Result<()> {
-            let mut file = tempfile::Builder::new().prefix("file-").tempfile_in(&staging)?;
-            file.write_all(bytes)?;
-            file.as_file().sync_all()?;
-            file.persist(&path)?;
-            sync_dir(&self.root)
-        };
-        write().with_context(|| format!("write {}", path.display()))
+        staged
+            .persist(&path)
+            .map_err(io::Error::from)
+            .and_then(|_| sync_dir(&self.root))
+            .with_context(|| format!("write {}", path.display()))
     }
 
     fn initialise(&self) -> Result<()> {

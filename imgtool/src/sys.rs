@@ -33,6 +33,33 @@ pub(crate) fn resolve_hosts_without_modules() -> std::io::Result<()> {
     Ok(())
 }
 
+/// How far [`write_back`] goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WriteBack {
+    /// Begun, and not waited for.
+    Begin,
+    /// Ended.
+    End,
+}
+
+/// Sends what was written to a part of the file, or from `offset` on if `length` is 0, on its way to the disk. It says
+/// nothing of what the disk keeps in a power cut: that takes an fsync, which then finds little to do.
+pub(crate) fn write_back(file: &File, offset: u64, length: u64, how: WriteBack) {
+    use std::os::fd::AsRawFd;
+    let (Ok(offset), Ok(length)) = (i64::try_from(offset), i64::try_from(length)) else { return };
+    let flags = match how {
+        WriteBack::Begin => libc::SYNC_FILE_RANGE_WRITE,
+        WriteBack::End => {
+            libc::SYNC_FILE_RANGE_WAIT_BEFORE
+                | libc::SYNC_FILE_RANGE_WRITE
+                | libc::SYNC_FILE_RANGE_WAIT_AFTER
+        }
+    };
+    // SAFETY: a descriptor that is open as long as `file`, and numbers.
+    // What fails here, or that a file system can't do, is seen by the fsync.
+    let _ = unsafe { libc::sync_file_range(file.as_raw_fd(), offset, length, flags) };
+}
+
 /// A program to be, in a process that stays in the namespaces we have now: it is executed when
 /// we are in others.
 pub(crate) struct Held {

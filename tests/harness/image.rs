@@ -80,6 +80,11 @@ impl Image {
     }
 
     /// The image's configuration, as its file stands.
+    /// The archives of its layers, bottom first.
+    pub(crate) fn layers(&self) -> Vec<Vec<u8>> {
+        self.layers.clone()
+    }
+
     pub(crate) fn config_bytes(&self) -> Vec<u8> {
         let ids: Vec<String> = self.layers.iter().map(|layer| digest(layer)).collect();
         let history: Vec<Value> =

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use serde_json::json;
 
+use crate::harness::hostile::{Content, Hostile};
 use crate::harness::image::Image;
 use crate::harness::ordinary::{FIRST_SUBID, SUBIDS, UID};
 use crate::harness::tarball::{Entry, Tarball};
@@ -125,6 +126,28 @@ fn rootless_trees_without_further_ids_have_one_owner_and_say_so() {
         bundle(user, &["--user", "33"], &[]).refused(&["user \"33\"", "/etc/subuid"]);
         assert!(!user.home("b").exists());
     });
+}
+
+#[test]
+fn rootless_pulled_image_becomes_a_bundle_that_runs() {
+    requires::program("newuidmap", "uidmap");
+    for (subids, page) in
+        [(Subids::Granted, (FIRST_SUBID + 32, FIRST_SUBID + 33)), (Subids::None, (UID, UID))]
+    {
+        scene(|scene| {
+            let user = Ordinary::new(scene, subids);
+            let content = Content::new(image().layers());
+            let registry = Hostile::start(move |request, stream| content.answer(request, stream));
+            let name = registry.name();
+            user.cmd("imgtool").args(["pull", "--quiet", &name]).run().success();
+            let made = user.cmd("imgtool").args(["bundle", &name]).arg(user.home("b"));
+            made.args(["--", "/probe", "cat", "/srv/page"]).run().success();
+            assert_eq!(owner(&user.home("b/rootfs/srv/page")), page);
+            assert_eq!(run(&user).success().stdout, "text");
+            user.cmd("imgtool").arg("verify").run().success();
+            remove(&user);
+        });
+    }
 }
 
 #[test]

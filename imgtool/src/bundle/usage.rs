@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 use serde_json::Value;
 
-use super::overlay::{ROOTFS, UPPER};
+use super::overlay::{self, ROOTFS, UPPER};
 use crate::rooted;
 
 /// Where runtimes keep their containers; without root, beneath `$XDG_RUNTIME_DIR`.
@@ -168,14 +168,15 @@ pub(crate) fn process_inside(bundle: &Path) -> Result<Option<i32>> {
         let name = entry.context("read /proc")?.file_name();
         let Some(pid) = name.to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
         let process = Path::new("/proc").join(&name);
-        if root.is_some() && file_id(&process.join("root")) == root {
+        let Some(its_root) = file_id(&process.join("root")) else { continue };
+        if root == Some(its_root) {
             return Ok(Some(pid));
         }
         // The mount on our side may be gone while a container's lives on.
-        let Ok(namespace) = fs::read_link(process.join("ns/mnt")) else { continue };
-        if seen.insert(namespace)
-            && fs::read_to_string(process.join("mountinfo"))
-                .is_ok_and(|table| has_root(&table, &upper))
+        if seen.insert(its_root)
+            && overlay::is_overlay(&process.join("root")).unwrap_or(false)
+            && fs::File::open(process.join("mountinfo"))
+                .is_ok_and(|table| has_root(BufReader::new(table), its_root.0, &upper))
         {
             return Ok(Some(pid));
         }
@@ -183,14 +184,18 @@ pub(crate) fn process_inside(bundle: &Path) -> Result<Option<i32>> {
     Ok(None)
 }
 
-/// Whether an overlay with this upper directory is mounted on `/`.
-fn has_root(mountinfo: &str, upper: &str) -> bool {
-    mountinfo.lines().any(|line| {
-        let Some((mount, file_system)) = line.split_once(" - ") else { return false };
-        mount.split(' ').nth(4) == Some("/")
-            && file_system
-                .split([' ', ','])
-                .any(|option| option.strip_prefix("upperdir=") == Some(upper))
+/// Whether the overlay of this device is mounted on `/` and has this upper directory. No more of the
+/// table is read, which the kernel makes as it is read, than that takes.
+fn has_root(mountinfo: impl BufRead, device: u64, upper: &str) -> bool {
+    let device = format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device));
+    let lines = mountinfo.split(b'\n').map_while(Result::ok);
+    let root = lines.map(|line| String::from_utf8_lossy(&line).into_owned()).find(|line| {
+        let mut fields = line.split(' ').skip(2);
+        fields.next() == Some(&device) && fields.nth(1) == Some("/")
+    });
+    root.is_some_and(|line| {
+        let options = line.split_once(" - ").map_or("", |(_, file_system)| file_system);
+        options.split([' ', ',']).any(|option| option.strip_prefix("upperdir=") == Some(upper))
     })
 }
 
@@ -274,10 +279,14 @@ mod tests {
                 "1 2 0:3 / {target} rw shared:1 - overlay overlay rw,lowerdir+=/x,upperdir={upper},workdir=/w\n"
             )
         };
-        assert!(has_root(&line("/", &upper), &upper));
-        assert!(!has_root(&line("/mnt", &upper), &upper));
-        assert!(!has_root(&line("/", "/a\\040b/upper2"), &upper));
-        assert!(!has_root("nonsense\n", &upper));
+        let has = |table: &str, device| has_root(table.as_bytes(), device, &upper);
+        let device = rustix::fs::makedev(0, 3);
+        assert!(has(&line("/", &upper), device));
+        assert!(has(&(line("/mnt", "/b") + &line("/", &upper)), device));
+        assert!(!has(&line("/", &upper), rustix::fs::makedev(0, 4)));
+        assert!(!has(&line("/mnt", &upper), device));
+        assert!(!has(&line("/", "/a\\040b/upper2"), device));
+        assert!(!has("nonsense\n", device));
     }
 
     #[test]

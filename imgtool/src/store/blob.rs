@@ -1,6 +1,7 @@
 //! Writing blobs: into a staging file, hashed on the way, named by the digest
 //! once everything about them is known to be right.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read, Write};
 
@@ -10,11 +11,20 @@ use tempfile::{NamedTempFile, TempPath};
 use super::{Store, make_dir, sync_dir};
 use crate::digest::{Algorithm, Digest, HashingWriter};
 use crate::manifest::Descriptor;
+use crate::sys::{WriteBack, write_back};
+
+/// So many bytes are sent on their way to the disk at a time, while the next ones come.
+const WRITE_BACK: u64 = 8 << 20;
+/// As many files are open at a time while their bytes go to the disk.
+const MAX_OPEN: usize = 64;
 
 /// A blob that is being written. Dropped, it leaves nothing.
 pub(crate) struct BlobWriter {
     store: Store,
     file: HashingWriter<NamedTempFile>,
+    written: u64,
+    /// How much of that is on its way to the disk.
+    sent: u64,
 }
 
 /// A blob that is written whole but not in the store yet.
@@ -41,16 +51,79 @@ impl Store {
             .prefix("blob-")
             .tempfile_in(&staging)
             .with_context(|| format!("create file in {}", staging.display()))?;
-        Ok(BlobWriter { store: self.clone(), file: HashingWriter::new(file, algorithm) })
+        let file = HashingWriter::new(file, algorithm);
+        Ok(BlobWriter { store: self.clone(), file, written: 0, sent: 0 })
     }
 
     /// Stores a document and returns its descriptor.
     pub(crate) fn write_blob(&self, media_type: &str, bytes: &[u8]) -> Result<Descriptor> {
+        let (descriptor, staged) = self.stage_blob(media_type, bytes)?;
+        staged.commit()?;
+        Ok(descriptor)
+    }
+
+    /// Writes a document that is to be stored together with others.
+    pub(crate) fn stage_blob(
+        &self,
+        media_type: &str,
+        bytes: &[u8],
+    ) -> Result<(Descriptor, StagedBlob)> {
         let mut writer = self.blob_writer()?;
         writer.write_all(bytes).context("write blob")?;
-        let (digest, size) = writer.commit()?;
-        Ok(Descriptor::new(media_type, digest, size))
+        let staged = writer.finish();
+        Ok((Descriptor::new(media_type, staged.digest.clone(), staged.size), staged))
     }
+
+    /// Puts blobs into the store. The disk is waited for about as long as for one: the file system
+    /// writes down what it knows of all of them at a time.
+    pub(crate) fn commit_blobs(&self, blobs: Vec<StagedBlob>) -> Result<()> {
+        self.commit_blobs_with(blobs, None)
+    }
+
+    /// The same, and brings another file to the disk with them.
+    pub(super) fn commit_blobs_with(
+        &self,
+        blobs: Vec<StagedBlob>,
+        other: Option<&File>,
+    ) -> Result<()> {
+        let is_new = |blob: &StagedBlob| !self.has_blob(&blob.digest);
+        let mut new: Vec<_> = blobs.into_iter().filter(is_new).collect();
+        let mut directories = BTreeSet::new();
+        loop {
+            let rest = new.split_off(new.len().min(MAX_OPEN));
+            let files = new.iter().map(StagedBlob::open).collect::<Result<Vec<_>>>()?;
+            let last = other.filter(|_| rest.is_empty());
+            let together: Vec<&File> = files.iter().chain(last).collect();
+            settle(&together).context("write to the disk")?;
+            for blob in new {
+                let directory = self.blob_dir(blob.digest.algorithm());
+                make_dir(&directory)?;
+                blob.path
+                    .persist(directory.join(blob.digest.hex()))
+                    .with_context(|| format!("store blob {}", blob.digest))?;
+                directories.insert(directory);
+            }
+            new = rest;
+            if new.is_empty() {
+                break;
+            }
+        }
+        for directory in directories {
+            sync_dir(&directory).with_context(|| format!("write {}", directory.display()))?;
+        }
+        Ok(())
+    }
+}
+
+/// Waits until the files are on the disk. When all of their bytes are, so are with the first fsync
+/// the sizes and places of all, and the others find nothing left to do.
+fn settle(files: &[&File]) -> io::Result<()> {
+    for how in [WriteBack::Begin, WriteBack::End] {
+        for file in files {
+            write_back(file, 0, 0, how);
+        }
+    }
+    files.iter().try_for_each(|file| file.sync_all())
 }
 
 impl BlobWriter {
@@ -79,7 +152,14 @@ impl BlobWriter {
 
 impl Write for BlobWriter {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        self.file.write(buffer)
+        let written = self.file.write(buffer)?;
+        self.written += written as u64;
+        if self.written - self.sent >= WRITE_BACK {
+            let file = self.file.get_ref().as_file();
+            write_back(file, self.sent, self.written - self.sent, WriteBack::Begin);
+            self.sent = self.written;
+        }
+        Ok(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -115,17 +195,8 @@ impl StagedBlob {
 
     /// Puts it into the store under its digest.
     pub(crate) fn commit(self) -> Result<(Digest, u64)> {
-        let directory = self.store.blob_dir(self.digest.algorithm());
-        let path = directory.join(self.digest.hex());
-        if !path.is_file() {
-            make_dir(&directory)?;
-            let publish = || -> io::Result<()> {
-                File::open(&self.path)?.sync_all()?;
-                self.path.persist(&path)?;
-                sync_dir(&directory)
-            };
-            publish().with_context(|| format!("store blob {}", self.digest))?;
-        }
-        Ok((self.digest, self.size))
+        let named = (self.digest.clone(), self.size);
+        self.store.clone().commit_blobs(vec![self])?;
+        Ok(named)
     }
 }

@@ -6,8 +6,8 @@ use std::io::Read;
 
 use anyhow::{Context, Result, ensure};
 
-use super::Store;
 use super::elsewhere::{self, ELSEWHERE};
+use super::{StagedBlob, Store};
 use crate::manifest::{CONTAINERD_NAME, Descriptor, Index, REF_NAME};
 use crate::reference::Reference;
 
@@ -35,10 +35,20 @@ impl Store {
         name: &Reference,
         descriptor: &Descriptor,
     ) -> Result<Option<Descriptor>> {
+        self.tag_new(name, descriptor, Vec::new())
+    }
+
+    /// The same for an image of which these blobs are not in the store yet.
+    pub(crate) fn tag_new(
+        &self,
+        name: &Reference,
+        descriptor: &Descriptor,
+        blobs: Vec<StagedBlob>,
+    ) -> Result<Option<Descriptor>> {
         let mut entry = plain(descriptor);
         entry.annotations.insert(REF_NAME.to_owned(), name.familiar());
         entry.annotations.insert(CONTAINERD_NAME.to_owned(), name.to_string());
-        self.change_index(|index| {
+        self.change_index_with(blobs, |index| {
             // Ours is only what we wrote: an archive may say it too.
             entry.annotations.remove(ELSEWHERE);
             let known = elsewhere::known(index, &entry.digest);
@@ -60,9 +70,18 @@ impl Store {
 
     /// Records an image without a name, unless it is there already.
     pub(crate) fn add_unnamed(&self, descriptor: &Descriptor) -> Result<()> {
+        self.add_unnamed_new(descriptor, Vec::new())
+    }
+
+    /// The same for an image of which these blobs are not in the store yet.
+    pub(crate) fn add_unnamed_new(
+        &self,
+        descriptor: &Descriptor,
+        blobs: Vec<StagedBlob>,
+    ) -> Result<()> {
         let mut descriptor = descriptor.clone();
         descriptor.annotations.remove(ELSEWHERE);
-        self.change_index(|index| {
+        self.change_index_with(blobs, |index| {
             keep(index, &descriptor);
             Ok(())
         })
@@ -95,14 +114,27 @@ impl Store {
         &self,
         change: impl FnOnce(&mut Index) -> Result<T>,
     ) -> Result<T> {
+        self.change_index_with(Vec::new(), change)
+    }
+
+    /// Puts blobs into the store, and then what refers to them into the index.
+    fn change_index_with<T>(
+        &self,
+        blobs: Vec<StagedBlob>,
+        change: impl FnOnce(&mut Index) -> Result<T>,
+    ) -> Result<T> {
         let _lock = self.lock_index()?;
         let mut index = self.index()?;
         let before = index.manifests.clone();
         let result = change(&mut index)?;
-        if index.manifests != before {
-            let bytes = serde_json::to_vec(&index).context("write index")?;
-            self.replace_file("index.json", &bytes)?;
+        if index.manifests == before {
+            self.commit_blobs(blobs)?;
+            return Ok(result);
         }
+        let bytes = serde_json::to_vec(&index).context("write index")?;
+        let staged = self.stage_file(&bytes).context("write index")?;
+        self.commit_blobs_with(blobs, Some(staged.as_file()))?;
+        self.place_file("index.json", staged)?;
         Ok(result)
     }
 }

@@ -122,26 +122,30 @@ impl Members {
         }
     }
 
-    /// Moves a member into the store.
-    pub(crate) fn store(&mut self, name: &str) -> Result<(Digest, u64)> {
-        let Some((key, _)) = self.find(name)? else {
-            bail!("archive has no {name}");
-        };
-        let key = key.to_owned();
-        match self.members.remove(&key) {
-            Some(Member::File(staged)) => {
-                let (digest, size) = staged.commit()?;
-                let stored = Member::Stored { digest: digest.clone(), size };
-                self.members.insert(key, stored);
-                Ok((digest, size))
-            }
-            Some(Member::Stored { digest, size }) => {
-                let stored = Member::Stored { digest: digest.clone(), size };
-                self.members.insert(key, stored);
-                Ok((digest, size))
-            }
-            Some(Member::Link(_)) | None => bail!("archive has no {name}"),
+    /// Moves members into the store, and gives the digest and size of each.
+    pub(crate) fn store<'n>(
+        &mut self,
+        store: &Store,
+        names: impl IntoIterator<Item = &'n str>,
+    ) -> Result<Vec<(Digest, u64)>> {
+        let (mut stored, mut staged) = (Vec::new(), Vec::new());
+        for name in names {
+            let Some((key, _)) = self.find(name)? else { bail!("archive has no {name}") };
+            let key = key.to_owned();
+            let (digest, size) = match self.members.remove(&key) {
+                Some(Member::File(blob)) => {
+                    let named = (blob.digest().clone(), blob.size());
+                    staged.push(blob);
+                    named
+                }
+                Some(Member::Stored { digest, size }) => (digest, size),
+                Some(Member::Link(_)) | None => bail!("archive has no {name}"),
+            };
+            self.members.insert(key, Member::Stored { digest: digest.clone(), size });
+            stored.push((digest, size));
         }
+        store.commit_blobs(staged)?;
+        Ok(stored)
     }
 }
 

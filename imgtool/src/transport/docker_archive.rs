@@ -82,12 +82,10 @@ pub(crate) fn load(store: &Store, members: &mut Members, item: &Item) -> Result<
                 .with_context(|| format!("layer {name:?}"))?,
         );
     }
-    let mut layers = Vec::with_capacity(item.layers.len());
-    for (name, media_type) in item.layers.iter().zip(types) {
-        let (digest, size) = members.store(name)?;
-        layers.push(Descriptor::new(media_type, digest, size));
-    }
-    members.store(&item.config)?;
+    let names = item.layers.iter().chain([&item.config]);
+    let stored = members.store(store, names.map(String::as_str))?;
+    let layers = stored.into_iter().zip(types);
+    let layers = layers.map(|((digest, size), kind)| Descriptor::new(kind, digest, size)).collect();
     let config = Descriptor::new(media_type::OCI_CONFIG, config_digest, config_bytes.len() as u64);
     let manifest = serde_json::to_vec(&Manifest::new(config, layers)).context("write manifest")?;
     let mut descriptor = store.write_blob(media_type::OCI_MANIFEST, &manifest)?;

@@ -97,7 +97,7 @@ impl<'a> Layout<'a> {
         };
         check(blob, &digest, size)?;
         if let Place::Archive(members) = &mut self.place {
-            members.store(&name)?;
+            members.store(store, [name.as_str()])?;
         }
         Ok(())
     }

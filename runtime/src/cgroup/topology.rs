@@ -1,6 +1,8 @@
 //! Where cgroups are mounted and where we are in them: `/proc/self/mountinfo` and
 //! `/proc/self/cgroup`.
 
+use std::fs::File;
+use std::io::{BufRead, BufReader};
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -11,6 +13,7 @@ use crate::procfs::unescape;
 
 const UNIFIED: &str = "/sys/fs/cgroup";
 const HYBRID: &str = "/sys/fs/cgroup/unified";
+const MOUNT_TABLE: &str = "/proc/self/mountinfo";
 
 /// The v1 hierarchies we join, as runc does: other named ones belong to their makers.
 const KNOWN: [&str; 14] = [
@@ -49,7 +52,7 @@ impl Mode {
         if files::kind(Path::new(HYBRID))? == Some(Kind::V2) {
             return Ok(Self::Hybrid);
         }
-        let mounts = mounts(&read("/proc/self/mountinfo")?);
+        let mounts = listed(|_| false)?;
         let any = |unified| mounts.iter().any(|mount| mount.controllers.is_empty() == unified);
         Ok(match (any(false), any(true)) {
             (true, true) => Self::Hybrid,
@@ -64,7 +67,11 @@ pub(super) fn places(mode: Mode) -> Result<Vec<Place>> {
     let own = own(&read("/proc/self/cgroup")?);
     let mounts = match mode {
         Mode::V2 => unified_mounts(&own)?,
-        Mode::V1 | Mode::Hybrid => mounts(&read("/proc/self/mountinfo")?),
+        Mode::V1 | Mode::Hybrid => listed(|found| {
+            own.iter()
+                .filter(|place| is_wanted(mode, place))
+                .all(|(controllers, _)| found.iter().any(|mount| mount.shows(controllers)))
+        })?,
     };
     match_places(mode, &own, &mounts)
 }
@@ -93,7 +100,45 @@ fn unified_mounts(own: &[(Vec<String>, PathBuf)]) -> Result<Vec<Mount>> {
         .and_then(|(_, path)| visible_beneath(&mount, path));
     match seen {
         Some(path) if files::kind(&path)? == Some(Kind::V2) => Ok(vec![mount]),
-        _ => Ok(mounts(&read("/proc/self/mountinfo")?)),
+        _ => listed(|found| found.iter().any(|mount| mount.controllers.is_empty())),
+    }
+}
+
+/// The mounts of cgroups that the kernel lists, until there are `enough` of them. Hosts have them
+/// since they booted, and those of a thousand containers, of which each line costs time, after them.
+fn listed(enough: impl Fn(&[Mount]) -> bool) -> Result<Vec<Mount>> {
+    let reading = || format!("read {MOUNT_TABLE}");
+    // The kernel makes as many lines as are asked for at a time.
+    let table = BufReader::with_capacity(4096, File::open(MOUNT_TABLE).with_context(reading)?);
+    until_enough(table, enough).with_context(reading)
+}
+
+fn until_enough(
+    mut table: impl BufRead,
+    enough: impl Fn(&[Mount]) -> bool,
+) -> std::io::Result<Vec<Mount>> {
+    let (mut found, mut line) = (Vec::new(), Vec::new());
+    while table.read_until(b'\n', &mut line)? > 0 {
+        if let Some(mount) = mount(String::from_utf8_lossy(&line).trim_end_matches('\n')) {
+            found.push(mount);
+            if enough(&found) {
+                break;
+            }
+        }
+        line.clear();
+    }
+    Ok(found)
+}
+
+/// Whether a hierarchy of /proc/self/cgroup is one that containers join.
+fn is_wanted(mode: Mode, (controllers, _): &(Vec<String>, PathBuf)) -> bool {
+    match mode {
+        Mode::V1 | Mode::Hybrid if !controllers.is_empty() => {
+            controllers.iter().any(|name| KNOWN.contains(&name.as_str()))
+        }
+        Mode::V1 => false,
+        Mode::Hybrid => true,
+        Mode::V2 => controllers.is_empty(),
     }
 }
 
@@ -103,20 +148,11 @@ fn match_places(
     mounts: &[Mount],
 ) -> Result<Vec<Place>> {
     let mut places = Vec::new();
-    for (controllers, path) in own {
-        let unified = controllers.is_empty();
-        let wanted = match mode {
-            Mode::V1 => !unified,
-            Mode::Hybrid => true,
-            Mode::V2 => unified,
-        };
-        if !wanted || !(unified || controllers.iter().any(|name| KNOWN.contains(&name.as_str()))) {
+    for place @ (controllers, path) in own {
+        if !is_wanted(mode, place) {
             continue;
         }
-        let mount = mounts.iter().find(|mount| match controllers.first() {
-            None => mount.controllers.is_empty(),
-            Some(first) => mount.controllers.contains(first),
-        });
+        let mount = mounts.iter().find(|mount| mount.shows(controllers));
         // What is not mounted can't be joined, and its limits are refused later.
         let Some(mount) = mount else { continue };
         places.push(Place {
@@ -147,8 +183,14 @@ struct Mount {
     point: PathBuf,
 }
 
-fn mounts(mountinfo: &str) -> Vec<Mount> {
-    mountinfo.lines().filter_map(mount).collect()
+impl Mount {
+    /// Whether this is a mount of the hierarchy with these controllers; of the unified one, with none.
+    fn shows(&self, controllers: &[String]) -> bool {
+        match controllers.first() {
+            None => self.controllers.is_empty(),
+            Some(first) => self.controllers.contains(first),
+        }
+    }
 }
 
 /// `ID PARENT DEV ROOT POINT OPTIONS [TAGS…] - TYPE SOURCE SUPER-OPTIONS`
@@ -202,9 +244,13 @@ mod tests {
 0::/u:v
 ";
 
+    fn mounts(table: &str, enough: impl Fn(&[Mount]) -> bool) -> Vec<Mount> {
+        until_enough(table.as_bytes(), enough).unwrap()
+    }
+
     fn found(mode: Mode) -> Vec<(String, String, Option<String>)> {
         let text = |path: PathBuf| path.to_str().unwrap().to_owned();
-        match_places(mode, &own(OWN), &mounts(HYBRID_MOUNTS))
+        match_places(mode, &own(OWN), &mounts(HYBRID_MOUNTS, |_| false))
             .unwrap()
             .into_iter()
             .map(|place| (place.controllers.join(","), text(place.mount), place.own.map(text)))
@@ -226,6 +272,15 @@ mod tests {
         assert_eq!(found(Mode::V1), v1);
         assert_eq!(found(Mode::V2), std::slice::from_ref(&unified));
         assert_eq!(found(Mode::Hybrid), v1.into_iter().chain([unified]).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn the_table_is_read_as_far_as_it_is_needed() {
+        assert_eq!(mounts(HYBRID_MOUNTS, |_| false).len(), 4);
+        let memory = ["memory".to_owned()];
+        let read = mounts(HYBRID_MOUNTS, |found| found.iter().any(|mount| mount.shows(&memory)));
+        assert!(read.last().is_some_and(|mount| mount.shows(&memory)));
+        assert_eq!(read.len(), 2);
     }
 
     #[test]
