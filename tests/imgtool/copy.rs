@@ -175,6 +175,24 @@ fn whole_indexes_go_along_with_what_was_attested_and_keep_their_digest() {
         scene.imgtool().args(["tag", &name, &third]).run().success();
         scene.imgtool().args(["push", &third]).run().success();
         assert_eq!(registry.digest("lib/third:1"), wanted);
+        // And out of it once more: into a store that has nothing of it.
+        let other = scene.path("other");
+        let again = scene.imgtool().arg("--root").arg(&other);
+        let again = again.args(["pull", "--platform", "all", &third]).run().success();
+        again.stdout_has(&format!("Digest: {wanted}"));
+        let kept = format!("oci:{}:{third}", other.display());
+        assert_eq!(seen(&kept), wanted);
+        // Layers of gzip, zstd and none, and what was attested, as they were.
+        let verified = scene.imgtool().arg("--root").arg(&other).arg("verify").run().success();
+        assert!(verified.stderr.is_empty(), "{}", verified.stderr);
+        let back = format!("dir:{}", scene.path("back").display());
+        let all = Cmd::line("skopeo copy --all --quiet --insecure-policy").arg(&kept);
+        all.arg(&back).run().success();
+        for file in fs::read_dir(&out).unwrap() {
+            let name = file.unwrap().file_name();
+            let bytes = |dir: &Path| fs::read(dir.join(&name)).unwrap();
+            assert_eq!(bytes(&scene.path("back")), bytes(&out), "{}", name.display());
+        }
     });
 }
 
