@@ -22,6 +22,7 @@ pub(crate) enum Progress {
 pub(crate) enum Direction {
     Pull,
     Push,
+    Load,
 }
 
 impl Direction {
@@ -29,6 +30,7 @@ impl Direction {
         match self {
             Self::Pull => "Pulling fs layer",
             Self::Push => "Preparing",
+            Self::Load => "Loading layer",
         }
     }
 
@@ -36,6 +38,7 @@ impl Direction {
         match self {
             Self::Pull => "Downloading",
             Self::Push => "Pushing",
+            Self::Load => "Loading layer",
         }
     }
 
@@ -43,6 +46,7 @@ impl Direction {
         match self {
             Self::Pull => "Pull complete",
             Self::Push => "Pushed",
+            Self::Load => "Loading layer",
         }
     }
 }
@@ -88,7 +92,17 @@ impl Progress {
         shown: bool,
         direction: Direction,
     ) -> Result<Item> {
-        let name = blob.digest.short().to_owned();
+        self.item(blob.digest.short(), blob.size, shown, direction)
+    }
+
+    /// A member of an archive that is read. It has a bar and no lines: docker has none for it, and
+    /// what it is loaded as is said at the end.
+    pub(crate) fn loading(&self, name: &str, size: u64) -> Result<Item> {
+        let shown = matches!(self, Self::Bars(_));
+        self.item(name, size, shown, Direction::Load)
+    }
+
+    fn item(&self, name: &str, size: u64, shown: bool, direction: Direction) -> Result<Item> {
         let bar = match self {
             Self::Bars(bars) if shown => {
                 let style = ProgressStyle::with_template(
@@ -96,9 +110,9 @@ impl Progress {
                 )?
                 .progress_chars("=> ");
                 Some(
-                    bars.add(ProgressBar::new(blob.size))
+                    bars.add(ProgressBar::new(size))
                         .with_style(style)
-                        .with_prefix(name.clone())
+                        .with_prefix(name.to_owned())
                         .with_message(direction.moving()),
                 )
             }
@@ -108,7 +122,7 @@ impl Progress {
         if lines {
             line(&format!("{name}: {}", direction.begun()))?;
         }
-        Ok(Item { name, bar, lines, direction })
+        Ok(Item { name: name.to_owned(), bar, lines, direction })
     }
 }
 

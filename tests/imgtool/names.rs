@@ -31,9 +31,17 @@ fn a_tag_is_another_name_for_the_same_image() {
             assert_eq!(seen[0]["Id"], image.id().as_str(), "{name}");
         }
         let first = scene.imgtool().args(["rmi", names[0]]).run().success();
-        assert_eq!(first.word(), format!("Untagged: {}", names[0]));
+        let (tag, digest) = (names[0], "e2e.test/names@sha256:");
+        assert!(first.stdout.starts_with(&format!("Untagged: {tag}\nUntagged: {digest}")));
+        assert_eq!(first.stdout.lines().count(), 2, "{}", first.stdout);
+        // A repository that has another tag has the digest, too.
+        scene.imgtool().args(["tag", names[1], "e2e.test/other:three"]).run().success();
+        let one = scene.imgtool().args(["rmi", "e2e.test/other:three"]).run().success();
+        assert_eq!(one.stdout, "Untagged: e2e.test/other:three\n");
         let last = scene.imgtool().args(["rmi", names[1]]).run().success();
-        last.stdout_has("Untagged:").stdout_has(&format!("Deleted: {}", image.id()));
+        let last = last.stdout_has("Untagged: e2e.test/other@sha256:");
+        last.stdout_has(&format!("Untagged: {}\n", names[1]))
+            .stdout_has(&format!("Deleted: {}", image.id()));
         let gone = scene.imgtool().args(["inspect", names[1]]).run();
         gone.refused(&[names[1], "imgtool pull"]);
         let listed = scene.imgtool().args(["images", "--quiet"]).run().success();

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::{Cmd, scene};
+use super::{Cmd, Image, scene};
 use crate::harness::hostile::{Content, Hostile, reply};
+use crate::harness::image::digest;
 use crate::harness::tarball::{Entry, Tarball};
 
 fn content(files: usize) -> Content {
@@ -138,6 +139,25 @@ fn bars_with_speed_and_time_left_on_a_terminal_and_plain_lines_elsewhere() {
         scene.imgtool().args(["rmi", &registry.name()]).run().success();
         let quiet = pull().arg("--quiet").on_terminal().run().success().stdout;
         assert_eq!(quiet.trim_end(), registry.name());
+    });
+}
+
+#[test]
+fn layers_that_are_loaded_are_shown_on_a_terminal_only() {
+    scene(|scene| {
+        let image = Image::probe(&[]);
+        let archive = image.docker_archive(&scene.path("image.tar"), "e2e.test/loaded:1");
+        let load = || scene.imgtool().args(["load", "-i"]).arg(&archive);
+        let shown = load().on_terminal().run().success().stdout;
+        let layer = digest(&image.layers[0]);
+        let bar = format!("{}: Loading layer [", &layer["sha256:".len()..][..12]);
+        assert!(shown.contains(&bar) && shown.contains("MiB/s"), "{bar:?} in {shown:?}");
+        assert!(!shown.contains(".json: Loading"), "{shown:?}");
+        assert!(shown.ends_with("Loaded image: e2e.test/loaded:1\r\n"), "{shown:?}");
+        let lines = load().run().success();
+        assert_eq!((&*lines.stdout, &*lines.stderr), ("Loaded image: e2e.test/loaded:1\n", ""));
+        let quiet = load().arg("--quiet").on_terminal().run().success();
+        assert_eq!(quiet.stdout, "");
     });
 }
 

@@ -73,7 +73,8 @@ pub(crate) fn run(store: &Store, args: &Args) -> Result<()> {
         [] => Wanted::Present,
         some => Wanted::Platforms(some.to_vec()),
     };
-    let result = read(store, path, &wanted, &allowed).and_then(|loaded| {
+    let progress = Progress::new(args.quiet);
+    let result = read(store, path, &wanted, &allowed, &progress).and_then(|loaded| {
         check_platforms(store, &loaded, &args.platform)?;
         publish(store, loaded, name)
     });
@@ -105,6 +106,7 @@ pub(super) fn read(
     path: Option<&Path>,
     wanted: &Wanted,
     allowed: &dyn Fn(&str) -> Result<()>,
+    progress: &Progress,
 ) -> Result<Vec<Loaded>> {
     let input: Box<dyn Read + Send> = match path {
         Some(path)
@@ -133,7 +135,7 @@ pub(super) fn read(
             Box::new(stdin)
         }
     };
-    let mut members = Members::read(store, input)?;
+    let mut members = Members::read(store, input, progress)?;
     let items = docker_archive::items(store, &members)?;
     allowed(if items.is_empty() { "oci-archive" } else { "docker-archive" })?;
     if members.contains("index.json") {

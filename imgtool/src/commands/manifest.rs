@@ -8,11 +8,12 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Subcommand;
 
 use super::{access, push};
+use crate::bundle;
 use crate::digest::Digest;
 use crate::manifest::{Descriptor, Document, Index, Platform, media_type};
 use crate::output;
 use crate::reference::Reference;
-use crate::store::{Elsewhere, Store};
+use crate::store::{Elsewhere, Store, entry_name};
 use crate::transport::registry::Access;
 
 use self::members::Draft;
@@ -183,8 +184,30 @@ fn save(store: &Store, name: &Reference, index: &Index, elsewhere: &Elsewhere) -
     elsewhere.retain(|digest, _| index.manifests.iter().any(|entry| entry.digest == *digest));
     let bytes = serde_json::to_vec(index).context("write index")?;
     let entry = store.write_blob(media_type::OCI_INDEX, &bytes)?;
+    let before = store.select(&name.to_string()).ok();
     store.tag_index(name, &entry, &elsewhere)?;
+    if let Some(before) = before {
+        forget_unnamed(store, &before.entry)?;
+    }
     writeln!(output::stdout(), "{}", entry.digest)?;
+    Ok(())
+}
+
+/// What an index was before a change is nobody's, unless it has another name or a bundle is of it.
+fn forget_unnamed(store: &Store, entry: &Descriptor) -> Result<()> {
+    let named = |other: &Descriptor| other.digest == entry.digest && entry_name(other).is_some();
+    if store.index()?.manifests.iter().any(named)
+        || !matches!(store.document(entry), Ok(Document::Index(_)))
+    {
+        return Ok(());
+    }
+    let used = match store.image(entry) {
+        Ok(image) => !bundle::users_of(store, image.id())?.is_empty(),
+        Err(_) => false,
+    };
+    if !used {
+        store.forget(entry)?;
+    }
     Ok(())
 }
 

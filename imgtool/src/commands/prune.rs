@@ -52,13 +52,16 @@ pub(crate) fn run(store: &Store, args: &Args) -> Result<()> {
     let lock = store.lock_exclusive()?;
     let (_, before) = store.blob_usage()?;
     let mut lines = Vec::new();
-    for entry in chosen(store, args.all, &filters)? {
-        if let Some(name) = entry_name(&entry) {
+    let chosen = chosen(store, args.all, &filters)?;
+    for entry in &chosen {
+        if let Some(name) = entry_name(entry) {
             lines.push(format!("untagged: {}", printable(&name.familiar())));
         }
-        lines.push(format!("deleted: {}", entry.digest));
-        if !args.dry_run {
-            store.forget(&entry)?;
+    }
+    lines.extend(deleted(store, &chosen)?);
+    if !args.dry_run {
+        for entry in &chosen {
+            store.forget(entry)?;
         }
     }
     if !args.dry_run {
@@ -122,6 +125,18 @@ fn chosen(store: &Store, all: bool, filters: &Filters) -> Result<Vec<Descriptor>
         }
     }
     Ok(chosen)
+}
+
+/// The IDs of images, and the chain IDs of layers, that no image has any more without these: what
+/// `rmi` says is deleted.
+fn deleted(store: &Store, chosen: &[Descriptor]) -> Result<Vec<String>> {
+    let kept = super::rmi::needed(store, |entry| !chosen.contains(entry))?;
+    let mut lines = Vec::new();
+    for entry in chosen {
+        let gone = super::rmi::parts(store, entry);
+        lines.extend(gone.filter(|id| !kept.contains(id)).map(|id| format!("deleted: {id}")));
+    }
+    Ok(lines)
 }
 
 fn filters(texts: &[String]) -> Result<Filters> {

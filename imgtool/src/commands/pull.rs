@@ -65,8 +65,11 @@ pub(crate) fn run(store: &Store, args: &Args) -> Result<()> {
     let access = args.access.access()?;
     let progress = Progress::new(args.quiet);
     let conf = RegistriesConf::read(access.registries.as_deref())?;
-    let candidates = match conf.short_name(&args.image)? {
-        None => vec![Reference::parse(&args.image)?],
+    // With the transport before it, as podman and skopeo take it, a name is a whole one.
+    let whole = args.image.strip_prefix("docker://");
+    let short = if whole.is_some() { None } else { conf.short_name(&args.image)? };
+    let candidates = match short {
+        None => vec![Reference::parse(whole.unwrap_or(&args.image))?],
         Some(ShortName { candidates, alias_of }) => {
             if let Some(file) = alias_of {
                 let name = printable(&args.image);

@@ -71,7 +71,9 @@ impl Args {
 }
 
 pub(crate) fn run(store: &Store, args: &Args) -> Result<()> {
-    let typed = Reference::parse(args.destination.as_deref().unwrap_or(&args.image))?;
+    let typed = args.destination.as_deref().unwrap_or(&args.image);
+    // podman's users name the transport, of which there is one.
+    let typed = Reference::parse(typed.strip_prefix("docker://").unwrap_or(typed))?;
     ensure!(typed.digest().is_none(), "can't push to a digest: give {} a tag", typed.familiar());
     refuse_official(&typed)?;
     let form = args.form.form()?;

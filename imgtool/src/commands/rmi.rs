@@ -48,8 +48,8 @@ fn remove(store: &Store, lock: &Lock, word: &str, force: bool) -> Result<()> {
         && names.contains(name)
     {
         store.untag(name)?;
-        writeln!(out, "Untagged: {}", printable(&name.familiar()))?;
-        return Ok(());
+        let left: Vec<&Reference> = names.iter().filter(|other| *other != name).collect();
+        return say_untagged(&mut out, &[name], &left, &entry.digest);
     }
     let repositories: BTreeSet<String> = names.iter().map(Reference::familiar_repository).collect();
     if name.is_none() && repositories.len() > 1 && !force {
@@ -69,35 +69,61 @@ fn remove(store: &Store, lock: &Lock, word: &str, force: bool) -> Result<()> {
         );
     }
     store.forget(&entry)?;
-    let kept = kept(store)?;
+    let gone: Vec<Digest> = parts(store, &entry).collect();
+    let kept = needed(store, |_| true)?;
     store.collect_garbage(lock)?;
     // All is done before anything is said: a reader that went away must not keep it from that.
-    for name in &names {
-        writeln!(out, "Untagged: {}", printable(&name.familiar()))?;
-    }
-    if !kept.contains(id) {
+    let names: Vec<&Reference> = names.iter().collect();
+    say_untagged(&mut out, &names, &[], &entry.digest)?;
+    for id in gone.iter().filter(|id| !kept.contains(id)) {
         writeln!(out, "Deleted: {id}")?;
-    }
-    let layers = image.as_ref().map(|image| chain_ids(&image.diff_ids));
-    for layer in layers.unwrap_or_default().iter().rev() {
-        if !kept.contains(layer) {
-            writeln!(out, "Deleted: {layer}")?;
-        }
     }
     Ok(())
 }
 
-/// IDs and chain IDs of the images that are left.
-fn kept(store: &Store) -> Result<BTreeSet<Digest>> {
-    let mut kept = BTreeSet::new();
-    for entry in &store.index()?.manifests {
-        // What can't be read keeps nothing but itself.
-        if let Ok(image) = store.image(entry) {
-            kept.insert(image.id().clone());
-            kept.extend(chain_ids(&image.diff_ids));
+/// The names that an image has no more; and where no name of a repository is left, the repository
+/// with the digest, which docker counts among the names.
+fn say_untagged(
+    out: &mut impl Write,
+    gone: &[&Reference],
+    left: &[&Reference],
+    digest: &Digest,
+) -> Result<()> {
+    let mut lines: Vec<String> = gone.iter().map(|name| name.familiar()).collect();
+    let repositories: BTreeSet<String> =
+        gone.iter().map(|name| name.familiar_repository()).collect();
+    for repository in repositories {
+        let line = format!("{repository}@{digest}");
+        if !left.iter().any(|name| name.familiar_repository() == repository)
+            && !lines.contains(&line)
+        {
+            lines.push(line);
         }
     }
-    Ok(kept)
+    for line in lines {
+        writeln!(out, "Untagged: {}", printable(&line))?;
+    }
+    Ok(())
+}
+
+/// The ID of an image and the chain IDs of its layers, the top first; of what can't be read only
+/// its digest.
+pub(super) fn parts(store: &Store, entry: &Descriptor) -> impl Iterator<Item = Digest> {
+    let (id, layers) = match store.image(entry) {
+        Ok(image) => (image.id().clone(), chain_ids(&image.diff_ids)),
+        Err(_) => (entry.digest.clone(), Vec::new()),
+    };
+    std::iter::once(id).chain(layers.into_iter().rev())
+}
+
+/// The parts of all the store's images that stay. What can't be read keeps nothing but itself.
+pub(super) fn needed(
+    store: &Store,
+    stays: impl Fn(&Descriptor) -> bool,
+) -> Result<BTreeSet<Digest>> {
+    let index = store.index()?;
+    let staying = index.manifests.iter().filter(|entry| stays(entry));
+    Ok(staying.flat_map(|entry| parts(store, entry)).collect())
 }
 
 fn names_of(store: &Store, entry: &Descriptor) -> Result<Vec<Reference>> {

@@ -28,10 +28,10 @@ impl Scope {
         for node in nodes {
             match node {
                 Node::Text(text) => self.out.push_str(text),
-                Node::Print(expression) => {
-                    let text = print(&self.value(expression, dot)?);
-                    self.out.push_str(&text);
-                }
+                Node::Print(expression) => match (self.value(expression, dot)?, expression) {
+                    (Value::Null, Expression::Field(_, name)) => self.out.push_str(nothing(name)),
+                    (value, _) => self.out.push_str(&print(&value)),
+                },
                 Node::Set(name, expression) => {
                     let value = self.value(expression, dot)?;
                     self.variables.insert(name.clone(), value);
@@ -77,10 +77,13 @@ impl Scope {
                 None => bail!("there is no ${name}"),
             },
             Expression::Field(base, name) => match self.value(base, dot)? {
-                Value::Object(mut fields) => match fields.remove(name) {
-                    Some(value) => value,
-                    None => bail!("there is no .{name}"),
-                },
+                Value::Object(mut fields) => {
+                    match fields.remove(name).or_else(|| absent(base, name)) {
+                        Some(value) => value,
+                        None => bail!("there is no .{name}"),
+                    }
+                }
+                Value::Null if is_map(base) => Value::Null,
                 other => bail!("there is no .{name} in {}", print(&other)),
             },
             Expression::Call(name, arguments) => {
@@ -91,6 +94,38 @@ impl Scope {
                 call(name, &arguments).with_context(|| format!("function {name}"))?
             }
         })
+    }
+}
+
+/// What a field is that a document may leave out, and docker's own types have all the same: scripts
+/// ask for them without asking first whether they are there.
+fn absent(base: &Expression, name: &str) -> Option<Value> {
+    if is_map(base) {
+        return Some(Value::Null);
+    }
+    Some(match name {
+        "User" | "WorkingDir" | "StopSignal" | "Hostname" | "Domainname" | "Image" | "Variant"
+        | "OsVersion" => "".into(),
+        "Env" | "Cmd" | "Entrypoint" | "OnBuild" | "Shell" | "ExposedPorts" | "Volumes"
+        | "Labels" | "Healthcheck" => Value::Null,
+        "ArgsEscaped" => false.into(),
+        _ => return None,
+    })
+}
+
+/// Whether the keys of this field are anybody's, so that none is a mistake.
+fn is_map(field: &Expression) -> bool {
+    let maps = ["Labels", "Annotations", "ExposedPorts", "Volumes"];
+    matches!(field, Expression::Field(_, name) if maps.contains(&name.as_str()))
+}
+
+/// How Go prints a field of this name that has no value, by the type it has in docker.
+fn nothing(name: &str) -> &'static str {
+    match name {
+        "Env" | "Cmd" | "Entrypoint" | "OnBuild" | "Shell" => "[]",
+        "ExposedPorts" | "Volumes" | "Labels" => "map[]",
+        "Healthcheck" => "<nil>",
+        _ => "<no value>",
     }
 }
 

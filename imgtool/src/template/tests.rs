@@ -37,6 +37,11 @@ fn templates_give_what_go_gives() {
         ("{{/* nothing */}}{{\"}}\"}}`{{`raw`}}`", "}}`raw`"),
         ("{{truncate .Name 4}}{{title .Name}}", "busyBusybox"),
         ("{{.Nothing}}", "<no value>"),
+        ("{{.Config.User}}|{{.Config.Entrypoint}}|{{.Config.Volumes}}", "|[]|map[]"),
+        ("{{json .Config.Cmd}} {{.Config.Healthcheck}} {{.Variant}}", "null <nil> "),
+        ("{{if .Config.User}}user{{else}}root{{end}}{{len .Config.Shell}}", "root0"),
+        ("{{with .Config}}{{.WorkingDir}}{{end}}{{join .Config.OnBuild \",\"}}", ""),
+        ("{{.Config.Labels.none}} {{.Config.Volumes.none}}", "<no value> <no value>"),
         ("a\\tb", "a\tb"),
     ] {
         assert_eq!(render(template), wanted, "{template}");

@@ -8,9 +8,11 @@ use std::io::{BufRead, BufReader, Read, Write};
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::digest::{Algorithm, Digest};
+use crate::error::printable;
 use crate::layer::compress;
 use crate::layer::tar::{Kind, Reader};
 use crate::manifest::Descriptor;
+use crate::progress::{Item, Progress};
 use crate::store::{StagedBlob, Store};
 
 /// An image has a few members per layer; this is far above any real archive.
@@ -18,6 +20,8 @@ const MAX_MEMBERS: usize = 100_000;
 /// Links may point at links, as in the archives of old engines.
 const MAX_LINKS: usize = 16;
 const BUFFER: usize = 256 << 10;
+/// No tar archive is smaller; of what is, nobody needs to see that it comes.
+const SMALLEST_SHOWN: u64 = 1024;
 
 enum Member {
     File(StagedBlob),
@@ -38,7 +42,11 @@ pub(crate) struct Members {
 impl Members {
     /// Reads a whole archive, compressed or not. Bounded memory; nothing of it
     /// stays if the result is dropped.
-    pub(crate) fn read(store: &Store, input: impl Read + Send + 'static) -> Result<Self> {
+    pub(crate) fn read(
+        store: &Store,
+        input: impl Read + Send + 'static,
+        progress: &Progress,
+    ) -> Result<Self> {
         let mut input = BufReader::with_capacity(BUFFER, input);
         ensure!(!input.fill_buf().context("read archive")?.is_empty(), "archive is empty");
         let input = compress::reader(input)?;
@@ -55,9 +63,14 @@ impl Members {
             let member = match entry.kind {
                 Kind::File => {
                     let mut writer = store.blob_writer_for(algorithm_of(&name))?;
+                    let mut shown = Shown::new(progress, &name, entry.size);
                     archive
-                        .contents(|bytes| writer.write_all(bytes).context("write staged member"))
+                        .contents(|bytes| {
+                            shown.add(bytes)?;
+                            writer.write_all(bytes).context("write staged member")
+                        })
                         .with_context(|| format!("read {name}"))?;
+                    shown.finish()?;
                     Member::File(writer.finish())
                 }
                 Kind::Symlink => Member::Link(target(parent(&name))?),
@@ -149,6 +162,48 @@ impl Members {
     }
 }
 
+/// How a member's way into staging is shown, if it is a layer: what that is, the archive says at
+/// its end, and until then only documents are known not to be.
+struct Shown<'a> {
+    progress: &'a Progress,
+    name: &'a str,
+    size: u64,
+    read: u64,
+    item: Option<Item>,
+}
+
+impl<'a> Shown<'a> {
+    fn new(progress: &'a Progress, name: &'a str, size: u64) -> Self {
+        Self { progress, name, size, read: 0, item: None }
+    }
+
+    fn add(&mut self, bytes: &[u8]) -> Result<()> {
+        let is_document = bytes.starts_with(b"{") || bytes.starts_with(b"[");
+        if self.read == 0 && self.size >= SMALLEST_SHOWN && !is_document {
+            self.item = Some(self.progress.loading(&short(self.name), self.size)?);
+        }
+        self.read += bytes.len() as u64;
+        if let Some(item) = &self.item {
+            item.set(self.read);
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Result<()> {
+        self.item.map_or(Ok(()), Item::finish)
+    }
+}
+
+/// What a member is shown as: the twelve digits that engines show of a digest, whichever part of
+/// the name has them.
+fn short(name: &str) -> String {
+    let is_id = |part: &&str| part.len() >= 12 && part.bytes().all(|b| b.is_ascii_hexdigit());
+    match name.split(['/', ':', '.']).rfind(is_id) {
+        Some(id) => id[..12].to_owned(),
+        None => printable(name),
+    }
+}
+
 /// Blobs of a layout are hashed with what their directory says.
 fn algorithm_of(name: &str) -> Algorithm {
     if name.starts_with("blobs/sha512/") { Algorithm::Sha512 } else { Algorithm::Sha256 }
@@ -186,5 +241,14 @@ mod tests {
         assert_eq!(normalise("a", "../b/layer.tar").unwrap(), "b/layer.tar");
         assert!(normalise("a", "../../b").is_err());
         assert!(normalise("", "/etc/passwd").is_err());
+    }
+
+    #[test]
+    fn members_are_shown_by_their_digest() {
+        let hex = "0123456789abcdef".repeat(4);
+        for name in ["blobs/sha256/HEX", "HEX/layer.tar", "HEX.tar.gz", "sha256:HEX"] {
+            assert_eq!(short(&name.replace("HEX", &hex)), "0123456789ab");
+        }
+        assert_eq!(short("layer.tar"), "layer.tar");
     }
 }

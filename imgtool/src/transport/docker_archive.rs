@@ -144,6 +144,7 @@ mod tests {
 
     use super::*;
     use crate::layer::tar;
+    use crate::progress::Progress;
 
     fn store() -> (tempfile::TempDir, Store) {
         let dir = tempfile::tempdir().unwrap();
@@ -188,7 +189,7 @@ mod tests {
     }
 
     fn load_all(store: &Store, bytes: Vec<u8>) -> Result<Vec<Descriptor>> {
-        let mut members = Members::read(store, std::io::Cursor::new(bytes))?;
+        let mut members = Members::read(store, std::io::Cursor::new(bytes), &Progress::Silent)?;
         items(store, &members)?.iter().map(|item| load(store, &mut members, item)).collect()
     }
 

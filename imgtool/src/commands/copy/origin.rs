@@ -65,10 +65,8 @@ impl<'a> Origin<'a> {
                 (Kind::Store(FromStore(store)), selected.entry, name)
             }
             Place::DockerArchive(path, choice) | Place::OciArchive(path, choice) => {
-                let loaded =
-                    load::read(store, path.as_deref().map(Path::new), &Wanted::Present, &|_| {
-                        Ok(())
-                    })?;
+                let path = path.as_deref().map(Path::new);
+                let loaded = load::read(store, path, &Wanted::Present, &|_| Ok(()), progress)?;
                 let loaded = choose_loaded(loaded, choice.as_ref())?;
                 let name = loaded.names.into_iter().next();
                 (Kind::Store(FromStore(store)), loaded.entry, name)
