@@ -34,6 +34,7 @@ mod platforms;
 mod policy;
 mod property;
 mod push;
+mod referrers;
 mod rootless;
 mod transfers;
 

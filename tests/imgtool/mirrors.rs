@@ -6,7 +6,7 @@ use std::io::Write;
 use std::net::TcpStream;
 use std::path::PathBuf;
 
-use super::{Compression, Image, Scene, load, scene};
+use super::{Cmd, Compression, Image, Outcome, Scene, load, scene};
 use crate::harness::hostile::{Content, Hostile, Request, read, reply};
 use crate::harness::registry::{Guard, PASSWORD, Registry, USER};
 use crate::harness::tarball::{Entry, Tarball};
@@ -102,6 +102,41 @@ fn short_names_are_what_the_files_say() {
         imgtool(&["pull", "other:1"]).refused(&["may be any of", &format!("{host}/other:1")]);
         fs::write(&conf, "[registries.search]\nregistries = ['x']\n").unwrap();
         imgtool(&["pull", "other:1"]).refused(&["registries.conf", "version 1"]);
+    });
+}
+
+/// Our program on a host where docker has these settings, and nobody else any.
+fn with_docker_s_settings(scene: &Scene, settings: &str, words: &[&str]) -> Outcome {
+    let file = scene.path("daemon.json");
+    fs::write(&file, settings).unwrap();
+    let script = "mount -t tmpfs none /etc && mkdir /etc/docker && cp \"$0\" /etc/docker && \
+                  exec \"$@\"";
+    let inside = Cmd::line("unshare --mount sh -c").arg(script).arg(file);
+    let inside = inside.arg(crate::harness::command::binary("imgtool")).args(words);
+    inside.env("IMGTOOL_ROOT", scene.store()).run()
+}
+
+#[test]
+fn docker_s_mirrors_stand_for_docker_hub_and_for_nobody_else() {
+    scene(|scene| {
+        let registry = Registry::start(scene);
+        let layout = Image::probe(&[]).layout(&scene.path("layout"), "x", Compression::Gzip);
+        registry.push(&layout, "x", "library/app:1");
+        registry.push(&layout, "x", "me/app:1");
+        // The first of them is not there.
+        let mirrors = format!(
+            "{{\"registry-mirrors\": [\"http://127.0.0.1:1\", \"http://{}/\"]}}",
+            registry.host
+        );
+        let pull =
+            |name: &str| with_docker_s_settings(scene, &mirrors, &["pull", "--retry", "0", name]);
+        pull("app:1").success().stdout_has("docker.io/library/app:1").stderr_has("127.0.0.1:1");
+        pull("me/app:1").success().stdout_has("Status: Downloaded newer image for me/app:1");
+        pull("registry.invalid/me/app:1").refused(&["registry.invalid"]);
+        for bad in ["{", "{\"registry-mirrors\": 7}"] {
+            let told = with_docker_s_settings(scene, bad, &["pull", "app:1"]);
+            told.refused(&["/etc/docker/daemon.json"]);
+        }
     });
 }
 

@@ -9,7 +9,7 @@ use super::destination::Target;
 use super::origin::Origin;
 use crate::copy::{self, Wanted};
 use crate::digest::Digest;
-use crate::manifest::{Descriptor, Document, Index};
+use crate::manifest::{Descriptor, Document};
 use crate::progress::Progress;
 use crate::store::Store;
 use crate::transport::Source;
@@ -50,9 +50,6 @@ pub(super) fn copy(
             progress.say(&format!("Referrer: {}", referrer.digest))?;
             subjects.push((referrer.digest.clone(), depth + 1));
         }
-        if !found.is_empty() && !push.lists_referrers() {
-            list_by_tag(push, &subject, &found)?;
-        }
         copy_tags(store, origin, push, &subject)?;
     }
     Ok(())
@@ -63,20 +60,6 @@ fn referrers(origin: &Origin<'_>, subject: &Digest) -> Result<Vec<Descriptor>> {
         Some(repository) => repository.referrers(subject),
         None => Ok(Vec::new()),
     }
-}
-
-/// A registry without lists of referrers has them in an index under a tag made of the digest,
-/// which whoever pushes has to keep.
-fn list_by_tag(push: &Push<'_>, subject: &Digest, found: &[Descriptor]) -> Result<()> {
-    let repository = push.repository();
-    let mut index = Index::empty();
-    index.manifests = repository.referrers(subject)?;
-    for referrer in found {
-        if !index.manifests.iter().any(|other| other.digest == referrer.digest) {
-            index.manifests.push(referrer.clone());
-        }
-    }
-    repository.put_referrers(subject, &index)
 }
 
 /// `sha256-<hex>.sig` and its like.

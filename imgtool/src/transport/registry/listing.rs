@@ -11,7 +11,7 @@ use super::body::{header, read_limited, refusal};
 use super::repository::Repository;
 use super::session::Session;
 use crate::digest::Digest;
-use crate::manifest::{Descriptor, Index, MAX_MANIFEST_SIZE, media_type};
+use crate::manifest::{Annotations, Descriptor, Index, MAX_MANIFEST_SIZE, media_type};
 
 const PAGE: &str = "1000";
 const MAX_PAGES: usize = 1000;
@@ -82,13 +82,42 @@ impl Repository {
 }
 
 impl Repository {
-    /// Keeps the list of referrers by its tag.
-    pub(crate) fn put_referrers(&self, subject: &Digest, index: &Index) -> Result<()> {
-        let bytes = serde_json::to_vec(index).context("write index")?;
+    /// A registry without lists of referrers has them in an index under a tag made of the digest,
+    /// which whoever pushes has to keep: this adds the manifest, if it refers to one.
+    pub(super) fn list_referrer(&self, manifest: &Descriptor, bytes: &[u8]) -> Result<()> {
+        let Some((subject, entry)) = referrer(manifest, bytes) else { return Ok(()) };
+        let mut index = Index::empty();
+        index.manifests = self.referrers(&subject)?;
+        if index.manifests.iter().any(|other| other.digest == entry.digest) {
+            return Ok(());
+        }
+        index.manifests.push(entry);
+        let bytes = serde_json::to_vec(&index).context("write index")?;
         let size = bytes.len() as u64;
         let descriptor = Descriptor::new(media_type::OCI_INDEX, Digest::of(&bytes), size);
-        self.put_manifest(&fallback_tag(subject), &descriptor, &bytes).map(drop)
+        self.put_manifest(&fallback_tag(&subject), &descriptor, &bytes).map(drop)
     }
+}
+
+/// What a manifest refers to, and itself as a list of referrers has it.
+fn referrer(manifest: &Descriptor, bytes: &[u8]) -> Option<(Digest, Descriptor)> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Referrer {
+        subject: Descriptor,
+        artifact_type: Option<String>,
+        config: Option<Descriptor>,
+        annotations: Option<Annotations>,
+    }
+    // Most refer to nothing; whether it is a manifest at all is found out elsewhere.
+    let found: Referrer = serde_json::from_slice(bytes).ok()?;
+    let mut entry = Descriptor::new(&manifest.media_type, manifest.digest.clone(), manifest.size);
+    let kind = found.artifact_type.filter(|kind| !kind.is_empty());
+    if let Some(kind) = kind.or_else(|| found.config.map(|config| config.media_type)) {
+        entry.other.insert("artifactType".to_owned(), kind.into());
+    }
+    entry.annotations = found.annotations.unwrap_or_default();
+    Some((found.subject.digest, entry))
 }
 
 /// The tag that stands for the list of referrers where the registry keeps none.
@@ -168,5 +197,27 @@ mod tests {
         assert_eq!(next_link("<x>; title=y; rel=next"), Some("x"));
         assert_eq!(next_link("<x>; rel=\"prev\""), None);
         assert_eq!(next_link("x"), None);
+    }
+
+    #[test]
+    fn manifests_say_what_they_refer_to() {
+        let (subject, own) = (Digest::of(b"subject"), Digest::of(b"own"));
+        let manifest = Descriptor::new(media_type::OCI_MANIFEST, own, 3);
+        let about = |rest: &str| {
+            let text =
+                format!(r#"{{"subject":{{"mediaType":"x","digest":"{subject}","size":1}}{rest}}}"#);
+            let (found, entry) = referrer(&manifest, text.as_bytes()).unwrap();
+            assert_eq!(found, subject);
+            entry
+        };
+        let kind = |entry: &Descriptor| entry.other.get("artifactType").cloned();
+        assert_eq!(kind(&about("")), None);
+        let config = format!(r#","config":{{"mediaType":"c","digest":"{subject}","size":1}}"#);
+        assert_eq!(kind(&about(&config)), Some("c".into()));
+        let entry = about(&format!(r#"{config},"artifactType":"a","annotations":{{"k":"v"}}"#));
+        assert_eq!((kind(&entry), entry.annotations["k"].as_str()), (Some("a".into()), "v"));
+        for none in ["{}", "[]", r#"{"subject":null}"#, r#"{"subject":{}}"#] {
+            assert!(referrer(&manifest, none.as_bytes()).is_none(), "{none}");
+        }
     }
 }

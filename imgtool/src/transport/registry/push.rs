@@ -28,8 +28,6 @@ pub(crate) struct Push<'a> {
     elsewhere: BTreeMap<Digest, Vec<String>>,
     /// One that may have any of them.
     source: Option<String>,
-    /// Whether the registry keeps its own list of what refers to an image.
-    lists_referrers: bool,
 }
 
 impl<'a> Push<'a> {
@@ -40,14 +38,7 @@ impl<'a> Push<'a> {
         how: Upload,
     ) -> Result<Self> {
         let repository = Repository::open(name, access, Action::Push)?;
-        Ok(Self {
-            repository,
-            progress,
-            how,
-            elsewhere: BTreeMap::new(),
-            source: None,
-            lists_referrers: true,
-        })
+        Ok(Self { repository, progress, how, elsewhere: BTreeMap::new(), source: None })
     }
 
     /// Says where a blob may lie already.
@@ -76,11 +67,6 @@ impl<'a> Push<'a> {
     /// Whether the registry has a manifest or an index with all that belongs to it.
     pub(crate) fn has_there(&self, descriptor: &Descriptor) -> Result<bool> {
         Ok(self.repository.digest(&descriptor.digest.to_string())?.is_some())
-    }
-
-    /// Whether what was pushed last is found by what it refers to without our help.
-    pub(crate) fn lists_referrers(&self) -> bool {
-        self.lists_referrers
     }
 
     /// Whether the registry has the blob already, or takes it from another repository.
@@ -167,8 +153,8 @@ impl Destination for Push<'_> {
         if descriptor.digest.algorithm() != Algorithm::Sha256 && reference != by_digest {
             self.repository.put_manifest(&by_digest, descriptor, bytes)?;
         }
-        self.lists_referrers = self.repository.put_manifest(reference, descriptor, bytes)?;
-        Ok(())
+        let is_listed = self.repository.put_manifest(reference, descriptor, bytes)?;
+        if is_listed { Ok(()) } else { self.repository.list_referrer(descriptor, bytes) }
     }
 }
 
