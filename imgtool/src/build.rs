@@ -28,6 +28,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
 use jiff::Timestamp;
+use nix::sched::{CloneFlags, unshare};
 
 use self::context::Context;
 pub(crate) use self::context::Named;
@@ -44,6 +45,7 @@ use crate::manifest::{Descriptor, History, Platform};
 use crate::reference::Reference;
 use crate::store::Store;
 use crate::store::cache::{self, Record};
+use crate::userns::{self, Owners};
 
 /// What the user wishes.
 pub(crate) struct Request {
@@ -147,8 +149,19 @@ fn with_file(store: &Store, request: &Request, pull: Pull<'_>, context: &Context
     let reporter = Reporter::new(request.style, total);
     let (warnings, check) = findings(store, request, context, &file)?;
     tell(&warnings, &check, &reporter)?;
-    let engine = Engine::new(store, &plan, &settings, &reporter, &context.origin, pull);
-    let state = engine.stage(plan.target)?;
+    if plan.makes_trees() {
+        own_namespace(&reporter)?;
+    }
+    let new_engine = || Engine::new(store, &plan, &settings, &reporter, &context.origin, pull);
+    let mut engine = new_engine();
+    let mut state = engine.stage(plan.target);
+    // A base may ask for a command by ONBUILD. It is begun anew, since only now there are no threads.
+    if state.is_err() && engine.lacks_namespace() {
+        own_namespace(&reporter)?;
+        engine = new_engine();
+        state = engine.stage(plan.target);
+    }
+    let state = state?;
     let unused = engine.unused_arguments();
     if !unused.is_empty() {
         let names = unused.join(" ");
@@ -156,6 +169,20 @@ fn with_file(store: &Store, request: &Request, pull: Pull<'_>, context: &Context
     }
     let state = if request.squash { engine.squashed(state)? } else { state };
     export(store, request, state, &reporter)
+}
+
+/// Without root, trees are made in a user namespace, and mounted in a mount namespace that is its own.
+fn own_namespace(reporter: &Reporter) -> Result<()> {
+    match userns::enter()? {
+        Owners::Anybody => return Ok(()),
+        Owners::Mapped(_) => {}
+        // Of this a command that is run tells with the same words.
+        Owners::Ourselves { .. } if !nix::unistd::geteuid().is_root() => return Ok(()),
+        Owners::Ourselves { because, .. } => {
+            reporter.note(&format!("all files and processes get one owner, you: {because}"));
+        }
+    }
+    unshare(CloneFlags::CLONE_NEWNS).context("unshare the mount namespace")
 }
 
 /// What the rules find in the file.

@@ -35,6 +35,7 @@ pub(crate) use resolve::{Image, Selection, platforms};
 
 use crate::digest::{Digest, HashingReader};
 use crate::manifest::{Descriptor, Index};
+use crate::userns;
 
 const LAYOUT_FILE: &str = "oci-layout";
 /// The content of `oci-layout`.
@@ -80,9 +81,10 @@ impl Store {
         &self.root
     }
 
-    /// Where unpacked layers lie, by chain ID: `layers/sha256/<hex>/diff`.
+    /// Where unpacked layers lie, by chain ID: `layers/sha256/<hex>/diff`; without root in a directory
+    /// beside it.
     pub(crate) fn layers_dir(&self) -> PathBuf {
-        self.root.join("layers/sha256")
+        self.root.join("layers").join(userns::kind_of_trees())
     }
 
     /// Where what is not finished lies; on the same file system as all the rest.

@@ -12,9 +12,12 @@ use std::sync::OnceLock;
 
 use anyhow::{Context, Result};
 use nix::sched::{CloneFlags, unshare};
+use rustix::io::Errno;
 
 pub(crate) use maps::{Maps, Range};
 
+use crate::digest::Digest;
+use crate::rooted;
 use crate::sys::Held;
 
 /// Who can own the files of a tree.
@@ -63,11 +66,57 @@ pub(crate) fn enter() -> Result<&'static Owners> {
     Ok(OWNERS.get_or_init(|| owners))
 }
 
+/// Removes a tree in which files may be of any of the user's ids.
+pub(crate) fn remove_tree(path: &Path) -> Result<(), Errno> {
+    match rooted::remove_path(path) {
+        Err(errno @ (Errno::ACCESS | Errno::PERM)) if !nix::unistd::geteuid().is_root() => {
+            enter().map_err(|_| errno)?;
+            rooted::remove_path(path)
+        }
+        removed => removed,
+    }
+}
+
 /// Whether files can be given away at all.
 pub(crate) fn gives_files_away() -> bool {
     match OWNERS.get() {
         Some(owners) => !matches!(owners, Owners::Ourselves { .. }),
         None => nix::unistd::geteuid().is_root(),
+    }
+}
+
+/// What was found out, if it was.
+pub(crate) fn entered() -> Option<&'static Owners> {
+    OWNERS.get()
+}
+
+/// Whether we are in a user namespace, entered by ourselves or by whoever started us: file systems
+/// that such a one mounts keep their marks in other attributes.
+pub(crate) fn is_inner() -> bool {
+    static STARTED_IN_ONE: OnceLock<bool> = OnceLock::new();
+    match OWNERS.get() {
+        Some(Owners::Mapped(_) | Owners::Ourselves { .. }) => true,
+        Some(Owners::Anybody) | None => *STARTED_IN_ONE.get_or_init(|| {
+            let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+            let whole: Vec<&str> = map.split_whitespace().collect();
+            !whole.is_empty() && whole != ["0", "0", "4294967295"]
+        }),
+    }
+}
+
+/// The directory for trees whose owners are those that we can give files now: the same tree has other
+/// owners for the host under other maps.
+pub(crate) fn kind_of_trees() -> String {
+    match OWNERS.get() {
+        None | Some(Owners::Anybody) => "sha256".to_owned(),
+        Some(Owners::Ourselves { .. }) => "single".to_owned(),
+        Some(Owners::Mapped(maps)) => {
+            let text = |ranges: &[Range]| {
+                ranges.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+            };
+            let maps = format!("{};{}", text(&maps.uids), text(&maps.gids));
+            format!("mapped-{}", Digest::of(maps.as_bytes()).short())
+        }
     }
 }
 

@@ -21,6 +21,8 @@ use nix::unistd::Pid;
 
 use super::command::{Cmd, read, scratch};
 
+mod clock;
+
 /// Longer than any command takes under ptrace: one that waits for something that never comes.
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -120,7 +122,16 @@ pub(crate) fn observe(command: Cmd, plan: Option<(usize, Fault)>, bounds: Bounds
     Tracer::start(command, plan, Some(bounds)).run()
 }
 
+/// Runs a command to its end whose clock, and that of all it starts, is ahead by so many seconds.
+pub(crate) fn ahead(command: Cmd, seconds: i64) -> Traced {
+    let mut tracer = Tracer::start(command, None, None);
+    tracer.ahead = Some(seconds);
+    tracer.run()
+}
+
 struct Tracer {
+    /// By how many seconds clocks are ahead.
+    ahead: Option<i64>,
     first: Pid,
     alive: HashSet<Pid>,
     plan: Option<(usize, Fault)>,
@@ -161,6 +172,7 @@ impl Tracer {
         ptrace::seize(first, options).expect("trace the shell");
         kill(first, Signal::SIGCONT).expect("wake the shell");
         Tracer {
+            ahead: None,
             first,
             alive: HashSet::from([first]),
             plan,
@@ -278,6 +290,9 @@ impl Tracer {
         let image = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
         let is = |name: &str| image.file_name().is_some_and(|image| image == name);
         self.fresh.insert(pid, 0);
+        if self.ahead.is_some() {
+            clock::without_vdso(pid);
+        }
         match self.bounds {
             Some(bounds) if is(bounds.payload) && ptrace::detach(pid, None).is_ok() => {
                 self.alive.remove(&pid);
@@ -350,6 +365,9 @@ impl Tracer {
     }
 
     fn leave(&mut self, pid: Pid) {
+        if let Some(seconds) = self.ahead {
+            clock::advance(pid, seconds);
+        }
         if let Some(Some(errno)) = self.inside.remove(&pid) {
             let mut registers = ptrace::getregs(pid).expect("read registers");
             registers.rax = i64::from(-(errno as i32)).cast_unsigned();

@@ -13,6 +13,7 @@ mod corpus;
 mod more;
 mod mounts;
 mod outputs;
+mod rootless;
 
 const NAME: &str = "e2e.test/build:new";
 

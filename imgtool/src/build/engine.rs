@@ -4,7 +4,7 @@ mod layers;
 pub(crate) mod mounts;
 mod steps;
 
-use std::cell::RefCell;
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -76,6 +76,10 @@ pub(crate) struct Engine<'a> {
     origins: RefCell<BTreeMap<String, Rc<Origin>>>,
     known_layers: RefCell<BTreeMap<Digest, Rc<super::view::Layer>>>,
     used: RefCell<BTreeSet<String>>,
+    /// Whether layers can be stacked by mounts here, found out when it is first asked.
+    stacks: OnceCell<bool>,
+    /// Set when a command could be run in a user namespace, which we are not in.
+    lacks_namespace: Cell<bool>,
 }
 
 /// Where a step stands.
@@ -107,6 +111,8 @@ impl<'a> Engine<'a> {
             origins: RefCell::default(),
             known_layers: RefCell::default(),
             used: RefCell::default(),
+            stacks: OnceCell::new(),
+            lacks_namespace: Cell::new(false),
         }
     }
 
@@ -121,6 +127,11 @@ impl<'a> Engine<'a> {
                 || self.plan.globals.contains_key(name)
         };
         self.settings.arguments.keys().filter(|name| !known(name)).cloned().collect()
+    }
+
+    /// Whether it failed for want of a user namespace.
+    pub(crate) fn lacks_namespace(&self) -> bool {
+        self.lacks_namespace.get()
     }
 
     /// What a stage comes to.

@@ -31,6 +31,8 @@ pub(crate) struct Origin {
     ignore: Ignore,
     /// What it is, for messages.
     label: String,
+    /// Whether its files have the owners that they have in an image.
+    has_owners: bool,
     /// Keeps what it lies in.
     _holder: Option<tempfile::TempDir>,
 }
@@ -69,7 +71,7 @@ pub(crate) struct Found {
 
 impl Origin {
     pub(crate) fn new(root: OwnedFd, ignore: Ignore, label: &str) -> Self {
-        Self { root, ignore, label: label.to_owned(), _holder: None }
+        Self { root, ignore, label: label.to_owned(), has_owners: false, _holder: None }
     }
 
     /// The same; the directory goes when this does.
@@ -80,6 +82,15 @@ impl Origin {
     /// The same, which keeps the directory until it goes.
     pub(crate) fn holding(self, holder: tempfile::TempDir) -> Self {
         Self { _holder: Some(holder), ..self }
+    }
+
+    /// The tree of a stage or an image.
+    pub(crate) fn of_image(root: OwnedFd, holder: tempfile::TempDir, label: &str) -> Self {
+        Self { has_owners: true, ..Self::held(root, holder, label) }
+    }
+
+    pub(crate) fn has_owners(&self) -> bool {
+        self.has_owners
     }
 
     /// Whether all of it may be seen.

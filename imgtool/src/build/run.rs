@@ -12,7 +12,7 @@ mod stubs;
 use std::fs;
 use std::io::{self, Read};
 use std::net::IpAddr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -29,9 +29,12 @@ use super::settings::go_list;
 use super::view::View;
 use crate::bundle::overlay::{self, ROOTFS, UPPER};
 use crate::bundle::{self, files, user};
-use crate::layer::lower;
-use crate::store::{RUN_PREFIX, Store};
+use crate::layer;
+use crate::layer::lower::{self, Lowers};
+use crate::layer::record::{self, Record};
+use crate::store::{Image, RUN_PREFIX, Store};
 use crate::sys;
+use crate::userns::{self, Owners};
 
 /// What the command's host is called.
 const HOSTNAME: &str = "buildkitsandbox";
@@ -68,15 +71,45 @@ pub(crate) struct Job<'a> {
     pub(crate) script: Option<(&'a str, &'a str)>,
 }
 
-/// What a command left behind: its upper directory, for as long as this exists.
-pub(crate) struct Ran {
-    home: tempfile::TempDir,
+/// What a command runs on.
+pub(crate) enum Ground {
+    /// Layers that are mounted above each other, bottom first.
+    Layers(Vec<PathBuf>),
+    /// A tree of its own, unpacked from these.
+    Copy(Box<Image>),
 }
 
-impl Ran {
-    pub(crate) fn upper(&self) -> PathBuf {
-        self.home.path().join(UPPER)
+/// What a command left behind, for as long as this exists.
+pub(crate) struct Ran {
+    _home: tempfile::TempDir,
+    pub(crate) left: Left,
+}
+
+pub(crate) enum Left {
+    /// The upper directory above layers.
+    Upper(PathBuf, Lowers),
+    /// The whole tree, and what it was before.
+    Tree(PathBuf, Record),
+}
+
+/// Whether commands can be run. The error is the reason why they never can.
+pub(crate) fn possible() -> Result<Possible> {
+    match userns::entered() {
+        _ if geteuid().is_root() => Ok(Possible::Now),
+        Some(Owners::Ourselves { because, .. }) => bail!(
+            "RUN needs root or a user namespace, and {because} (a build of COPY, ENV and the like \
+             needs neither)"
+        ),
+        _ => Ok(Possible::InNamespace),
     }
+}
+
+/// Whether commands can be run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Possible {
+    Now,
+    /// When a user namespace was entered.
+    InNamespace,
 }
 
 /// The runtime that is asked for, or else ours: beside our own program, or in `PATH`.
@@ -84,21 +117,24 @@ pub(crate) fn runtime(wanted: Option<&Path>) -> PathBuf {
     wanted.map_or_else(|| bundle::sibling("runtime"), Path::to_owned)
 }
 
-/// Runs the command on `layers`, given bottom first.
+/// Runs the command.
 pub(crate) fn run(
     store: &Store,
     runtime: &Path,
-    layers: &[PathBuf],
+    ground: &Ground,
     view: &View,
     job: &Job<'_>,
     shown: &report::Step<'_>,
 ) -> Result<Ran> {
     ensure!(!job.words.is_empty(), "RUN needs a command");
-    ensure!(geteuid().is_root(), "RUN needs root: a build of COPY, ENV and the like does not");
     let home = store.staging_subdirectory_as(RUN_PREFIX)?;
     let path = home.path();
-    let below = path.join("stubs");
-    lower::make_root(&below)?;
+    // Where all is copied, the places to mount on are made in the copy, before it is recorded.
+    let below = path.join(if matches!(ground, Ground::Layers(_)) { "stubs" } else { ROOTFS });
+    let root = lower::make_root(&below)?;
+    if let Ground::Copy(image) = ground {
+        layer::unpack_flat(store, image, root.as_fd())?;
+    }
     let mut targets = stubs::Targets::new(view, &below)?;
     for mount in document::targets() {
         targets.add(&mount, stubs::Kind::Directory)?;
@@ -119,20 +155,34 @@ pub(crate) fn run(
     }
     let id = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
     shown.running(&id)?;
-    let all: Vec<PathBuf> = std::iter::once(below).chain(layers.iter().cloned()).collect();
-    fs::create_dir(path.join(ROOTFS)).context("create rootfs")?;
-    overlay::prepare(path, all.last().context("no layers")?)?;
+    let (all, left) = match ground {
+        Ground::Layers(layers) => {
+            let all: Vec<PathBuf> = std::iter::once(below).chain(layers.iter().cloned()).collect();
+            fs::create_dir(path.join(ROOTFS)).context("create rootfs")?;
+            overlay::prepare(path, all.last().context("no layers")?)?;
+            (Some(all), Left::Upper(path.join(UPPER), Lowers::open(layers)?))
+        }
+        Ground::Copy(_) => (None, Left::Tree(below, recorded(root.as_fd())?)),
+    };
+    let all = all.as_deref();
     let code = thread::scope(|scope| {
         let waiter = thread::Builder::new()
             .name("run".to_owned())
-            .spawn_scoped(scope, || in_namespaces(path, &all, runtime, &id, job, shown));
+            .spawn_scoped(scope, || in_namespaces(path, all, runtime, &id, job, shown));
         waiter.context("start a thread")?.join().map_err(|_| anyhow!("running stopped"))?
     })?;
     if code != 0 {
         let words = job.words.join(" ");
         bail!("process {words:?} did not complete successfully: exit code: {code}");
     }
-    Ok(Ran { home })
+    Ok(Ran { _home: home, left })
+}
+
+/// What the tree is now.
+fn recorded(root: BorrowedFd<'_>) -> Result<Record> {
+    let mut lines = Vec::new();
+    record::write(root, &mut lines)?;
+    Record::read(&lines[..])
 }
 
 fn set_mode(path: &Path, mode: u32) -> Result<()> {
@@ -165,7 +215,7 @@ fn write_files(home: &Path, job: &Job<'_>) -> Result<()> {
 /// In a thread of its own, whose namespaces go with it.
 fn in_namespaces(
     home: &Path,
-    layers: &[PathBuf],
+    layers: Option<&[PathBuf]>,
     runtime: &Path,
     id: &str,
     job: &Job<'_>,
@@ -175,7 +225,9 @@ fn in_namespaces(
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
         .context("make mounts private")?;
     let mounts = attach::prepare(home, job.mounts)?;
-    overlay::mount_as(home, layers, overlay::Upper::Volatile)?;
+    if let Some(layers) = layers {
+        overlay::mount_as(home, layers, overlay::Upper::Volatile)?;
+    }
     let rootfs = lower::open_directory(&home.join(ROOTFS))?;
     let identity = user::resolve(job.user, rootfs.as_fd())?;
     drop(rootfs);
@@ -186,6 +238,7 @@ fn in_namespaces(
         cgroup: id,
         files: &FILES,
         mounts,
+        maps: userns::enter()?.maps(),
     })?;
     let path = home.join("config.json");
     fs::write(&path, serde_json::to_vec(&document)?)

@@ -50,6 +50,13 @@ pub(crate) struct Wishes<'a> {
 }
 
 impl Plan {
+    /// Whether anything that is needed has to do with whole trees. What a base asks for by ONBUILD
+    /// is not known yet.
+    pub(crate) fn makes_trees(&self) -> bool {
+        let needed = self.stages.iter().zip(&self.needed).filter(|(_, needed)| **needed);
+        needed.flat_map(|(stage, _)| &stage.steps).any(|step| needs_tree(&step.instruction))
+    }
+
     pub(crate) fn make(file: &Dockerfile, wishes: &Wishes<'_>) -> Result<Self> {
         let escape = file.directives.escape;
         let mut globals = automatic(wishes.platform, wishes.target);
@@ -152,6 +159,15 @@ fn stage(
 
 fn expand(text: &str, globals: &BTreeMap<String, String>, escape: char) -> Result<String> {
     Expander::new(escape, &|name| globals.get(name).cloned()).word(text)
+}
+
+/// Whether a step needs the tree of a stage: to run in it, or to copy from it.
+fn needs_tree(instruction: &Instruction) -> bool {
+    match instruction {
+        Instruction::Run(_) => true,
+        Instruction::Transfer(transfer) => transfer.from.is_some(),
+        _ => false,
+    }
 }
 
 /// The stages that the target is made of.

@@ -197,6 +197,8 @@ pub(crate) fn is_archive(file: File) -> Result<bool> {
 #[derive(Clone, Debug)]
 pub(crate) struct Manner {
     pub(crate) owner: (u32, u32),
+    /// Whether what is copied keeps its own.
+    pub(crate) keeps_owners: bool,
     pub(crate) chmod: Option<Chmod>,
     /// The time of what is made and not copied.
     pub(crate) now: Time,
@@ -338,7 +340,9 @@ impl<'a> Layer<'a> {
             );
         }
         self.parents(&path)?;
-        (entry.uid, entry.gid) = self.manner.owner;
+        if !self.manner.keeps_owners {
+            (entry.uid, entry.gid) = self.manner.owner;
+        }
         if let Some(chmod) = &self.manner.chmod
             && matches!(entry.kind, Kind::File | Kind::Directory)
         {

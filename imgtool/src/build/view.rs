@@ -17,7 +17,7 @@ use crate::layer::lower::open_directory;
 use crate::layer::metadata::Place;
 use crate::layer::record::read_entry;
 use crate::layer::tar::{Entry, Kind, Reader};
-use crate::layer::whiteout::{self, Meaning, OPAQUE_XATTR, is_whiteout};
+use crate::layer::whiteout::{self, Meaning, is_whiteout, opaque_xattr};
 use crate::manifest::Descriptor;
 use crate::rooted::{self, Symlinks};
 use crate::store::Store;
@@ -110,9 +110,9 @@ impl Layer {
     pub(crate) fn open(
         store: &Store,
         layer: &Descriptor,
-        unpacked: &std::path::Path,
+        unpacked: Option<&std::path::Path>,
     ) -> Result<Self> {
-        if unpacked.is_dir() {
+        if let Some(unpacked) = unpacked.filter(|path| path.is_dir()) {
             return Ok(Self::Directory(open_directory(unpacked)?));
         }
         let index = Index::read(store, layer)
@@ -157,7 +157,7 @@ impl Layer {
                     Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(false),
                     directory => {
                         let directory = directory.context("open directory of a layer")?;
-                        let mark = Place::itself(directory.as_fd()).xattr(OPAQUE_XATTR)?;
+                        let mark = Place::itself(directory.as_fd()).xattr(opaque_xattr())?;
                         Ok(mark.as_deref() == Some(b"y"))
                     }
                 }

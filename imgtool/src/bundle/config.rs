@@ -19,7 +19,7 @@ pub(crate) const TEMPLATE: &str = include_str!("template.json");
 /// The last group that sysctls take.
 const LAST_GROUP: u64 = 0x7fff_ffff;
 /// The group of terminals, as devpts is told.
-const TERMINAL_GROUP: u32 = 5;
+pub(crate) const TERMINAL_GROUP: u32 = 5;
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// All that config.json is made from.
@@ -205,7 +205,7 @@ fn mounts(config: &mut Value, inputs: &Inputs<'_>) -> Result<()> {
 }
 
 /// A sysfs shows a network namespace, and the host's is not for us to mount.
-fn bind_sys(mounts: &mut [Value]) {
+pub(crate) fn bind_sys(mounts: &mut [Value]) {
     for mount in mounts.iter_mut().filter(|mount| mount["type"] == "sysfs") {
         mount["type"] = json!("bind");
         mount["source"] = json!("/sys");

@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow};
 use rustix::fs::{Mode as FileMode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use serde_json::Value;
@@ -22,7 +22,6 @@ use super::{
 use crate::layer;
 use crate::manifest::Platform;
 use crate::store::{Image, Store};
-use crate::userns::Maps;
 
 /// What the user asked for.
 pub(crate) struct Request {
@@ -98,7 +97,7 @@ fn make(
     let wanted_user = options.user.as_deref().unwrap_or(&image.config.config.user);
     let identity = user::resolve(wanted_user, rootfs.as_fd())?;
     if let Some(maps) = &plan.host.rootless {
-        check_mapped(wanted_user, &identity, maps)?;
+        maps.check(wanted_user, identity.uid, identity.gid)?;
     }
     let volumes = volume_mounts(store, image, options, directory, rootfs.as_fd())?;
     notes.extend(files::write(directory, &plan.hostname, !plan.own_network, &options.hosts)?);
@@ -130,27 +129,6 @@ fn make(
     held.entry.record.mount_points = missing_mount_points(&document, rootfs.as_fd())?;
     write_json(&directory.join("config.json"), &document)?;
     held.entry.record.write(directory)
-}
-
-/// Without root a container has no other ids than those of its maps.
-fn check_mapped(word: &str, identity: &user::Identity, maps: &Maps) -> Result<()> {
-    if !maps.has_user(identity.uid) {
-        bail!(
-            "user {word:?} is {}, which is not among the ids you have: /etc/subuid has to give you \
-             more (now: {} users)",
-            identity.uid,
-            maps.users()
-        );
-    }
-    if !maps.has_group(identity.gid) {
-        bail!(
-            "group {} of user {word:?} is not among the ids you have: /etc/subgid has to give you \
-             more (now: {} groups)",
-            identity.gid,
-            maps.groups()
-        );
-    }
-    Ok(())
 }
 
 /// The overlay, or where there can be none, a tree.

@@ -11,7 +11,7 @@ use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, UnmountFlags,
 };
 
-use crate::layer::lower::{OVERLAY_OPTIONS, open_directory};
+use crate::layer::lower::{self, open_directory, overlay_options};
 use crate::layer::metadata;
 
 /// The directories of an overlay bundle.
@@ -72,8 +72,11 @@ fn mount_by_fd(
     let context = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
     let context = context.as_fd();
     fsconfig_set_string(context, "source", "overlay")?;
-    for (key, value) in OVERLAY_OPTIONS.split(',').filter_map(|option| option.split_once('=')) {
-        fsconfig_set_string(context, key, value)?;
+    for option in overlay_options().split(',') {
+        match option.split_once('=') {
+            Some((key, value)) => fsconfig_set_string(context, key, value)?,
+            None => fsconfig_set_flag(context, option)?,
+        }
     }
     // One parameter per layer: no page to fit them all in.
     for lower in lowers {
@@ -106,9 +109,18 @@ fn mount_by_option(lowers: &[OwnedFd], bundle: &Path, rootfs: &Path) -> rustix::
             data.push(*byte);
         }
     }
-    data.extend_from_slice(format!(",{OVERLAY_OPTIONS}").as_bytes());
+    data.extend_from_slice(format!(",{}", overlay_options()).as_bytes());
     let data = std::ffi::CString::new(data).map_err(|_| Errno::INVAL)?;
     rustix::mount::mount("overlay", rootfs, "overlay", MountFlags::empty(), data.as_c_str())
+}
+
+/// Finds out in an empty directory whether an overlay can be mounted; the mount is gone afterwards.
+pub(crate) fn probe(home: &Path) -> Result<()> {
+    let (below, bundle) = (home.join("below"), home.join("bundle"));
+    fs::create_dir_all(bundle.join(ROOTFS)).context("make a place for an overlay")?;
+    drop(lower::make_root(&below)?);
+    prepare(&bundle, &below)?;
+    lower::in_own_namespace(|| mount_as(&bundle, &[below], Upper::Volatile))
 }
 
 /// Whether a failed mount means that there can be no overlay here: no privilege, no such file

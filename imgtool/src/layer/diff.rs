@@ -21,7 +21,7 @@ use super::metadata::Place;
 use super::pack::{self, Links};
 use super::record::read_entry;
 use super::tar::{Entry, Kind, Time, Writer};
-use super::whiteout::{self, OPAQUE, OPAQUE_XATTR, is_whiteout};
+use super::whiteout::{self, OPAQUE, is_whiteout, opaque_xattr};
 use crate::rooted::{self, Symlinks};
 
 /// How a path differs from what it was.
@@ -325,9 +325,10 @@ impl<'a, W: Write> Differ<'a, W> {
             return Ok(None);
         }
         let place = Place::itself(directory);
-        let redirected = place.xattr(b"trusted.overlay.redirect")?.is_some();
+        let redirected = place.xattr(b"trusted.overlay.redirect")?.is_some()
+            || place.xattr(b"user.overlay.redirect")?.is_some();
         ensure!(!redirected, "directory is in another place below: mount with redirect_dir=off");
-        place.xattr(OPAQUE_XATTR)
+        place.xattr(opaque_xattr())
     }
 
     fn delete(&mut self, parent: &[u8], name: &[u8]) -> Result<()> {

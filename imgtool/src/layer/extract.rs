@@ -64,11 +64,21 @@ pub(crate) fn extract(
     root: BorrowedFd<'_>,
     target: Target,
 ) -> Result<Summary> {
+    extract_by(Setter::new(), input, root, target)
+}
+
+/// The same; `setter` says who may own the files.
+pub(crate) fn extract_by(
+    setter: Setter,
+    input: &mut dyn BufRead,
+    root: BorrowedFd<'_>,
+    target: Target,
+) -> Result<Summary> {
     let mut reader = Reader::new(input);
     let mut extractor = Extractor {
         target,
         directories: Directories::new(root, target)?,
-        setter: Setter::new(),
+        setter,
         made: HashSet::new(),
         summary: Summary::default(),
     };
@@ -444,7 +454,7 @@ fn check_depth(directory: BorrowedFd<'_>) -> Result<()> {
 
 fn set_opaque(directory: BorrowedFd<'_>) -> Result<()> {
     let path = rooted::proc_path(directory, b".");
-    fs::lsetxattr(path, whiteout::OPAQUE_XATTR, b"y", XattrFlags::empty())
+    fs::lsetxattr(path, whiteout::opaque_xattr(), b"y", XattrFlags::empty())
         .context("mark directory as opaque")
 }
 

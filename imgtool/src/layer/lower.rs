@@ -15,11 +15,19 @@ use rustix::io::Errno;
 
 use super::extract::Summary;
 use super::metadata::{self, Place};
-use super::whiteout::{OPAQUE_XATTR, is_whiteout};
+use super::whiteout::{is_whiteout, opaque_xattr};
 use crate::rooted::{self, Symlinks};
+use crate::userns;
 
 /// Options that keep the upper directory a plain one: no redirects, no data left below, no index.
-pub(crate) const OVERLAY_OPTIONS: &str = "redirect_dir=off,metacopy=off,index=off,xino=off";
+pub(crate) fn overlay_options() -> &'static str {
+    if userns::is_inner() {
+        // "off" would follow redirects, which "userxattr" forbids.
+        "redirect_dir=nofollow,metacopy=off,index=off,xino=off,userxattr"
+    } else {
+        "redirect_dir=off,metacopy=off,index=off,xino=off"
+    }
+}
 
 /// Unpacked layers, top first.
 pub(crate) struct Lowers {
@@ -178,6 +186,11 @@ fn keeping_time(directory: BorrowedFd<'_>, change: impl FnOnce() -> Result<()>) 
 /// Mounts `lowers` (bottom first) under the empty directory `upper` and gives the root of the
 /// result, which no mount table shows: the mount is made in a namespace of a thread that ends.
 pub(crate) fn mount_writable(lowers: &[PathBuf], upper: &Path, work: &Path) -> Result<OwnedFd> {
+    in_own_namespace(|| mount_in_namespace(lowers, upper, work))
+}
+
+/// Does it in a thread with a mount namespace of its own, with which the mounts it makes go.
+pub(crate) fn in_own_namespace<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     std::thread::scope(|scope| {
         let mounted = std::thread::Builder::new().spawn_scoped(scope, || {
             unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS)
@@ -185,7 +198,7 @@ pub(crate) fn mount_writable(lowers: &[PathBuf], upper: &Path, work: &Path) -> R
             let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
             mount(None::<&str>, "/", None::<&str>, private, None::<&str>)
                 .context("make mounts private")?;
-            mount_in_namespace(lowers, upper, work)
+            work()
         });
         mounted.context("start a thread")?.join().map_err(|_| anyhow!("mounting stopped"))?
     })
@@ -205,7 +218,7 @@ fn mount_in_namespace(lowers: &[PathBuf], upper: &Path, work: &Path) -> Result<O
         b",workdir=",
         &name(&work_fd),
         b",",
-        OVERLAY_OPTIONS.as_bytes(),
+        overlay_options().as_bytes(),
     ]
     .concat();
     ensure!(options.len() < 4096, "too many layers to mount at once");
@@ -218,7 +231,7 @@ fn mount_in_namespace(lowers: &[PathBuf], upper: &Path, work: &Path) -> Result<O
 }
 
 fn is_opaque(directory: BorrowedFd<'_>) -> Result<bool> {
-    Ok(Place::itself(directory).xattr(OPAQUE_XATTR)?.as_deref() == Some(b"y"))
+    Ok(Place::itself(directory).xattr(opaque_xattr())?.as_deref() == Some(b"y"))
 }
 
 /// Whether overlayfs must not look below this layer. It does not heed the mark on a layer's root.

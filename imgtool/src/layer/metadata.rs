@@ -38,6 +38,11 @@ impl Setter {
         Self { privileged: userns::gives_files_away(), warnings: BTreeSet::new() }
     }
 
+    /// For files that are to be ours whoever they belong to.
+    pub(crate) fn ours() -> Self {
+        Self { privileged: false, warnings: BTreeSet::new() }
+    }
+
     /// Whether files can be given to others and devices made.
     pub(crate) fn privileged(&self) -> bool {
         self.privileged

@@ -3,14 +3,17 @@
 use anyhow::{Result, bail};
 use rustix::fs::{FileType, Stat};
 
-use crate::rooted;
+use crate::{rooted, userns};
 
 const PREFIX: &[u8] = b".wh.";
 const META_PREFIX: &[u8] = b".wh..wh.";
 /// The name of the marker that hides all that lower layers have in its directory.
 pub(crate) const OPAQUE: &[u8] = b".wh..wh..opq";
 /// The attribute, with the value `y`, by which overlayfs knows such a directory.
-pub(crate) const OPAQUE_XATTR: &[u8] = b"trusted.overlay.opaque";
+pub(crate) fn opaque_xattr() -> &'static [u8] {
+    // What begins with "trusted." is for the host's root alone.
+    if userns::is_inner() { b"user.overlay.opaque" } else { b"trusted.overlay.opaque" }
+}
 
 /// What the name of an archive's entry means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

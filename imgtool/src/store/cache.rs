@@ -85,5 +85,5 @@ pub(crate) fn all(store: &Store) -> Result<Vec<Record>> {
 /// Forgets all of it.
 pub(crate) fn clear(store: &Store) -> Result<()> {
     let path = store.root().join("build");
-    crate::rooted::remove_path(&path).with_context(|| format!("remove {}", path.display()))
+    crate::userns::remove_tree(&path).with_context(|| format!("remove {}", path.display()))
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
@@ -47,14 +47,26 @@ impl Store {
                 }
             }
         }
-        let layers = self.layers_dir();
-        for chain_id in digests_in(&layers, Algorithm::Sha256)? {
-            if !reachable.layers.contains(&chain_id) {
-                self.remove_layer(&layers.join(chain_id.hex()))?;
-                removed.layers.push(chain_id);
+        for layers in self.all_layers_dirs()? {
+            for chain_id in digests_in(&layers, Algorithm::Sha256)? {
+                if !reachable.layers.contains(&chain_id) {
+                    self.remove_layer(&layers.join(chain_id.hex()))?;
+                    removed.layers.push(chain_id);
+                }
             }
         }
         Ok(removed)
+    }
+
+    /// Where layers are unpacked, for root and for others.
+    fn all_layers_dirs(&self) -> Result<Vec<PathBuf>> {
+        let home = self.root().join("layers");
+        let read = || format!("read {}", home.display());
+        match fs::read_dir(&home) {
+            Ok(entries) => entries.map(|entry| Ok(entry.with_context(read)?.path())).collect(),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(error).with_context(read),
+        }
     }
 
     /// Removes what a failed load or pull stored before it failed. If others
@@ -86,7 +98,7 @@ impl Store {
             path.parent().map_or(Ok(()), sync_dir)
         };
         remove().with_context(|| format!("remove {}", path.display()))?;
-        grave.close().context("remove unpacked layer")
+        crate::userns::remove_tree(&grave.keep()).context("remove unpacked layer")
     }
 
     fn mark(&self, descriptor: &Descriptor, reachable: &mut Reachable, depth: usize) -> Result<()> {

@@ -14,7 +14,7 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
 use super::{Store, cgroups, make_dir};
-use crate::rooted;
+use crate::userns;
 
 /// Interrupted downloads are kept this long, so that a second pull resumes them.
 const PARTIAL_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
@@ -116,7 +116,7 @@ impl Store {
             if partial && recent && metadata.is_file() {
                 continue;
             }
-            rooted::remove_path(&entry.path())
+            userns::remove_tree(&entry.path())
                 .with_context(|| format!("remove stale {}", entry.path().display()))?;
             if let Some(name) = entry.file_name().to_str().filter(|n| n.starts_with(RUN_PREFIX)) {
                 cgroups::remove(name);

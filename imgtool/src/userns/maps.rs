@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::Path;
 
+use anyhow::{Result, ensure};
+
 /// More lines than this no map has (the kernel's limit is 340).
 const MAX_RANGES: usize = 339;
 
@@ -48,6 +50,23 @@ impl Maps {
         self.gids.iter().any(|range| range.has(gid))
     }
 
+    /// Fails if the user that the word names, or its group, is not among them.
+    pub(crate) fn check(&self, word: &str, uid: u32, gid: u32) -> Result<()> {
+        ensure!(
+            self.has_user(uid),
+            "user {word:?} is {uid}, which is not among the ids you have: /etc/subuid has to give \
+             you more (now: {} users)",
+            self.users()
+        );
+        ensure!(
+            self.has_group(gid),
+            "group {gid} of user {word:?} is not among the ids you have: /etc/subgid has to give \
+             you more (now: {} groups)",
+            self.groups()
+        );
+        Ok(())
+    }
+
     /// Further groups may be set only where somebody with the right to do so wrote the map.
     pub(crate) fn allows_groups(&self) -> bool {
         self.groups() > 1
@@ -80,7 +99,11 @@ pub(super) fn lay_out(root: Range, further: &[(u32, u32)]) -> Vec<Range> {
 }
 
 /// The ranges that `file` gives the user, by number or by name, as (first, count).
-pub(super) fn ranges(file: &Path, uid: u32, name: Option<&str>) -> Result<Vec<(u32, u32)>, String> {
+pub(super) fn ranges(
+    file: &Path,
+    uid: u32,
+    name: Option<&str>,
+) -> std::result::Result<Vec<(u32, u32)>, String> {
     let text = match std::fs::read_to_string(file) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),

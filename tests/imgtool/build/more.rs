@@ -3,10 +3,15 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use super::{NAME, build, busybox, context, made, saved, scene};
-use crate::harness::{Cmd, requires};
+use serde_json::Value;
+
+use super::{Image, NAME, build, busybox, context, load, made, saved, scene};
+use crate::harness::command::binary;
+use crate::harness::image::BUSYBOX;
+use crate::harness::tracer::{self, Traced};
+use crate::harness::{Cmd, Ordinary, Subids, requires};
 
 #[test]
 fn check_tells_what_is_probably_not_meant_and_builds_nothing() {
@@ -100,6 +105,47 @@ fn add_fetches_files_and_repositories() {
             context(scene, &[("Dockerfile", &format!("FROM e2e.test/busybox\n{line}\n"))]);
             build(scene, &[]).code(1).stderr_has(words);
         }
+    });
+}
+
+/// Root now, and an ordinary user with another mask an hour later by the clock.
+#[test]
+fn two_users_an_hour_apart_make_the_same_digest_of_the_same_source_date() {
+    requires::program("newuidmap", "uidmap");
+    scene(|scene| {
+        let archive = load(scene, &Image::busybox(), BUSYBOX);
+        let user = Ordinary::new(scene, Subids::Granted);
+        let own = user.home("image.tar");
+        fs::copy(archive, &own).unwrap();
+        user.own(&own);
+        user.cmd("imgtool").args(["load", "--quiet", "--input"]).arg(&own).run().success();
+        let file = "FROM e2e.test/busybox AS one\nRUN mkdir /d && echo x > /d/f && mkfifo /d/p\n\
+                    FROM e2e.test/busybox\nWORKDIR /w\nCOPY --from=one /d /d\nCOPY a /b/\n\
+                    COPY <<T /text\nhello\nT\nRUN echo y > made && chown user made && rm /bin/dd\n";
+        context(scene, &[("Dockerfile", file), ("a", "A")]);
+        let line = |mask: &str| format!("umask {mask}; exec \"$@\"");
+        let epoch = ["env", "SOURCE_DATE_EPOCH=1700000000"];
+        let (ours, theirs) = (scene.path("metadata"), user.home("metadata"));
+        let build = |command: Cmd, metadata: &Path| {
+            let words = ["build", "--progress", "rawjson", "--metadata-file"];
+            command.args(words).arg(metadata).arg(scene.path("context"))
+        };
+        let root = Cmd::new("sh").args(["-c", &line("077"), "sh"]).args(epoch);
+        let root = root.arg(binary("imgtool")).arg("--root").arg(scene.store());
+        let first = tracer::trace(build(root, &ours));
+        let other = user.cmd("sh").args(["-c", &line("022"), "sh"]).args(epoch).arg("imgtool");
+        let second = tracer::ahead(build(other, &theirs), 3600);
+        let told = |traced: &Traced, metadata: &Path| {
+            assert_eq!(traced.code, 0, "{}", traced.stderr);
+            let (_, begun) = traced.stderr.split_once("\"started\":\"").expect("steps have times");
+            let told: Value = serde_json::from_slice(&fs::read(metadata).unwrap()).unwrap();
+            let digest = told["containerimage.digest"].as_str().unwrap().to_owned();
+            (begun[.."2026-11-30T17".len()].to_owned(), digest)
+        };
+        let (first, second) = (told(&first, &ours), told(&second, &theirs));
+        let ((now, first), (later, second)) = (first, second);
+        assert!(later > now, "{now} and {later}");
+        assert_eq!(first, second);
     });
 }
 

@@ -3,7 +3,10 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 
-use super::{NAME, build, busybox, context, made, saved, scene};
+use super::{Image, NAME, build, busybox, context, load, made, saved, scene};
+use crate::harness::Cmd;
+use crate::harness::command::binary;
+use crate::harness::image::BUSYBOX;
 
 #[test]
 fn mounts_of_every_type_serve_a_command_and_leave_no_trace() {
@@ -69,6 +72,41 @@ fn a_cache_outlives_its_build_and_stays_in_its_place() {
         assert_eq!(fs::read_dir(scene.store().join("build/mounts")).unwrap().count(), 4);
         scene.imgtool().args(["prune", "--force", "--build-cache"]).run().success();
         assert!(!scene.store().join("build").exists());
+    });
+}
+
+/// Where no overlay can be mounted, commands run in copies and come to the same.
+#[test]
+fn a_build_in_a_store_on_an_overlay_comes_to_the_same_by_copies() {
+    scene(|scene| {
+        let archive = load(scene, &Image::busybox(), BUSYBOX);
+        let file = "FROM e2e.test/busybox AS one\nRUN echo x > /made && rm -r /etc/group && touch /etc/f\n\
+                    RUN ln /made /linked && mkdir -p /d/e\nFROM one\nCOPY a /d/\n\
+                    RUN --mount=from=one,target=/m,rw --mount=target=/w,rw touch /m/x /w/x && rm /d/a\n";
+        context(scene, &[("Dockerfile", file), ("a", "A"), (".dockerignore", "b")]);
+        let words = ["--quiet", "--no-cache"];
+        build(scene, &words).success();
+        let stacked = made(scene);
+        let over = scene.path("over");
+        for name in ["lower", "upper", "work", "merged"] {
+            fs::create_dir_all(over.join(name)).unwrap();
+        }
+        let script = "set -e
+            mount -t overlay -o lowerdir=$0/lower,upperdir=$0/upper,workdir=$0/work o $0/merged
+            imgtool() { \"$1\" --root $0/merged/store \"${@:2}\"; }
+            imgtool \"$1\" load -q -i \"$2\"
+            imgtool \"$1\" build -t \"$4\" \"$3\"
+            imgtool \"$1\" save -o \"$5\" \"$4\"
+            ls $0/merged/store/staging";
+        let saved = scene.path("saved.tar");
+        let done = Cmd::line("unshare --mount --propagation private -- bash -c").arg(script);
+        let done = done.arg(&over).arg(binary("imgtool")).arg(&archive).arg(scene.path("context"));
+        let done = done.arg(NAME).arg(&saved).run().success();
+        let done = done.stderr_has("no overlay can be mounted here, copying instead");
+        assert_eq!(done.stdout.lines().count(), 1, "files in staging: {}", done.stdout);
+        scene.imgtool().args(["load", "-i"]).arg(&saved).run().success();
+        assert_eq!(made(scene), stacked);
+        assert!(!scene.path("context/x").exists());
     });
 }
 

@@ -10,18 +10,20 @@ use anyhow::{Context, Result};
 use super::Engine;
 use crate::build::origin::Origin;
 use crate::build::report;
-use crate::build::run::Ran;
+use crate::build::run::{Ground, Left, Ran};
 use crate::build::state::{State, entry};
 use crate::build::view::{Layer, View};
+use crate::bundle::overlay;
 use crate::digest::{Algorithm, Digest, HashingWriter};
 use crate::layer::diff::{Baseline, diff};
 use crate::layer::gzip::GzipWriter;
-use crate::layer::lower::{self, Lowers};
+use crate::layer::lower;
 use crate::layer::record::Record;
 use crate::layer::{self, tar};
 use crate::manifest::{Descriptor, media_type};
 use crate::store::cache::{self, Made};
 use crate::store::{Image, chain_ids, make_dir, sync_dir};
+use crate::userns;
 
 /// A layer's blob and its diff ID; `None` if nothing changed.
 pub(super) type Written = Option<(Descriptor, Digest)>;
@@ -76,7 +78,9 @@ impl Engine<'_> {
                 continue;
             }
             let unpacked = self.home(&chain_id).join("diff");
-            let layer = Rc::new(Layer::open(self.store, blob, &unpacked)?);
+            // What was unpacked where all files are ours does not tell whose they are.
+            let unpacked = Some(unpacked).filter(|_| userns::gives_files_away());
+            let layer = Rc::new(Layer::open(self.store, blob, unpacked.as_deref())?);
             self.known_layers.borrow_mut().insert(chain_id, Rc::clone(&layer));
             layers.push(layer);
         }
@@ -99,10 +103,40 @@ impl Engine<'_> {
         Ok(layers)
     }
 
+    /// Whether layers can be mounted above each other. Where not, their files are copied.
+    pub(super) fn stacks(&self) -> Result<bool> {
+        if let Some(known) = self.stacks.get() {
+            return Ok(*known);
+        }
+        let works = if nix::unistd::geteuid().is_root() {
+            let home = self.store.staging_subdirectory()?;
+            match overlay::probe(home.path()) {
+                Ok(()) => true,
+                Err(error) if overlay::is_unsupported(&error) => {
+                    let text = "no overlay can be mounted here, copying instead";
+                    self.reporter.note(&format!("{text}: {error:#}"));
+                    false
+                }
+                Err(error) => return Err(error),
+            }
+        } else {
+            false
+        };
+        Ok(*self.stacks.get_or_init(|| works))
+    }
+
+    /// What a command of this stage runs on.
+    pub(super) fn ground(&self, state: &State) -> Result<Ground> {
+        Ok(match self.stacks()? {
+            true => Ground::Layers(self.unpacked(state)?),
+            false => Ground::Copy(Box::new(image_of(state))),
+        })
+    }
+
     /// The whole tree of a stage or image, to copy from.
     pub(super) fn tree(&self, state: &State, label: &str) -> Result<Origin> {
         let holder = self.store.staging_subdirectory()?;
-        let root = if nix::unistd::geteuid().is_root() {
+        let root = if self.stacks()? {
             let layers = self.unpacked(state)?;
             match &layers[..] {
                 [] => lower::make_root(&holder.path().join("diff"))?,
@@ -121,7 +155,7 @@ impl Engine<'_> {
             }
             root
         };
-        Ok(Origin::held(root, holder, label))
+        Ok(Origin::of_image(root, holder, label))
     }
 
     /// The same with one layer, of the whole tree.
@@ -146,20 +180,17 @@ impl Engine<'_> {
     }
 
     /// The layer of what a command changed. Its upper directory becomes the unpacked layer.
-    pub(super) fn pack(&self, state: &State, layers: &[PathBuf], ran: &Ran) -> Result<Written> {
-        let upper = ran.upper();
+    pub(super) fn pack(&self, state: &State, ran: &Ran) -> Result<Written> {
+        let (tree, baseline) = match &ran.left {
+            Left::Upper(upper, layers) => (upper, Baseline::Layers(layers)),
+            Left::Tree(tree, before) => (tree, Baseline::Record(before)),
+        };
         let gzip = GzipWriter::new(self.store.blob_writer()?).context("compress layer")?;
         let mut output = tar::Writer::new(HashingWriter::new(gzip, Algorithm::Sha256));
-        let lowers = Lowers::open(layers)?;
         let newest = self.settings.epoch.map(jiff::Timestamp::as_second);
-        let root = lower::open_directory(&upper)?;
-        let count = diff(
-            root.as_fd(),
-            &Baseline::Layers(&lowers),
-            &std::collections::BTreeSet::new(),
-            newest,
-            &mut output,
-        )?;
+        let root = lower::open_directory(tree)?;
+        let count =
+            diff(root.as_fd(), &baseline, &std::collections::BTreeSet::new(), newest, &mut output)?;
         if count == 0 {
             return Ok(None);
         }
@@ -167,11 +198,11 @@ impl Engine<'_> {
         let (digest, size) = gzip.finish().context("compress layer")?.commit()?;
         drop(root);
         // With the times of an epoch it is not what was packed.
-        if newest.is_none() {
+        if let (Left::Upper(upper, _), None) = (&ran.left, newest) {
             let mut diff_ids = state.parts.config.rootfs.diff_ids.clone();
             diff_ids.push(diff_id.clone());
             if let Some(chain_id) = chain_ids(&diff_ids).pop() {
-                self.keep_unpacked(&upper, &chain_id)?;
+                self.keep_unpacked(upper, &chain_id)?;
             }
         }
         Ok(Some((Descriptor::new(media_type::OCI_LAYER_GZIP, digest, size), diff_id)))

@@ -91,10 +91,10 @@ impl Engine<'_> {
             .from
             .as_ref()
             .and_then(|name| self.settings.contexts.get(&name.to_ascii_lowercase()));
-        let files = match (named, &mount.from) {
-            (Some(Named::Directory(_) | Named::Repository(_)), Some(name)) => {
-                Some(self.origin(name, before)?)
-            }
+        let stacks = self.stacks()?;
+        let has_files = matches!(named, Some(Named::Directory(_) | Named::Repository(_)));
+        let files = match &mount.from {
+            Some(name) if has_files || !stacks => Some(self.origin(name, before)?),
             _ => None,
         };
         if let (Some(name), None) = (&mount.from, &files) {
@@ -115,12 +115,12 @@ impl Engine<'_> {
         let context = files.as_deref().unwrap_or(self.context);
         let found = context.find(word)?;
         let [found] = &found[..] else { bail!("source {word:?} is not one path") };
-        if context.is_whole() {
+        if context.is_whole() && (stacks || !mount.writable) {
             let tree = attach::clone_tree(context.root())?;
             let (path, is_directory) = (found.path.clone(), found.is_directory);
-            return Ok(Source::Tree { tree, path, is_directory });
+            return Ok(Source::Tree { tree, path, is_directory, is_copy: false });
         }
-        // What is ignored must not be seen: a copy without it.
+        // What is ignored must not be seen, nor what is written stay: a copy without it.
         let holder = self.store.staging_subdirectory()?;
         let place = holder.path().join("copy");
         lower::make_root(&place)?;
@@ -130,7 +130,7 @@ impl Engine<'_> {
         let tree = attach::clone_tree(root.as_fd())?;
         ready.holders.push(holder);
         let path = if found.is_directory { Vec::new() } else { b"file".to_vec() };
-        Ok(Source::Tree { tree, path, is_directory: found.is_directory })
+        Ok(Source::Tree { tree, path, is_directory: found.is_directory, is_copy: true })
     }
 
     fn secret(

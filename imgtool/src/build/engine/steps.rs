@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::rc::Rc;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use super::{Engine, PROXIES, Place};
 use crate::build::chmod::Chmod;
@@ -13,7 +13,7 @@ use crate::build::git::Repository;
 use crate::build::ignore::Ignore;
 use crate::build::mounts::Mount;
 use crate::build::origin::Origin;
-use crate::build::run::{self, Job, Network};
+use crate::build::run::{self, Job, Network, Possible};
 use crate::build::state::State;
 use crate::build::transfer::{self, Layer, Manner, Source, Transfer};
 use crate::build::view::View;
@@ -98,7 +98,8 @@ impl Engine<'_> {
     }
 
     fn manner(&self, owner: (u32, u32), chmod: Option<Chmod>) -> Manner {
-        Manner { owner, chmod, now: self.now(), newest: self.newest() }
+        let (now, newest) = (self.now(), self.newest());
+        Manner { owner, keeps_owners: false, chmod, now, newest }
     }
 
     fn transfer(
@@ -138,7 +139,8 @@ impl Engine<'_> {
                 Some(word) => chowned(&view, word)?,
                 None => (0, 0),
             };
-            let manner = self.manner(owner, transfer.chmod.clone());
+            let mut manner = self.manner(owner, transfer.chmod.clone());
+            manner.keeps_owners = chown.is_none() && origin.has_owners();
             let nothing = View { layers: Vec::new() };
             let seen = if copy.link { &nothing } else { &view };
             let mut layer = Layer::new(self.store, seen, manner)?;
@@ -293,7 +295,11 @@ impl Engine<'_> {
             state.fold(&["mount", &key]);
         }
         self.layer_step(state, text, &shown, |state| {
-            let layers = self.unpacked(state)?;
+            if run::possible()? == Possible::InNamespace {
+                self.lacks_namespace.set(true);
+                bail!("RUN needs a user namespace");
+            }
+            let ground = self.ground(state)?;
             let view = self.view(state)?;
             let ready = self.ready(state, &mounts, place.stage)?;
             let env: Vec<String> = env.iter().chain(&ready.env).cloned().collect();
@@ -308,8 +314,8 @@ impl Engine<'_> {
                 script: script.as_ref().map(|(name, body)| (name.as_str(), body.as_str())),
             };
             let runtime: &Path = &self.settings.runtime;
-            let ran = run::run(self.store, runtime, &layers, &view, &job, &shown)?;
-            self.pack(state, &layers, &ran)
+            let ran = run::run(self.store, runtime, &ground, &view, &job, &shown)?;
+            self.pack(state, &ran)
         })
     }
 

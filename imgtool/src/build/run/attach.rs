@@ -4,13 +4,14 @@
 
 use std::fs;
 use std::io::Write;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{OpenOptionsExt, chown};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use nix::mount::MsFlags;
 use rustix::fs::{CWD, OFlags};
+use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags};
 use serde_json::{Value, json};
 
@@ -33,6 +34,8 @@ pub(crate) enum Source {
         tree: OwnedFd,
         path: Vec<u8>,
         is_directory: bool,
+        /// Made for this step: what is written there goes with it.
+        is_copy: bool,
     },
     /// A path in what layers show together.
     Layers {
@@ -76,7 +79,30 @@ pub(crate) fn clone_tree(root: BorrowedFd<'_>) -> Result<OwnedFd> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_EMPTY_PATH;
-    rustix::mount::open_tree(root, "", flags).context("take the tree of the build context")
+    match rustix::mount::open_tree(root, "", flags) {
+        // It was opened before we entered the namespace that we make mounts in. What is mounted
+        // beneath it can't be left out there.
+        Err(Errno::INVAL) => {
+            let flags = flags | OpenTreeFlags::AT_RECURSIVE;
+            rustix::mount::open_tree(reached_anew(root)?, "", flags)
+        }
+        tree => tree,
+    }
+    .context("take the tree of the build context")
+}
+
+/// The same directory, by the mounts of the namespace that we are in now.
+fn reached_anew(root: BorrowedFd<'_>) -> Result<OwnedFd> {
+    let path = fs::read_link(format!("/proc/self/fd/{}", root.as_raw_fd()))
+        .context("find the path of the build context")?;
+    let found = lower::open_directory(&path)?;
+    let (before, now) = (rustix::fs::fstat(root)?, rustix::fs::fstat(&found)?);
+    ensure!(
+        (before.st_dev, before.st_ino) == (now.st_dev, now.st_ino),
+        "{} was replaced while it was used",
+        path.display()
+    );
+    Ok(found)
 }
 
 /// Prepares all in the bundle; gives their entries for config.json.
@@ -121,10 +147,10 @@ fn one(
             super::set_mode(&path, *mode)?;
             path
         }
-        Source::Tree { tree, path, is_directory } => {
+        Source::Tree { tree, path, is_directory, is_copy } => {
             fs::create_dir(&place)?;
             attach(tree.as_fd(), &place)?;
-            part(home, number, &place, path, *is_directory, mount.writable)?
+            part(home, number, &place, path, *is_directory, mount.writable && !is_copy)?
         }
         Source::Layers { layers, path, is_directory } => {
             let whole = overlay_of(home, &format!("layers-{number}"), layers)?;

@@ -4,10 +4,11 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use super::{Job, Network};
-use crate::bundle::config::TEMPLATE;
+use crate::bundle::config::{self, TEMPLATE};
 use crate::bundle::user::Identity;
 use crate::bundle::{capabilities, seccomp};
 use crate::manifest::Platform;
+use crate::userns::Maps;
 
 /// What files have that nothing says otherwise of, whatever our own mask is.
 const UMASK: u32 = 0o022;
@@ -21,6 +22,8 @@ pub(super) struct Inputs<'a> {
     pub(super) files: &'a [(&'a str, &'a str)],
     /// What the step asks for.
     pub(super) mounts: Vec<Value>,
+    /// The ids there are, if not all.
+    pub(super) maps: Option<&'a Maps>,
 }
 
 /// Where the script of a heredoc is in the container.
@@ -42,12 +45,17 @@ pub(super) fn make(inputs: &Inputs<'_>) -> Result<Value> {
         sets["effective"] = json!(capabilities);
         sets["permitted"] = json!(capabilities);
     }
+    let mut groups = identity.additional_gids.clone();
+    if let Some(maps) = inputs.maps {
+        maps.check(job.user, identity.uid, identity.gid)?;
+        groups.retain(|gid| maps.allows_groups() && maps.has_group(*gid));
+    }
     let process = &mut config["process"];
     process["args"] = json!(job.words);
     process["env"] = json!(job.env);
     process["cwd"] = json!(if job.directory.is_empty() { "/" } else { job.directory });
     process["user"] = json!({
-        "uid": identity.uid, "gid": identity.gid, "additionalGids": identity.additional_gids,
+        "uid": identity.uid, "gid": identity.gid, "additionalGids": groups,
         "umask": UMASK,
     });
     process["capabilities"] = sets;
@@ -62,8 +70,15 @@ pub(super) fn make(inputs: &Inputs<'_>) -> Result<Value> {
         list.push(bind("script", &script_path(name)));
     }
     list.extend(inputs.mounts.iter().cloned());
+    if let Some(maps) = inputs.maps {
+        without_root(list, maps, job.network);
+    }
     let linux = config["linux"].as_object_mut().context("config template has no linux")?;
-    linux.insert("cgroupsPath".into(), json!(format!("/{}", inputs.cgroup)));
+    match inputs.maps {
+        // Control groups are root's.
+        Some(_) => drop(linux.remove("resources")),
+        None => drop(linux.insert("cgroupsPath".into(), json!(format!("/{}", inputs.cgroup)))),
+    }
     let architecture = Platform::host().architecture;
     linux.insert("seccomp".into(), seccomp::default_profile(capabilities, &architecture));
     if job.network == Network::None {
@@ -71,4 +86,17 @@ pub(super) fn make(inputs: &Inputs<'_>) -> Result<Value> {
         list.context("config template has no namespaces")?.push(json!({"type": "network"}));
     }
     Ok(config)
+}
+
+/// What is not for the root of a user namespace is left out, or taken from the host.
+fn without_root(list: &mut Vec<Value>, maps: &Maps, network: Network) {
+    list.retain(|mount| mount["type"] != "cgroup");
+    if network == Network::Host {
+        config::bind_sys(list);
+    }
+    if !maps.has_group(config::TERMINAL_GROUP) {
+        for words in list.iter_mut().filter_map(|mount| mount["options"].as_array_mut()) {
+            words.retain(|word| word != "gid=5");
+        }
+    }
 }

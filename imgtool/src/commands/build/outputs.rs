@@ -10,12 +10,14 @@ use serde_json::json;
 
 use crate::build::Built;
 use crate::commands::{export, save};
-use crate::layer::extract::{Target, extract};
+use crate::layer::extract::{Target, extract_by};
+use crate::layer::metadata::Setter;
 use crate::layer::{self, lower};
 use crate::output;
 use crate::reference::Reference;
 use crate::store::{Selection, Store};
 use crate::transport::writer::{Archive, Kind};
+use crate::userns;
 
 const BUFFER: usize = 256 << 10;
 
@@ -135,7 +137,9 @@ fn directory(store: &Store, built: &Built, path: &Path) -> Result<()> {
     drop(out);
     archive.rewind()?;
     let mut input = BufReader::with_capacity(BUFFER, archive);
-    extract(&mut input, root.as_fd(), Target::Copy).map(drop)
+    // The user's own files, though a namespace may hold ids to own them.
+    let setter = if userns::is_inner() { Setter::ours() } else { Setter::new() };
+    extract_by(setter, &mut input, root.as_fd(), Target::Copy).map(drop)
 }
 
 /// What buildx writes of a build.

@@ -264,7 +264,7 @@ fn an_overlay_layer_keeps_whiteouts_as_records() {
     let opaque = |name: &str| {
         let path = rooted::proc_path(root.as_fd(), name.as_bytes());
         let mut value = [0; 1];
-        fs::lgetxattr(path, whiteout::OPAQUE_XATTR, &mut value[..]).is_ok()
+        fs::lgetxattr(path, whiteout::opaque_xattr(), &mut value[..]).is_ok()
     };
     assert_eq!(tree.names(), ["again", "again/x", "d", "gone", "mine"]);
     assert!(whiteout::is_whiteout(&rooted::stat(root.as_fd(), b"gone").unwrap()));
