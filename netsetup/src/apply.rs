@@ -62,6 +62,7 @@ impl Host<'_> {
             }
         }
         let found = self.collect_bridges()? || found;
+        self.store.forget_tuned_dead()?;
         // A command killed at the very end leaves nothing but empty directories.
         self.store.tidy()?;
         Ok(found)

@@ -178,8 +178,9 @@ fn del(plugin: Plugin, call: &Call, config: &Config) -> Result<()> {
         Plugin::HostLocal => ipam::release(call, config),
         Plugin::Portmap => portmap::del(call),
         Plugin::Firewall => firewall::del(call),
-        // Their work goes with the link.
-        Plugin::Tuning | Plugin::Bandwidth => Ok(()),
+        Plugin::Tuning => tuning::del(call),
+        // Its work goes with the link.
+        Plugin::Bandwidth => Ok(()),
         Plugin::Loopback => loopback::del(call),
     }
 }
@@ -201,7 +202,10 @@ fn gc(plugin: Plugin, config: &Config) -> Result<()> {
     if plugin == Plugin::HostLocal || plugin == Plugin::Bridge || plugin == Plugin::Netsetup {
         ipam::collect(config, valid)?;
     }
-    if matches!(plugin, Plugin::Tuning | Plugin::Loopback | Plugin::HostLocal) {
+    if plugin == Plugin::Tuning {
+        return tuning::collect(config, valid);
+    }
+    if matches!(plugin, Plugin::Loopback | Plugin::HostLocal) {
         return Ok(());
     }
     let store = open_store()?;

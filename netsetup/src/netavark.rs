@@ -92,7 +92,7 @@ pub(crate) fn run() -> ExitCode {
     match carry_out(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let text = json!({"error": format!("{error:#}")}).to_string();
+            let text = json!({"error": error_text(&error)}).to_string();
             // The exit code tells of the failure too.
             drop(output::text(&(text + "\n")));
             ExitCode::FAILURE
@@ -149,8 +149,7 @@ impl Arguments {
             }
             None => std::io::stdin().lock().take(LIMIT).read_to_string(&mut text),
         };
-        read.map_err(|error| Error::msg(format!("IO error: {}", errno_text(&error))))
-            .with_context(|| format!("failed to load {what}"))?;
+        read.with_context(|| format!("failed to load {what}"))?;
         serde_json::from_str(&text).with_context(|| format!("failed to load {what}"))
     }
 
@@ -168,9 +167,13 @@ impl Arguments {
     }
 }
 
-/// An error of the kernel's as podman's users know it.
-fn errno_text(error: &std::io::Error) -> String {
-    error.to_string()
+/// An error and its causes, as podman's users know them.
+fn error_text(error: &Error) -> String {
+    let causes = error.chain().map(|cause| match cause.downcast_ref::<std::io::Error>() {
+        Some(cause) => format!("IO error: {cause}"),
+        None => cause.to_string(),
+    });
+    causes.collect::<Vec<_>>().join(": ")
 }
 
 /// Tells whoever asks for it by `RUST_LOG`.

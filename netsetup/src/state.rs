@@ -12,6 +12,7 @@
 //! containers/<id>/on/<link>.json         an attachment that exists, or is about to
 //! containers/<id>/ports/<proto>-<ip>-<port>   link to the address and port behind it
 //! ports/<proto>-<port>/<ip>              link to the id of the container that has it
+//! tuned/<id>,<link>.json                 what CNI's tuning changed of a container, as it was
 //! ```
 //! Names are the reservations: to take, look up or free an address or a port costs the same
 //! whatever else is in use.
@@ -20,6 +21,7 @@ mod bridges;
 mod containers;
 pub(crate) mod files;
 mod ports;
+mod tuned;
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -35,6 +37,7 @@ pub(crate) use self::bridges::{Bridge, BridgeRecord, BridgeSubnet, Isolation, Vl
 pub(crate) use self::containers::{
     Address, Attachment, Kind, Place, RouteKind, Source, StaticRoute,
 };
+pub(crate) use self::tuned::Tuned;
 
 const CONFIG: &str = "/etc/netsetup";
 

@@ -74,6 +74,17 @@ impl CniNetwork {
         container: &CniContainer,
         previous: Option<&Value>,
     ) -> Outcome {
+        self.command(verb, plugin, container, previous).run()
+    }
+
+    /// The call as a command that can be run otherwise.
+    pub(crate) fn command(
+        &self,
+        verb: &str,
+        plugin: &Value,
+        container: &CniContainer,
+        previous: Option<&Value>,
+    ) -> Cmd {
         let config = self.config(plugin, &container.capabilities, previous);
         let kind = plugin["type"].as_str().expect("a plugin has a type");
         let program = self.directory.join(kind);
@@ -85,7 +96,6 @@ impl CniNetwork {
             .env("CNI_IFNAME", container.interface)
             .env("CNI_PATH", format!("{}:{DEBIANS}", self.directory.display()))
             .stdin(config.to_string())
-            .run()
     }
 
     /// ADD, each plugin with the result of those before it.

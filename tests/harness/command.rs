@@ -70,9 +70,15 @@ impl Cmd {
         self.words
     }
 
-    /// The words and what is added to the environment, for who starts the command otherwise.
-    pub(crate) fn into_parts(self) -> (Vec<OsString>, Vec<(OsString, OsString)>) {
-        (self.words, self.env)
+    /// The words, what is added to the environment and what is on standard input, for who starts
+    /// the command otherwise.
+    pub(crate) fn into_parts(self) -> (Vec<OsString>, Vec<(OsString, OsString)>, Stdio) {
+        if self.stdin.is_empty() {
+            return (self.words, self.env, Stdio::null());
+        }
+        let mut stdin = scratch();
+        stdin.write_all(&self.stdin).and_then(|()| stdin.rewind()).expect("write standard input");
+        (self.words, self.env, stdin.into())
     }
 
     pub(crate) fn env(mut self, key: &str, value: impl AsRef<OsStr>) -> Self {

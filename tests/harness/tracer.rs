@@ -9,7 +9,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
@@ -155,10 +155,10 @@ impl Tracer {
     fn start(command: Cmd, plan: Option<(usize, Fault)>, bounds: Option<Bounds>) -> Tracer {
         let output = [scratch(), scratch()];
         let [stdout, stderr] = output.each_ref().map(|file| file.try_clone().expect("dup"));
-        let (words, environment) = command.into_parts();
+        let (words, environment, stdin) = command.into_parts();
         let mut shell = Command::new("/bin/sh");
         shell.args(["-c", "kill -STOP $$; exec \"$@\"", "sh"]).args(words).envs(environment);
-        shell.stdin(Stdio::null()).stdout(stdout).stderr(stderr);
+        shell.stdin(stdin).stdout(stdout).stderr(stderr);
         let child = shell.spawn().expect("start a shell to trace");
         let first = Pid::from_raw(i32::try_from(child.id()).expect("a pid fits"));
         let stopped = waitpid(first, Some(WaitPidFlag::WUNTRACED)).expect("wait for the shell");

@@ -197,6 +197,41 @@ fn ports_of_containers_that_other_plugins_attached_are_published() {
 }
 
 #[test]
+fn what_tuning_changed_is_given_back() {
+    scene(|scene| {
+        let netns = Netns::new("pod");
+        let path = netns.path();
+        netns.line("ip link add eth0 mtu 1500 txqueuelen 500 type veth peer name eth1");
+        netns.line("ip link set eth0 address 02:00:00:00:00:01");
+        let tuning = json!({"type": "tuning", "mtu": 1400, "mac": "02:00:00:00:00:99",
+            "promisc": true, "allmulti": true, "txQLen": 900,
+            "sysctl": {"net.ipv4.conf.IFNAME.arp_notify": "1"}});
+        let directory = plugin_directory(&scene.path("plugins"));
+        let network = CniNetwork::new(directory, "1.1.0", "pods", std::slice::from_ref(&tuning));
+        let pod = container(&path, json!({}));
+        let previous = json!({"cniVersion": "1.1.0", "interfaces": [], "ips": []});
+        let look = || {
+            let link = netns.line("ip -o link show dev eth0").stdout;
+            let notify = netns.line("sysctl -n net.ipv4.conf.eth0.arp_notify").stdout;
+            format!("{} {notify}", link.split_once(": ").unwrap().1)
+        };
+        let before = look();
+        network.call("ADD", &tuning, &pod, Some(&previous)).success();
+        let tuned = look();
+        for part in ["mtu 1400", "PROMISC", "ALLMULTI", "qlen 900", "02:00:00:00:00:99"] {
+            assert!(tuned.contains(part), "{part} in {tuned}");
+        }
+        network.del(&pod, None);
+        assert_eq!(look(), before);
+        network.del(&pod, None);
+        // What became of a pod without a DEL is no business of the next command's.
+        network.call("ADD", &tuning, &pod, Some(&previous)).success();
+        let valid = json!({"cni.dev/valid-attachments": []});
+        assert!(network.call_all("GC", &valid).iter().all(|it| it.code == 0));
+    });
+}
+
+#[test]
 fn a_pods_port_is_in_the_vlan_of_its_network() {
     scene(|scene| {
         let netns = Netns::new("pod");

@@ -246,7 +246,7 @@ impl Host<'_> {
         }
         if !bridge.bare {
             // Without it the kernel takes answers to 127.0.0.1 for forged. The table guards it.
-            sysctl::set(&format!("net/ipv4/conf/{}/route_localnet", bridge.name), "1")?;
+            sysctl::set_of_link(&bridge.name, Family::V4, "route_localnet", "1")?;
             sysctl::loosen_reverse_path(&bridge.name)?;
         }
         self.equip_vlan(record, index)?;

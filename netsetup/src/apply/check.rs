@@ -40,12 +40,12 @@ impl Host<'_> {
         let Attachment { id, interface, host_interface, .. } = attachment;
         if !host_interface.is_empty() {
             let outer = link::find(&mut self.route, host_interface)?;
-            if !outer.is_some_and(|link| link.is_up) {
+            if !outer.is_some_and(|link| link.is_up()) {
                 bail!("the link {host_interface} of container {id} is gone or off");
             }
         }
         let mut inside = netns.enter(Connection::route)?;
-        let inner = link::find(&mut inside, interface)?.filter(|link| link.is_up);
+        let inner = link::find(&mut inside, interface)?.filter(Link::is_up);
         let inner =
             inner.with_context(|| format!("{interface} of container {id} is gone or off"))?;
         let present = address::list(&mut inside)?;
@@ -112,7 +112,7 @@ impl Host<'_> {
                 problems.push(format!("the link of bridge {} is gone", bridge.name));
                 continue;
             };
-            if !link.is_up {
+            if !link.is_up() {
                 problems.push(format!("bridge {} is switched off", bridge.name));
             }
             for (gateway, _) in bridge.gateways() {
@@ -131,7 +131,7 @@ impl Host<'_> {
             for attachment in self.store.attachments(&id)? {
                 let name = &attachment.host_interface;
                 let link = links.iter().find(|link| link.name == *name);
-                if !name.is_empty() && !link.is_some_and(|link| link.is_up) {
+                if !name.is_empty() && !link.is_some_and(Link::is_up) {
                     problems.push(format!(
                         "the link {name} of container {id} is gone or off: detach and attach it again"
                     ));

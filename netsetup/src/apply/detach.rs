@@ -22,6 +22,10 @@ impl Host<'_> {
         let mut failures = Failures::default();
         let (leaving, staying): (Vec<_>, Vec<_>) =
             self.store.attachments(id)?.into_iter().partition(wanted);
+        if leaving.is_empty() {
+            // One that was killed may have left a bridge without containers.
+            self.collect_bridges()?;
+        }
         for attachment in &leaving {
             failures.note(self.take_away(attachment));
         }

@@ -44,7 +44,7 @@ pub(super) fn del(call: &Call) -> Result<()> {
 pub(super) fn check(call: &Call, config: &Config) -> Result<()> {
     config.previous()?;
     let (_, lo) = find(&call.open_netns()?)?;
-    if lo.is_up { Ok(()) } else { Err(Failure::new(Code::Internal, "lo is down").into()) }
+    if lo.is_up() { Ok(()) } else { Err(Failure::new(Code::Internal, "lo is down").into()) }
 }
 
 fn switch(

@@ -7,14 +7,16 @@ use anyhow::{Context, Result};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::Call;
-use super::config::Config;
+use super::config::{Config, ValidAttachment};
 use super::failure::{Code, Failure};
 use super::pattern;
+use super::{Call, open_store};
 use crate::netlink::Connection;
 use crate::netlink::link::{self, Change};
+use crate::netns::NetworkNamespace;
 use crate::plan;
 use crate::state::files::read_text;
+use crate::state::{Place, Source, Tuned};
 use crate::sysctl;
 
 /// Which settings may be set: a pattern per line. Without the file all of the network's may.
@@ -82,20 +84,32 @@ pub(super) fn add(call: &Call, config: &Config) -> Result<Value> {
     let change = options.change(call, config)?;
     let mut result = config.passed_on()?;
     let netns = call.open_netns()?;
-    let mut inside = netns.enter(|| {
-        for (name, value) in &settings {
-            sysctl::read(name)?.with_context(|| format!("this kernel has no setting {name}"))?;
-            sysctl::set(name, value)?;
-        }
-        Connection::route()
-    })?;
+    let mut inside = netns.enter(Connection::route)?;
+    let link = link::find(&mut inside, &call.interface)?;
     if change != Change::default() {
-        let link = link::find(&mut inside, &call.interface)?;
-        let link = link.with_context(|| format!("no link {}", call.interface))?;
-        inside
-            .transact(vec![link::change(link.index, &change)])
-            .with_context(|| format!("change link {}", call.interface))?;
+        link.as_ref().with_context(|| format!("no link {}", call.interface))?;
     }
+    let mut before = Vec::new();
+    netns.enter(|| {
+        for (name, _) in &settings {
+            let present = sysctl::read(name)?;
+            let present = present.with_context(|| format!("this kernel has no setting {name}"))?;
+            before.push((name.clone(), present));
+        }
+        Ok(())
+    })?;
+    let source = Source::Path(call.netns_path().to_owned());
+    let place = Place { source, identity: netns.identity() };
+    let tuned = Tuned {
+        origin: config.origin(),
+        place: place.to_string(),
+        link: link.as_ref().map(|link| change.back(link)).unwrap_or_default(),
+        settings: before,
+    };
+    let store = open_store()?;
+    store.save_tuned(&call.container, &call.interface, &tuned)?;
+    let wanted = settings.iter().map(|(name, value)| (name.as_str(), *value));
+    apply(&netns, &call.interface, wanted, &change)?;
     if let (Some(mac), Some(interfaces)) =
         (change.mac, result.get_mut("interfaces").and_then(Value::as_array_mut))
     {
@@ -104,6 +118,55 @@ pub(super) fn add(call: &Call, config: &Config) -> Result<Value> {
         }
     }
     Ok(result)
+}
+
+/// Gives a namespace its settings, and a link in it its properties.
+fn apply<'a>(
+    netns: &NetworkNamespace,
+    interface: &str,
+    settings: impl Iterator<Item = (&'a str, &'a str)>,
+    change: &Change,
+) -> Result<()> {
+    let mut inside = netns.enter(|| {
+        for (name, value) in settings {
+            sysctl::set(name, value)?;
+        }
+        Connection::route()
+    })?;
+    if *change == Change::default() {
+        return Ok(());
+    }
+    let Some(link) = link::find(&mut inside, interface)? else { return Ok(()) };
+    inside
+        .transact(vec![link::change(link.index, change)])
+        .with_context(|| format!("change link {interface}"))
+}
+
+/// Gives back what was there before, where it still is.
+pub(super) fn del(call: &Call) -> Result<()> {
+    let store = open_store()?;
+    if let Some(tuned) = store.tuned(&call.container, &call.interface)?
+        && let Some(place) = Place::parse(&tuned.place)
+        && let Ok(netns) = NetworkNamespace::open(&place.source.path())
+        && netns.identity() == place.identity
+    {
+        let settings = tuned.settings.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        apply(&netns, &call.interface, settings, &tuned.link)?;
+    }
+    store.forget_tuned(&call.container, &call.interface)
+}
+
+/// Forgets what was changed of containers that the network has no longer.
+pub(super) fn collect(config: &Config, valid: &[ValidAttachment]) -> Result<()> {
+    let store = open_store()?;
+    for (id, interface) in store.tuned_ones()? {
+        let is_ours = store.tuned(&id, &interface)?.is_some_and(|it| it.origin == config.origin());
+        let is_valid = valid.iter().any(|it| it.container_id == id && it.ifname == interface);
+        if is_ours && !is_valid {
+            store.forget_tuned(&id, &interface)?;
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn check(call: &Call, config: &Config) -> Result<()> {

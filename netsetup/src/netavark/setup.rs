@@ -8,9 +8,9 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 
+use super::Arguments;
 use super::dns::{Server, Usable};
 use super::options::{Network, NetworkRoute, Options, Wishes};
-use super::{Arguments, errno_text};
 use crate::apply::Host;
 use crate::netlink::{Connection, address, link};
 use crate::netns::NetworkNamespace;
@@ -61,7 +61,7 @@ struct Wanted<'a> {
 pub(super) fn run(arguments: &Arguments, namespace: &Path) -> Result<()> {
     let netns = match std::fs::metadata(namespace) {
         Ok(_) => NetworkNamespace::open(namespace)?,
-        Err(error) => bail!("invalid namespace path: IO error: {}", errno_text(&error)),
+        Err(error) => return Err(error).context("invalid namespace path"),
     };
     let options: Options = arguments.document("network options")?;
     let has_firewall = arguments.has_firewall()?;

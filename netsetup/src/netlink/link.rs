@@ -10,6 +10,7 @@ use netlink_packet_route::link::{
 };
 pub(crate) use netlink_packet_route::link::{IpVlanMode, MacVlanMode};
 use nix::errno::Errno;
+use serde::{Deserialize, Serialize};
 
 use super::vlan::{self, Vlans};
 use super::{CREATE, Connection, DUMP, EXCLUSIVE, Request, is_errno};
@@ -28,12 +29,14 @@ pub(crate) struct Link {
     pub(crate) is_bridge: bool,
     /// Of a bridge, where the kernel knows VLANs on bridges.
     pub(crate) vlans: Option<Vlans>,
-    pub(crate) is_up: bool,
+    pub(crate) flags: LinkFlags,
+    pub(crate) queue_length: Option<u32>,
     pub(crate) mac: Option<Mac>,
 }
 
 /// What may be changed of a link that is there.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Change {
     pub(crate) mac: Option<Mac>,
     pub(crate) mtu: Option<u32>,
@@ -42,11 +45,31 @@ pub(crate) struct Change {
     pub(crate) queue_length: Option<u32>,
 }
 
+impl Change {
+    /// The change back to what the link is now.
+    pub(crate) fn back(&self, link: &Link) -> Change {
+        Change {
+            mac: self.mac.and(link.mac),
+            mtu: self.mtu.map(|_| link.mtu),
+            promiscuous: self.promiscuous.map(|_| link.flags.contains(LinkFlags::Promisc)),
+            all_multicast: self.all_multicast.map(|_| link.flags.contains(LinkFlags::Allmulti)),
+            queue_length: self.queue_length.and(link.queue_length),
+        }
+    }
+}
+
 /// One end of a veth pair.
 pub(crate) struct VethEnd<'a> {
     pub(crate) name: &'a str,
     pub(crate) mac: Mac,
     pub(crate) mtu: u32,
+}
+
+impl Link {
+    /// Whether it is switched on.
+    pub(crate) fn is_up(&self) -> bool {
+        self.flags.contains(LinkFlags::Up)
+    }
 }
 
 /// The link of this name.
@@ -77,7 +100,8 @@ fn read(answer: &RouteNetlinkMessage) -> Option<Link> {
         group: 0,
         is_bridge: false,
         vlans: None,
-        is_up: message.header.flags.contains(LinkFlags::Up),
+        flags: message.header.flags,
+        queue_length: None,
         mac: None,
     };
     for attribute in &message.attributes {
@@ -86,6 +110,7 @@ fn read(answer: &RouteNetlinkMessage) -> Option<Link> {
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
             LinkAttribute::Address(mac) => link.mac = mac.as_slice().try_into().ok(),
             LinkAttribute::Group(group) => link.group = *group,
+            LinkAttribute::TxQueueLen(length) => link.queue_length = Some(*length),
             LinkAttribute::LinkInfo(infos) => {
                 link.is_bridge = infos.contains(&LinkInfo::Kind(InfoKind::Bridge));
                 link.vlans = infos.iter().find_map(|info| match info {
