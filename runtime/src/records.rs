@@ -16,6 +16,7 @@ use nix::fcntl::{Flock, FlockArg};
 use crate::error::Sentinel;
 use crate::state::{self, StateStore};
 
+pub(crate) mod health;
 pub(crate) mod names;
 mod record;
 pub(crate) mod standing;

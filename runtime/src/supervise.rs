@@ -6,6 +6,7 @@
 //!     │                        │                starts it, records that, and exits: the container
 //!     │ one socket, frames     │                is then the supervisor's child
 //!     └──────────────────────▶ │ ◀── attach: frames through the socket in the record
+//!                              │──fork──▶ nurse: checks the container's health, notes what came of it
 //!                              │──fork──▶ undertaker: removes the live state, records the end
 //! ```
 //!
@@ -15,12 +16,14 @@
 mod attend;
 mod birth;
 mod burial;
+mod checks;
 mod client;
 mod clients;
 mod detach;
 mod frame;
 mod launch;
 pub(crate) mod log;
+mod nurse;
 mod policy;
 pub(crate) mod reader;
 mod settings;

@@ -241,3 +241,35 @@ fn volumes_have_names_and_outlive_the_containers() {
         assert!(!scene.path("x").exists());
     });
 }
+
+#[test]
+fn the_image_s_health_check_is_run_unless_another_is_said() {
+    scene(|scene| {
+        let second = 1_000_000_000_u64;
+        let check = json!({ "Test": ["CMD-SHELL", "exit 3"], "Interval": 5 * second });
+        load(scene, &Image::busybox().with("Healthcheck", check), NAME);
+        let annotation = |flags: &[&str]| {
+            let (_, config) = said(scene, flags, "true");
+            let text = config["annotations"]["org.imgtool.healthcheck"].as_str();
+            text.map(|text| serde_json::from_str::<Value>(text).unwrap())
+        };
+        let own = annotation(&[]).unwrap();
+        assert_eq!(own["args"], json!(["/bin/sh", "-c", "exit 3"]));
+        assert_eq!(
+            (own["interval"].as_u64(), own["retries"].as_u64()),
+            (Some(5 * second), Some(3))
+        );
+        let flags = ["--health-cmd", "true", "--health-timeout", "1500ms", "--health-retries", "1"];
+        let other = annotation(&flags).unwrap();
+        assert_eq!(other["args"], json!(["/bin/sh", "-c", "true"]));
+        assert_eq!(
+            (other["timeout"].as_u64(), other["retries"].as_u64()),
+            (Some(3 * second / 2), Some(1))
+        );
+        assert!(annotation(&["--no-healthcheck"]).is_none());
+        refused(scene, &["--health-interval", "soon"], &["--health-interval", "soon"]);
+        let both =
+            scene.imgtool().args(["bundle", "--no-healthcheck", "--health-cmd", "x", NAME, "x"]);
+        both.run().code(125);
+    });
+}

@@ -11,6 +11,7 @@ use crate::harness::command::binary;
 use crate::harness::{Bundle, Cmd, wait_for_exit};
 
 mod attach;
+mod health;
 mod many;
 mod verbs;
 

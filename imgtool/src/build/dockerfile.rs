@@ -13,7 +13,7 @@ use std::fmt;
 use anyhow::{Result, ensure};
 
 pub(crate) use self::instruction::{
-    Command, From, Health, Instruction, Run, Transfer, parse_instruction,
+    Command, From, Health, Instruction, Run, Transfer, duration, parse_instruction,
 };
 pub(crate) use self::lines::Directives;
 use self::lines::Logical;

@@ -22,6 +22,9 @@ pub(crate) const IMAGE: &str = "org.imgtool.image";
 pub(crate) const MANIFEST: &str = "org.imgtool.manifest";
 /// The command line, as JSON.
 pub(crate) const COMMAND: &str = "org.imgtool.command";
+/// The check of whether the container is healthy, as JSON: `args`, `retries`, and in nanoseconds
+/// `interval`, `timeout` and `startPeriod`.
+pub(crate) const HEALTHCHECK: &str = "org.imgtool.healthcheck";
 /// `id`: nobody asked for a host name, so the container's short id may replace ours.
 pub(crate) const HOSTNAME: &str = "org.imgtool.hostname";
 /// `true`: keep standard input open.

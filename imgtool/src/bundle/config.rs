@@ -329,6 +329,9 @@ fn annotations(inputs: &Inputs<'_>) -> Result<BTreeMap<String, String>> {
     if inputs.options.hostname.is_none() && inputs.own_network {
         all.insert(annotations::HOSTNAME.into(), "id".into());
     }
+    if let Some(check) = inputs.options.health.over(&inputs.image.config)? {
+        all.insert(annotations::HEALTHCHECK.into(), check);
+    }
     if inputs.options.interactive {
         all.insert(annotations::INTERACTIVE.into(), "true".into());
     }

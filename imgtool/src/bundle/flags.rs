@@ -3,6 +3,7 @@
 
 mod device;
 mod environment;
+mod health;
 mod hosts;
 mod limits;
 mod mount;
@@ -17,6 +18,7 @@ use std::str::FromStr;
 use anyhow::{Context, Result, bail, ensure};
 
 pub(crate) use device::Device;
+pub(crate) use health::Health;
 pub(crate) use hosts::Hosts;
 pub(crate) use limits::{Limits, ResourceLimit};
 pub(crate) use mount::Tmpfs;
@@ -89,6 +91,8 @@ pub(crate) struct Words {
     pids_limit: Option<i64>,
     #[command(flatten)]
     limits: limits::Words,
+    #[command(flatten)]
+    health: health::Words,
     /// Give the container a device of the host, or all of a directory
     #[arg(long, value_name = "HOST[:CONTAINER[:ACCESS]]")]
     device: Vec<String>,
@@ -154,6 +158,7 @@ pub(crate) struct Options {
     pub(crate) cpu_quota_us: Option<i64>,
     pub(crate) pids_limit: Option<i64>,
     pub(crate) limits: Limits,
+    pub(crate) health: Health,
     pub(crate) capabilities: CapabilityChange,
 }
 
@@ -226,6 +231,7 @@ pub(crate) fn resolve(
         cpu_quota_us: words.cpus.as_deref().map(quantity::cpus).transpose()?,
         pids_limit: words.pids_limit.filter(|&limit| limit != 0),
         limits: words.limits.resolve(memory_bytes)?,
+        health: words.health.resolve()?,
         capabilities: CapabilityChange::parse(&words.cap_add, &words.cap_drop)?,
     })
 }

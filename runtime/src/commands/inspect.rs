@@ -46,6 +46,9 @@ fn one(id: &str, store: &StateStore, records: &Records) -> Result<Value> {
         let standing = standing::of(kept, store)?;
         value["status"] = standing::describe(kept, standing, now).into();
         value["record"] = serde_json::to_value(kept).context("write the record")?;
+        if let Some(health) = records.health(id)? {
+            value["health"] = serde_json::to_value(health).context("write the health")?;
+        }
         value["stopped_by_hand"] = records.is_marked_stopped(id).into();
     }
     Ok(value)

@@ -11,7 +11,7 @@ use super::state::Document;
 use crate::args::List;
 use crate::error;
 use crate::host::Host;
-use crate::records::{Records, Supervised};
+use crate::records::{Records, Supervised, health};
 use crate::state::{Record, StateStore};
 
 mod filter;
@@ -32,6 +32,8 @@ struct Found {
     id: String,
     live: Option<Record>,
     kept: Option<Supervised>,
+    /// What its checks came to, if it is checked.
+    health: Option<health::Word>,
 }
 
 pub(super) fn run(args: &List, host: &Host, store: &StateStore, records: &Records) -> Result<u8> {
@@ -70,14 +72,18 @@ fn find(host: &Host, store: &StateStore, records: &Records) -> Result<Vec<Found>
     let mut found: Vec<Found> = Vec::new();
     for id in live.unwrap_or_default() {
         let record = told(&store.directory(&id), "load container", &id, store.load(&id));
-        found.extend(record.map(|live| Found { id, live: Some(live), kept: None }));
+        found.extend(record.map(|live| Found { id, live: Some(live), kept: None, health: None }));
     }
     for (id, record) in kept {
         let directory = records.directory(&id)?;
         let Some(record) = told(&directory, "load the record of", &id, record) else { continue };
         match found.iter_mut().find(|one| one.id == id) {
-            Some(one) => one.kept = Some(record),
-            None => found.push(Found { id, live: None, kept: Some(record) }),
+            Some(one) => {
+                let health = told(&directory, "load the health of", &id, records.health(&id));
+                one.health = health.flatten().map(|health| health.status);
+                one.kept = Some(record);
+            }
+            None => found.push(Found { id, live: None, kept: Some(record), health: None }),
         }
     }
     found.sort_by(|a, b| a.id.cmp(&b.id));

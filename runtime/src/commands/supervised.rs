@@ -42,8 +42,8 @@ pub(super) fn run(args: Run, host: &Host, store: &StateStore, records: &Records)
         return Err(Sentinel::AlreadyExists.into());
     }
     let record = new_record(&prepared, supervision, log_path, host, store, records)?;
+    let mut settings = Settings::of(&record, records.place()?)?;
     let held = records.create(&record)?;
-    let mut settings = Settings::of(&record, records.place()?);
     settings.attached = !args.detach;
     if record.terminal && !args.detach {
         settings.size = terminal::own_size()?;

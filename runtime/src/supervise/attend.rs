@@ -148,6 +148,9 @@ impl Supervisor {
 
     /// One of our children has ended, or what the container has left to us.
     pub(super) fn gone(&mut self, pid: i32, status: WaitStatus) {
+        if self.checks.gone(pid, &self.settings, self.stage.init().is_some()) {
+            return;
+        }
         match &mut self.stage {
             Stage::Birth(birth) if birth.midwife == pid => birth.midwife_gone = true,
             Stage::Birth(Birth { init: Some(init), .. }) | Stage::Running(init)
@@ -170,6 +173,7 @@ impl Supervisor {
         self.stage = match std::mem::replace(&mut self.stage, Stage::Over) {
             Stage::Birth(birth) if birth.midwife_gone => self.settle(birth)?,
             Stage::Running(Init { status: Some(status), since, .. }) => {
+                self.checks.end();
                 self.streams.first_process_is_gone();
                 let code = foreground::exit_code(status);
                 let (at, lived) = (SystemTime::now(), since.elapsed());
@@ -211,6 +215,7 @@ impl Supervisor {
             self.clients.tell_first(Kind::Started, &[]);
             // After the word to the caller, who need not wait for the disk.
             self.log.broken |= self.records.sync(&self.settings.id).is_err();
+            self.checks.begin(&self.settings);
             return Ok(Stage::Running(init));
         }
         let killed = || "the process that makes the container was killed".to_owned();
@@ -251,7 +256,7 @@ impl Supervisor {
 }
 
 /// A child that does one thing and exits; signals do to it what they do to anybody.
-fn fork(work: impl FnOnce()) -> Result<i32> {
+pub(super) fn fork(work: impl FnOnce()) -> Result<i32> {
     match sys::clone3(0, None, Parent::Caller).context("clone3")? {
         Cloned::Parent { pid, .. } => Ok(pid),
         Cloned::Child => {

@@ -179,6 +179,9 @@ fn deliver(settings: &Settings, supervisor: i32, restarts: u32, line: &Line) -> 
         line.say(b'b', pid.to_string().as_bytes(), None)?;
         note_start(started, supervisor, restarts)?;
         records.save(started)?;
+        if settings.check.is_some() {
+            records.begin_health(&settings.id)?;
+        }
         commands::start_or_destroy(&settings.id, pid, &store)
     });
     if let Err(error) = begun {

@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 
+use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use super::Restart;
+use crate::records::health::Check;
 use crate::records::{LogPlan, Supervised};
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -16,6 +18,8 @@ pub(crate) struct Settings {
     pub(crate) root: PathBuf,
     pub(crate) log: LogPlan,
     pub(crate) restart: Restart,
+    /// How its health is checked.
+    pub(crate) check: Option<Check>,
     /// Standard input stays open when nobody is attached.
     pub(crate) interactive: bool,
     /// The caller wants what the container writes.
@@ -26,16 +30,17 @@ pub(crate) struct Settings {
 
 impl Settings {
     /// For a start of this container.
-    pub(crate) fn of(record: &Supervised, records: PathBuf) -> Self {
-        Settings {
+    pub(crate) fn of(record: &Supervised, records: PathBuf) -> Result<Self> {
+        Ok(Settings {
             id: record.id.clone(),
             records,
             root: record.root.clone(),
             log: record.log.clone(),
             restart: record.restart,
+            check: Check::wanted(&record.annotations)?,
             interactive: record.interactive,
             attached: false,
             size: None,
-        }
+        })
     }
 }

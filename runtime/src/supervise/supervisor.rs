@@ -11,6 +11,7 @@ use rustix::process::WaitOptions;
 use super::Settings;
 use super::attend::{self, Stage};
 use super::birth::News;
+use super::checks::Checks;
 use super::clients::{Clients, Wish};
 use super::frame::{Kind, MOST};
 use super::log::Log;
@@ -66,6 +67,7 @@ pub(super) struct Supervisor {
     pub(super) streams: Streams,
     pub(super) stage: Stage,
     pub(super) back_off: BackOff,
+    pub(super) checks: Checks,
     pub(super) restarts: u32,
     /// Nobody wants it to be started again.
     pub(super) ending: bool,
@@ -96,6 +98,7 @@ impl Supervisor {
             streams: Streams::default(),
             stage: Stage::Over,
             back_off: BackOff::default(),
+            checks: Checks::default(),
             restarts: 0,
             ending: false,
             kill_at: None,
@@ -127,6 +130,7 @@ impl Supervisor {
         self.relay();
         self.step_clients();
         self.streams.step_input();
+        self.checks.step(&self.settings)?;
         // What one station waits for may have come during the one before.
         while self.advance()? {}
         Ok(())
@@ -144,6 +148,7 @@ impl Supervisor {
         let deadlines = [
             self.stage.deadline(),
             self.kill_at,
+            self.checks.deadline(),
             self.streams.deadline(),
             self.clients.deadline(now),
         ];

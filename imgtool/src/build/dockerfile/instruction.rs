@@ -302,7 +302,7 @@ fn health(flags: &Flags, text: &str) -> Result<Health> {
 }
 
 /// A time as Go writes it, in nanoseconds: `1h30m`, `1.5s`, `500ms`. Zero, or a millisecond at least.
-fn duration(text: &str) -> Result<u64> {
+pub(crate) fn duration(text: &str) -> Result<u64> {
     let invalid = || format!("invalid duration {text:?}: want one such as 30s or 1m30s");
     let mut total = 0.0_f64;
     let mut rest = text;

@@ -16,18 +16,21 @@ pub(super) enum Key {
     Image,
     Status,
     Exited,
+    Health,
     Label,
 }
 
-const KEYS: [(&str, Key); 7] = [
+const KEYS: [(&str, Key); 8] = [
     ("ancestor", Key::Image),
     ("exited", Key::Exited),
+    ("health", Key::Health),
     ("id", Key::Id),
     ("image", Key::Image),
     ("label", Key::Label),
     ("name", Key::Name),
     ("status", Key::Status),
 ];
+const HEALTHS: [&str; 4] = ["healthy", "none", "starting", "unhealthy"];
 const STATUSES: [&str; 5] = ["created", "exited", "paused", "restarting", "running"];
 
 impl Filter {
@@ -41,6 +44,9 @@ impl Filter {
         };
         if *key == Key::Status && !STATUSES.contains(&value) {
             bail!("invalid filter {text:?}: a status is one of {}", STATUSES.join(", "));
+        }
+        if *key == Key::Health && !HEALTHS.contains(&value) {
+            bail!("invalid filter {text:?}: health is one of {}", HEALTHS.join(", "));
         }
         if *key == Key::Exited && value.parse::<u8>().is_err() {
             bail!("invalid filter {text:?}: an exit code is a number up to 255");

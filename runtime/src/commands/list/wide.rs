@@ -7,7 +7,7 @@ use super::filter::{self, Filter, Key};
 use super::table;
 use crate::clock;
 use crate::records::standing::{self, Standing};
-use crate::records::{self, names};
+use crate::records::{self, health, names};
 use crate::state::{self, StateStore, Status};
 
 /// A longer command line is cut.
@@ -74,8 +74,15 @@ impl<'a> Row<'a> {
                 self.standing == Some(Standing::Exited)
                     && self.exit_code.is_some_and(|code| code.to_string() == *value)
             }
+            Key::Health => self.health().map_or("none", health::Word::text) == value,
             Key::Label => self.has_label(value),
         })
+    }
+
+    /// Only of one that runs is there anything to say.
+    fn health(&self) -> Option<health::Word> {
+        let runs = self.standing == Some(Standing::Alive(Status::Running));
+        self.one.health.filter(|_| runs)
     }
 
     fn has_label(&self, wanted: &str) -> bool {
@@ -93,7 +100,10 @@ impl<'a> Row<'a> {
 
     fn status(&self, now: u64) -> String {
         match (&self.one.kept, self.standing) {
-            (Some(kept), Some(standing)) => standing::describe(kept, standing, now),
+            (Some(kept), Some(standing)) => {
+                let text = standing::describe(kept, standing, now);
+                text + self.health().map_or("", health::Word::suffix)
+            }
             (None, Some(Standing::Exited)) => "Exited".to_owned(),
             (None, Some(Standing::Alive(Status::Created))) => "Created".to_owned(),
             (None, Some(Standing::Alive(status))) => {

@@ -35,7 +35,7 @@ pub(in crate::commands) fn start(
         _ => bail!("cannot start an already running container"),
     }
     records.unmark_stopped(&record.id)?;
-    let settings = Settings::of(record, records.place()?);
+    let settings = Settings::of(record, records.place()?)?;
     let mut socket = supervise::launch(&settings)?;
     supervise::await_start(&mut socket)
 }
