@@ -24,12 +24,13 @@ pub(crate) fn systemd() -> bool {
 }
 
 /// Tells why and returns false unless this is the machine of `tests/vm`, with ordinary users who have
-/// a systemd of their own; waits until that has started.
+/// a systemd of their own; waits until that has started, with what stays once something asked for it.
 pub(crate) fn users_systemd() -> bool {
     if !(systemd() && optional("as-user")) {
         return false;
     }
-    super::Cmd::line("systemctl start user@1000.service").run().success();
+    Cmd::line("systemctl start user@1000.service").run().success();
+    Cmd::line("as-user rootless systemctl --user start dbus.service user.slice").run().success();
     true
 }
 

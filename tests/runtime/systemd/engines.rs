@@ -76,6 +76,10 @@ fn podman_of_a_user_limits_by_systemd() {
         run_and_update(scene, |line| {
             Cmd::new("as-user").args(["rootless", "sh", "-c", line]).run()
         });
+        // What keeps the user namespace of all of Podman's calls outlives them, and heeds no TERM.
+        let pause = "systemctl --user kill --signal KILL 'podman-pause-*.scope' \
+                     && systemctl --user stop 'podman-pause-*.scope'";
+        Cmd::new("as-user").args(["rootless", "sh", "-c", pause]).run().success();
         witness.saw(&["--systemd-cgroup create", "update"]);
     });
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 use crate::harness::bundle::rootfs;
 use crate::harness::command::binary;
@@ -63,6 +64,46 @@ fn a_users_container_is_a_scope_of_the_users_systemd() {
         assert_eq!(file("cgroup.procs").lines().count(), 2);
         as_user(scene, &format!("{runtime} delete --force {id}")).success();
         assert_eq!(show("LoadState"), "not-found");
+    });
+}
+
+/// No systemd is asked for anything: the part of the tree that it has given to the user will do.
+#[test]
+fn a_users_container_has_its_limits_where_cgroups_are_delegated() {
+    if !requires::users_systemd() {
+        return;
+    }
+    scene(|scene| {
+        let runtime = binary("runtime").display().to_string();
+        let id = scene.id("delegated");
+        let edit = r#".process.args = ["/probe", "pause"] | .process.terminal = false
+            | .linux.resources = { pids: { limit: 30 }, memory: { limit: 50000000 } }"#;
+        as_user(
+            scene,
+            &format!(
+                "{runtime} spec --rootless; jq '{edit}' config.json > new; mv new config.json; \
+                 {runtime} run --detach {id} > log 2>&1 < /dev/null"
+            ),
+        )
+        .success();
+        let pid = as_user(scene, &format!("{runtime} state {id}")).success().json()["pid"].clone();
+        let own = fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("read its cgroup");
+        let path = own.trim().trim_start_matches("0::").to_owned();
+        assert!(path.contains("/user@1000.service/") && path.ends_with(&id), "{path}");
+        let cgroup = Path::new("/sys/fs/cgroup").join(&path[1..]);
+        let file = |name: &str| {
+            let text = fs::read_to_string(cgroup.join(name)).expect("read a file of the cgroup");
+            text.trim().to_owned()
+        };
+        assert_eq!((file("pids.max"), file("memory.max")), ("30".into(), "49999872".into()));
+        as_user(scene, &format!("{runtime} update --pids-limit 20 {id}")).success();
+        assert_eq!(file("pids.max"), "20");
+        as_user(scene, &format!("{runtime} pause {id}; {runtime} resume {id}")).success();
+        let exec = format!("{runtime} exec --detach {id} /probe pause > log 2>&1 < /dev/null");
+        as_user(scene, &exec).success();
+        assert_eq!(file("cgroup.procs").lines().count(), 2);
+        as_user(scene, &format!("{runtime} delete --force {id}")).success();
+        assert!(!cgroup.exists(), "{} is left", cgroup.display());
     });
 }
 
