@@ -169,6 +169,18 @@ fn indexes_are_made_changed_and_pushed() {
         let place = format!("docker://{name}");
         let raw = Cmd::line("skopeo inspect --raw --tls-verify=false").arg(&place).run().success();
         assert_eq!(raw.json()["manifests"].as_array().unwrap().len(), 2);
+        // An index needs its images, whatever else they are called; and takes them along.
+        let id = |name: &str| imgtool(scene, &["inspect", "-f", "{{.Id}}", name]);
+        let other = id("e2e.test/part:other");
+        let untagged = scene.imgtool().args(["rmi", "e2e.test/part:other"]).run().success().stdout;
+        assert!(!untagged.contains("Deleted: "), "{untagged}");
+        imgtool(scene, &["tag", &name, "e2e.test/whole:1"]);
+        let whole = scene.imgtool().args(["rmi", "e2e.test/whole:1"]).run().success().stdout;
+        assert!(!whole.contains("Deleted: "), "{whole}");
+        scene.imgtool().args(["pull", "-q", "--platform", "all", &name]).run().success();
+        let all = scene.imgtool().args(["rmi", &name]).run().success().stdout;
+        assert!(all.contains(&format!("Deleted: {other}")), "{all}");
+        scene.imgtool().args(["pull", "-q", "--platform", "all", &name]).run().success();
         let other = format!("docker://{}/lib/multi:2", registry.host);
         imgtool(scene, &["manifest", "push", &name, &other]);
         let pulled = scene.imgtool().args(["pull", &other]).run().success();

@@ -133,7 +133,7 @@ fn deleted(store: &Store, chosen: &[Descriptor]) -> Result<Vec<String>> {
     let kept = super::rmi::needed(store, |entry| !chosen.contains(entry))?;
     let mut lines = Vec::new();
     for entry in chosen {
-        let gone = super::rmi::parts(store, entry);
+        let gone = super::rmi::parts(store, entry).into_iter();
         lines.extend(gone.filter(|id| !kept.contains(id)).map(|id| format!("deleted: {id}")));
     }
     Ok(lines)

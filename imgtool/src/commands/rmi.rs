@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 use crate::bundle;
 use crate::digest::Digest;
 use crate::error::{NoSuchImage, printable};
-use crate::manifest::Descriptor;
+use crate::manifest::{Descriptor, Document};
 use crate::output;
 use crate::reference::Reference;
 use crate::store::{Lock, Selection, Store, chain_ids, entry_name};
@@ -69,7 +69,7 @@ fn remove(store: &Store, lock: &Lock, word: &str, force: bool) -> Result<()> {
         );
     }
     store.forget(&entry)?;
-    let gone: Vec<Digest> = parts(store, &entry).collect();
+    let gone = parts(store, &entry);
     let kept = needed(store, |_| true)?;
     store.collect_garbage(lock)?;
     // All is done before anything is said: a reader that went away must not keep it from that.
@@ -106,14 +106,21 @@ fn say_untagged(
     Ok(())
 }
 
-/// The ID of an image and the chain IDs of its layers, the top first; of what can't be read only
-/// its digest.
-pub(super) fn parts(store: &Store, entry: &Descriptor) -> impl Iterator<Item = Digest> {
-    let (id, layers) = match store.image(entry) {
-        Ok(image) => (image.id().clone(), chain_ids(&image.diff_ids)),
-        Err(_) => (entry.digest.clone(), Vec::new()),
+/// The ID of an image and the chain IDs of its layers, the top first, and of an index all that of
+/// the images that are here; of what can't be read only the digest.
+pub(super) fn parts(store: &Store, entry: &Descriptor) -> Vec<Digest> {
+    let images = match store.document(entry) {
+        Ok(Document::Index(index)) => index.manifests,
+        Ok(Document::Manifest(_)) | Err(_) => vec![entry.clone()],
     };
-    std::iter::once(id).chain(layers.into_iter().rev())
+    let mut parts = Vec::new();
+    for image in images.iter().filter_map(|entry| store.image(entry).ok()) {
+        let layers = chain_ids(&image.diff_ids);
+        parts.extend(std::iter::once(image.id().clone()).chain(layers.into_iter().rev()));
+    }
+    let mut seen = BTreeSet::new();
+    parts.retain(|part| seen.insert(part.clone()));
+    if parts.is_empty() { vec![entry.digest.clone()] } else { parts }
 }
 
 /// The parts of all the store's images that stay. What can't be read keeps nothing but itself.
