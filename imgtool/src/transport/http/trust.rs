@@ -2,7 +2,7 @@
 //! those of one registry, a pair of our own.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -133,8 +133,18 @@ fn host_directories(host: &str) -> Vec<PathBuf> {
         .collect()
 }
 
-/// The host's certificates; none where it has none.
+/// The host's certificates, read once: a directory of them has hundreds of files.
 fn host_certificates() -> Result<Vec<Certificate<'static>>> {
+    static READ: OnceLock<Vec<Certificate<'static>>> = OnceLock::new();
+    if let Some(certificates) = READ.get() {
+        return Ok(certificates.clone());
+    }
+    let certificates = read_host_certificates()?;
+    Ok(READ.get_or_init(|| certificates).clone())
+}
+
+/// None where the host has none.
+fn read_host_certificates() -> Result<Vec<Certificate<'static>>> {
     let chosen = |name| std::env::var_os(name).filter(|value| !value.is_empty());
     let (file, directory) = (chosen("SSL_CERT_FILE"), chosen("SSL_CERT_DIR"));
     let mut certificates = Vec::new();
