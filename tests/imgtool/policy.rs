@@ -1,6 +1,7 @@
 //! Whom images are taken from, by `policy.json`: obeyed or refused, never passed over.
 
 use std::fs;
+use std::path::Path;
 
 use serde_json::json;
 
@@ -64,6 +65,18 @@ fn files_are_taken_by_the_policy_of_their_kind_and_path() {
         }
         let layout = scene.path("layout").display().to_string();
         under(scene, &policy("docker-archive"), &["load", "-i", &layout]).refused(&["rejects"]);
+        // Wherever the path begins, and whatever leads there.
+        let bad = json!({ "default": [{ "type": "insecureAcceptAnything" }], "transports": {
+            "docker-archive": { own: [{ "type": "reject" }] } } });
+        under(scene, &bad, &load).refused(&["rejects", own]);
+        let link = std::env::temp_dir().join(format!("imgtool-policy-{}", std::process::id()));
+        std::os::unix::fs::symlink(archive, &link).unwrap();
+        let led = under(scene, &bad, &["load", "-i", link.to_str().unwrap()]);
+        fs::remove_file(&link).unwrap();
+        led.refused(&["rejects", own]);
+        let relative = scene.imgtool().env("HOME", scene.path("home")).dir(Path::new(own));
+        relative.args(["load", "-i", "image.tar"]).run().refused(&["rejects", own]);
+        under(scene, &policy("docker"), &load).refused(&["rejects"]);
         // A pipe has no path, and is judged all the same.
         let piped = scene.imgtool().args(["load"]).stdin(fs::read(archive).unwrap());
         piped.env("HOME", scene.path("home")).run().refused(&["rejects"]);

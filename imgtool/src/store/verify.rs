@@ -33,8 +33,11 @@ impl Store {
             }
         }
         let mut seen = BTreeSet::new();
-        for entry in &self.index()?.manifests {
-            report.images += 1;
+        let index = self.index()?;
+        // However many names each has.
+        let images: BTreeSet<_> = index.manifests.iter().map(|entry| &entry.digest).collect();
+        report.images = images.len();
+        for entry in &index.manifests {
             let name = entry_name(entry);
             let name = name.map_or_else(|| entry.digest.to_string(), |name| name.familiar());
             self.follow(entry, &name, true, 0, &mut seen, &mut report.problems);

@@ -51,16 +51,22 @@ impl Policy {
             .with_context(|| format!("policy.json does not allow {}", name.familiar()))
     }
 
-    /// Whether images of a file or a directory are accepted.
+    /// Whether images of a file or a directory are accepted, wherever it really lies; "-" is
+    /// standard input and lies nowhere.
     pub(crate) fn check_path(&self, transport: &str, path: &Path) -> Result<()> {
         let scopes = self.transports.get(transport);
-        let found = path.ancestors().find_map(|path| {
-            let path = path.to_str()?;
+        let place = match path.to_str() {
+            Some("-") => PathBuf::new(),
+            // What does not exist is refused where it is opened.
+            _ => path.canonicalize().or_else(|_| std::path::absolute(path)).unwrap_or_default(),
+        };
+        let found = place.ancestors().find_map(|path| {
+            let path = path.to_str().filter(|path| !path.is_empty())?;
             scopes?.get(path).map(|requirements| (path.to_owned(), requirements))
         });
         let (scope, requirements) = found
             .or_else(|| {
-                scopes?.get("").map(|requirements| (format!("all of {transport}"), requirements))
+                scopes?.get("").map(|requirements| (format!("every {transport}"), requirements))
             })
             .unwrap_or_else(|| ("everything".to_owned(), &self.default));
         check(requirements, &scope)
@@ -136,5 +142,8 @@ mod tests {
         assert!(policy.check_path("oci", Path::new("/a/b")).is_ok());
         assert!(policy.check_path("oci", Path::new("/bad/b")).is_err());
         assert!(policy.check_path("dir", Path::new("/a")).is_err());
+        for path in ["relative", "-"] {
+            assert!(policy.check_path("oci", Path::new(path)).is_ok(), "{path}");
+        }
     }
 }
