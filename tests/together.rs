@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::harness::image::Image;
 use crate::harness::netns::Netns;
-use crate::harness::{Cmd, Scene, scene, wait_for_exit};
+use crate::harness::{Cmd, Scene, eventually, scene, wait_for_exit};
 
 mod tutorial;
 
@@ -85,6 +85,44 @@ fn with_rm_one_line_runs_a_command_and_leaves_nothing() {
         let seen = run.run().success().json();
         assert_eq!(seen["pid"], 1);
         assert_eq!(scene.imgtool().args(["bundles", "--quiet"]).run().success().stdout, "");
+    });
+}
+
+/// A resolver in a container finds the others of its network, those that came after it too.
+#[test]
+fn containers_of_one_network_reach_each_other_by_name() {
+    scene(|scene| {
+        let archive = Image::busybox().docker_archive(&scene.path("image.tar"), NAME);
+        scene.imgtool().args(["load", "--input"]).arg(&archive).run().success();
+        scene.netsetup().args(["bridge", "create", "e2e0", "--ipv6"]).run().success();
+        let run = |name: &str, words: &[&str]| {
+            let flags = ["--network", "e2e0", "--hostname", name];
+            let dir = scene.path(name);
+            let bundle = scene.imgtool().arg("bundle").args(flags).arg(NAME).arg(&dir).arg("--");
+            bundle.args(words).run().success();
+            let run = scene.runtime().args(["run", "--detach", "--bundle"]).arg(&dir);
+            run.arg(scene.id(name)).run().success();
+        };
+        run("asker", &["sleep", "1000"]);
+        let serve = "echo hello from db >/tmp/index.html; exec busybox httpd -f -h /tmp";
+        run("db", &["sh", "-c", serve]);
+        let ask = |name: &str| {
+            let fetch = ["exec", &scene.id("asker"), "busybox", "wget", "-q", "-O", "-"];
+            scene.runtime().args(fetch).arg(format!("http://{name}/")).run()
+        };
+        // It may not listen yet.
+        assert!(eventually(|| ask("db").code == 0), "{:?}", ask("db"));
+        for name in ["db", &scene.id("db")] {
+            assert_eq!(ask(name).success().stdout, "hello from db\n");
+        }
+        scene.runtime().args(["delete", "--force", &scene.id("db")]).run().success();
+        assert_ne!(ask("db").code, 0);
+        scene.runtime().args(["delete", "--force", &scene.id("asker")]).run().success();
+        for name in ["asker", "db"] {
+            scene.imgtool().arg("rm").arg(scene.path(name)).run().success();
+        }
+        scene.netsetup().args(["bridge", "delete", "e2e0"]).run().success();
+        scene.imgtool().args(["rmi", NAME]).run().success();
     });
 }
 

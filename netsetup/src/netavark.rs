@@ -17,6 +17,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Error, Result, bail};
 use clap::{Parser, Subcommand};
+use jiff::{Timestamp, Unit};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
@@ -121,11 +122,12 @@ fn carry_out(arguments: &Arguments) -> Result<()> {
 fn version() -> Result<()> {
     // When this very file was built is what its own time tells.
     let built = File::open("/proc/self/exe").and_then(|file| file.metadata()?.modified());
-    let seconds = built.ok().and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
+    let built = built.ok().and_then(|time| Timestamp::try_from(time).ok()).unwrap_or_default();
+    let built = built.round(Unit::Second).context("tell when it was built")?;
     output::json(&json!({
         "version": VERSION,
         "commit": format!("netsetup {}", env!("CARGO_PKG_VERSION")),
-        "build_time": create::date_text(seconds.map_or(0, |time| time.as_secs())),
+        "build_time": built.to_string(),
         "target": format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS),
         "default_fw_driver": "nftables",
     }))

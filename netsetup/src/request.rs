@@ -75,6 +75,30 @@ impl Addresses {
 }
 
 impl AttachRequest {
+    /// The attachment that this comes to, not made yet.
+    pub(crate) fn attachment(
+        &self,
+        interface: String,
+        host_interface: String,
+        mac: Mac,
+        addresses: Vec<Address>,
+    ) -> Attachment {
+        Attachment {
+            id: self.id.clone(),
+            network: self.network.clone(),
+            kind: self.kind,
+            interface,
+            host_interface,
+            mac: plan::mac_text(mac),
+            addresses,
+            routes: self.routes.clone(),
+            names: self.names.clone(),
+            origin: self.origin.clone(),
+            limits: self.limits,
+            ready: false,
+        }
+    }
+
     /// Opens the namespace of a target.
     pub(crate) fn new(target: Target, wishes: &Wishes) -> Result<AttachRequest> {
         wishes.interface.as_deref().map(plan::check_interface).transpose()?;

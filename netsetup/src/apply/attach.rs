@@ -127,20 +127,7 @@ impl Host<'_> {
         let mac = request.mac.unwrap_or_else(|| plan::mac(seed, plan::End::Container));
         let host_interface =
             request.host_interface.clone().unwrap_or_else(|| plan::host_interface(seed));
-        let attachment = Attachment {
-            id: request.id.clone(),
-            network: request.network.clone(),
-            kind: request.kind,
-            interface,
-            host_interface,
-            mac: plan::mac_text(mac),
-            addresses,
-            routes: request.routes.clone(),
-            names: request.names.clone(),
-            origin: request.origin.clone(),
-            limits: request.limits,
-            ready: false,
-        };
+        let attachment = request.attachment(interface, host_interface, mac, addresses);
         let ports = self.choose_ports(&request.id, &request.ports, &own)?;
         Ok(Plan { bridge: Some(bridge), attachment, ports })
     }

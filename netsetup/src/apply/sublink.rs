@@ -68,20 +68,8 @@ impl Host<'_> {
         }
         let words = [request.id.as_str(), &interface, &request.network];
         let made = plan::mac(Seed::of_words(&words), plan::End::Container);
-        Ok(Attachment {
-            id: request.id.clone(),
-            network: request.network.clone(),
-            kind: request.kind,
-            interface,
-            host_interface: String::new(),
-            mac: plan::mac_text(request.mac.unwrap_or(made)),
-            addresses,
-            routes: request.routes.clone(),
-            names: request.names.clone(),
-            origin: request.origin.clone(),
-            limits: request.limits,
-            ready: false,
-        })
+        let mac = request.mac.unwrap_or(made);
+        Ok(request.attachment(interface, String::new(), mac, addresses))
     }
 
     /// Makes the link.

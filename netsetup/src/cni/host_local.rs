@@ -272,8 +272,14 @@ impl Directory {
         Ok(is_own)
     }
 
+    /// All that are leased.
     fn addresses(&self) -> Result<Vec<IpAddr>> {
-        Ok(entries(&self.path)?.iter().filter_map(|name| name.parse().ok()).collect())
+        let names = entries(&self.path)?;
+        for name in names.iter().filter(|name| name.ends_with(".new")) {
+            // Nobody else writes while we hold the lock: it was left by one that was killed.
+            remove(&self.path.join(name))?;
+        }
+        Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
     }
 }
 
