@@ -14,7 +14,7 @@ mod slirp;
 mod verbs;
 
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use nix::unistd::AccessFlags;
@@ -82,17 +82,19 @@ impl Program {
         }
     }
 
-    /// The one to use, and where it is.
-    fn choose() -> Result<(Program, PathBuf)> {
-        for program in [Program::Pasta, Program::Slirp4netns] {
-            if let Some(path) = process::find(program.name()) {
-                return Ok((program, path));
-            }
+    /// Those that are here, and where, the better one first.
+    fn installed() -> Result<Vec<(Program, PathBuf)>> {
+        let found: Vec<_> = [Program::Pasta, Program::Slirp4netns]
+            .into_iter()
+            .filter_map(|program| Some((program, process::find(program.name())?)))
+            .collect();
+        if found.is_empty() {
+            bail!(
+                "without root a container is connected by pasta or slirp4netns, and neither is in \
+                 PATH: install the package passt or slirp4netns"
+            );
         }
-        bail!(
-            "without root a container is connected by pasta or slirp4netns, and neither is in \
-             PATH: install the package passt or slirp4netns"
-        )
+        Ok(found)
     }
 }
 
@@ -128,42 +130,50 @@ fn attach(store: &Store, request: &AttachRequest) -> Result<Attachment> {
     let Source::Pid(pid) = request.place.source else {
         bail!("without root a container or its pid has to be named, not a path");
     };
-    let (program, path) = Program::choose()?;
+    let mut complaints = Vec::new();
+    // Where AppArmor confines it, an older pasta may not open what belongs to another process.
+    for (program, path) in Program::installed()? {
+        let attachment = Attachment {
+            id: request.id.clone(),
+            network: "user".to_owned(),
+            interface: INTERFACE.to_owned(),
+            address: ADDRESS,
+            gateway: GATEWAY,
+            program,
+            process: None,
+            place: request.place.to_string(),
+            ports: ports.clone(),
+        };
+        match attach_by(store, attachment, &path, pid) {
+            Ok(attachment) => return Ok(attachment),
+            Err(error) => complaints.push(format!("by {}: {error:#}", program.name())),
+        }
+        detach(store, &request.id)
+            .with_context(|| format!("undo connecting {}", complaints.join("; ")))?;
+    }
+    bail!("connect the container {}", complaints.join("; "))
+}
+
+fn attach_by(
+    store: &Store,
+    mut attachment: Attachment,
+    path: &Path,
+    pid: u32,
+) -> Result<Attachment> {
     let both = AccessFlags::R_OK | AccessFlags::W_OK;
     nix::unistd::access(TUN, both).with_context(|| {
-        format!("{} opens {TUN}, which this user may not (its usual mode is 0666)", program.name())
+        let name = attachment.program.name();
+        format!("{name} opens {TUN}, which this user may not (its usual mode is 0666)")
     })?;
-    let mut attachment = Attachment {
-        id: request.id.clone(),
-        network: "user".to_owned(),
-        interface: INTERFACE.to_owned(),
-        address: ADDRESS,
-        gateway: GATEWAY,
-        program,
-        process: None,
-        place: request.place.to_string(),
-        ports,
-    };
     // Intent first: whoever finds the record finds what the program wrote of itself.
     let directory = records::write(store, &attachment)?;
-    let started = match program {
-        Program::Pasta => pasta::start(&path, &directory, pid, &attachment.ports),
-        Program::Slirp4netns => slirp::start(&path, &directory, pid, &attachment.ports),
+    let started = match attachment.program {
+        Program::Pasta => pasta::start(path, &directory, pid, &attachment.ports),
+        Program::Slirp4netns => slirp::start(path, &directory, pid, &attachment.ports),
     };
-    let recorded = started.and_then(|process| {
-        attachment.process = Some(process);
-        records::write(store, &attachment)
-    });
-    match recorded {
-        Ok(_) => Ok(attachment),
-        Err(error) => {
-            let error = error.context(format!("connect the container by {}", program.name()));
-            match detach(store, &request.id) {
-                Ok(()) => Err(error),
-                Err(second) => Err(error.context(format!("and undoing it failed: {second:#}"))),
-            }
-        }
-    }
+    attachment.process = Some(started?);
+    records::write(store, &attachment)?;
+    Ok(attachment)
 }
 
 /// Ends a container's program. One that has none is no error.

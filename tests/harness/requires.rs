@@ -44,6 +44,17 @@ pub(crate) fn optional(program: &str) -> bool {
     found
 }
 
+/// Tells why and returns false where AppArmor confines pasta: the profile of Debian 12 lets it open no
+/// namespace of another process.
+pub(crate) fn pasta_unconfined() -> bool {
+    let profiles = std::fs::read_to_string("/sys/kernel/security/apparmor/profiles");
+    let confined = profiles.is_ok_and(|text| text.lines().any(|line| line.starts_with("passt ")));
+    if confined {
+        println!("SKIP: AppArmor lets pasta open no namespace of another process");
+    }
+    !confined
+}
+
 /// Tells why and returns false unless the kernel makes links of a kind, on a link of the host or by
 /// itself (`"ipvlan"`, `"vrf table 77"`).
 pub(crate) fn link_kind(kind: &str, parent: Option<&str>) -> bool {

@@ -1,7 +1,7 @@
 //! A container's network without root: by pasta or slirp4netns, with published ports.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
@@ -72,6 +72,9 @@ fn fetch_soon(port: u16) -> Outcome {
 fn rootless_containers_are_connected_and_their_ports_published() {
     for (program, package) in PROGRAMS {
         requires::program(program, package);
+        if program == "pasta" && !requires::pasta_unconfined() {
+            continue;
+        }
         with_container(|user| {
             let path = path_with(user, Some(program));
             let port = format!("{PORT}:80");
@@ -102,8 +105,33 @@ fn rootless_containers_are_connected_and_their_ports_published() {
 }
 
 #[test]
+fn rootless_containers_are_connected_by_the_second_program_if_the_first_fails() {
+    requires::program("slirp4netns", "slirp4netns");
+    with_container(|user| {
+        let refuse =
+            "#!/bin/sh\necho \"Couldn't open user namespace: Permission denied\" >&2\nexit 1\n";
+        let [alone, both] = [None, Some("slirp4netns")].map(|program| {
+            let path = path_with(user, program);
+            fs::write(path.join("pasta"), refuse).expect("write a program");
+            let mode = fs::Permissions::from_mode(0o755);
+            fs::set_permissions(path.join("pasta"), mode).expect("chmod it");
+            path
+        });
+        let causes = ["by pasta: exit status: 1: Couldn't open", "install slirp4netns"];
+        netsetup(user, &alone, &["attach", "c"]).refused(&causes);
+        netsetup(user, &both, &["attach", "c"]).success();
+        let inspected = netsetup(user, &both, &["inspect", "c"]).success().json();
+        assert_eq!(inspected[0]["program"], "slirp4netns");
+        netsetup(user, &both, &["detach", "c"]).success();
+    });
+}
+
+#[test]
 fn rootless_network_ends_with_its_container() {
     requires::program("pasta", "passt");
+    if !requires::pasta_unconfined() {
+        return;
+    }
     with_container(|user| {
         let path = path_with(user, Some("pasta"));
         netsetup(user, &path, &["attach", "c"]).success();

@@ -20,9 +20,19 @@ pub(super) fn start(
     command.arg(pid.to_string());
     let status = command.status().with_context(|| format!("execute {}", program.display()))?;
     if !status.success() {
-        bail!("{status}: {}", process::complaint(directory));
+        let complaint = process::complaint(directory);
+        bail!("{status}: {complaint}{}", remedy(&complaint));
     }
     Identity::of_file(directory).context("it does not run")
+}
+
+/// The profile that came with its first releases lets it open no namespace of another process.
+fn remedy(complaint: &str) -> &'static str {
+    if complaint.contains("namespace") && complaint.contains("Permission denied") {
+        " (AppArmor confines it so on Debian 12: install slirp4netns, or a newer passt)"
+    } else {
+        ""
+    }
 }
 
 /// Nothing of the host is reached by an address that looks like the container's own gateway, and

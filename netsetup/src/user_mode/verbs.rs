@@ -145,12 +145,12 @@ struct StatusView {
 fn status(words: &Status, directories: &Directories) -> Result<()> {
     let store = Store::open(directories)?;
     let attached = chosen(&store, &[])?;
-    let chosen = Program::choose();
+    let installed = Program::installed();
     let view = StatusView {
         version: env!("CARGO_PKG_VERSION"),
         state_directory: store.root().display().to_string(),
-        problems: chosen.as_ref().err().map(|error| format!("{error:#}")).into_iter().collect(),
-        program: chosen.ok().map(|(program, _)| program),
+        problems: installed.as_ref().err().map(|error| format!("{error:#}")).into_iter().collect(),
+        program: installed.ok().and_then(|all| Some(all.first()?.0)),
         containers: attached.len(),
         ports: attached.iter().map(|it| it.ports.len()).sum(),
     };
