@@ -21,6 +21,7 @@ mod diff;
 mod docker_flags;
 mod edit;
 mod equality;
+mod flat;
 mod form;
 mod guarded;
 mod hostile;

@@ -32,7 +32,7 @@ pub(crate) use create::{Created, Request, create};
 pub(crate) use hooks::sibling;
 pub(crate) use overlay::{ROOTFS, UPPER};
 pub(crate) use record::{Mode, Record, TREE};
-pub(crate) use remove::{collect, remove};
+pub(crate) use remove::{clear, collect, remove};
 pub(crate) use usage::{bytes_beneath, containers};
 
 use crate::digest::Digest;

@@ -5,6 +5,7 @@
 pub(crate) mod compress;
 pub(crate) mod diff;
 pub(crate) mod extract;
+mod flat;
 pub(crate) mod gzip;
 mod inflate;
 pub(crate) mod lower;
@@ -27,6 +28,7 @@ use anyhow::{Context, Result};
 use rustix::fs;
 
 use self::extract::{NeedsLower, Summary, Target, extract};
+pub(crate) use self::flat::unpack_flat;
 use self::inflate::Inflated;
 use self::lower::Lowers;
 use crate::digest::Digest;
@@ -92,22 +94,6 @@ pub(crate) fn visible(mut layers: Vec<PathBuf>) -> Result<Vec<PathBuf>> {
         }
     }
     Ok(layers)
-}
-
-/// Unpacks all layers into one plain tree beneath the empty directory `rootfs`, and gives what
-/// could not be done and is no error.
-pub(crate) fn unpack_flat(
-    store: &Store,
-    image: &Image,
-    rootfs: BorrowedFd<'_>,
-) -> Result<Vec<String>> {
-    lower::reset_root(rootfs)?;
-    let mut warnings = BTreeSet::new();
-    for index in 0..image.layers.len() {
-        let open: OpenLayer<'_> = &|layer| Ok(Box::new(store.open_blob(&layer.digest)?));
-        warnings.extend(extract_layer(image, index, rootfs, Target::Flat, open)?.warnings);
-    }
-    Ok(warnings.into_iter().collect())
 }
 
 /// A layer in staging: its directory has `diff`, and is removed if it is dropped.

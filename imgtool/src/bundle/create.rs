@@ -15,7 +15,7 @@ use super::config::{Inputs, Mount};
 use super::flags::{Options, Seccomp, Source, Volume};
 use super::plan::Plan;
 use super::record::{Mode, TREE, write_json};
-use super::registry::{self, Entry, Held, Search, State};
+use super::registry::{self, Entry, Held, State};
 use super::{
     ROOTFS, annotations, config, files, host, overlay, profile, remove, seccomp, user, volumes,
 };
@@ -43,7 +43,7 @@ pub(crate) struct Created {
 pub(crate) fn create(store: &Store, request: &Request) -> Result<Created> {
     // Nobody deletes the image or its layers until the bundle is registered.
     let _lock = store.lock_shared()?;
-    let left = remove::clear_abandoned(store, Search::Quick);
+    let left = remove::clear(store);
     let mut notes: Vec<String> = left.iter().map(|error| format!("{error:#}")).collect();
     let image = store.resolve(&request.image)?;
     let plan = Plan::make(store, &image, request, &mut notes)?;

@@ -38,7 +38,7 @@ pub(crate) fn remove(store: &Store, directory: &Path, except: Option<&str>) -> R
 
 /// Removes what a kill left behind. What that fails for is told, and left to the next time: it must
 /// not keep anybody from using other bundles.
-pub(crate) fn clear_abandoned(store: &Store, search: Search) -> Vec<Error> {
+fn clear_abandoned(store: &Store, search: Search) -> Vec<Error> {
     match registry::abandoned(store, search) {
         Ok(abandoned) => {
             let cleared = abandoned.iter().filter_map(|held| {
@@ -52,7 +52,12 @@ pub(crate) fn clear_abandoned(store: &Store, search: Search) -> Vec<Error> {
     }
 }
 
-/// The same, and forgets bundles whose directory is gone.
+/// The same for what is known to be unfinished.
+pub(crate) fn clear(store: &Store) -> Vec<Error> {
+    clear_abandoned(store, Search::Quick)
+}
+
+/// Removes all that a kill left behind, and forgets bundles whose directory is gone.
 pub(crate) fn collect(store: &Store) -> Vec<Error> {
     let mut failures = clear_abandoned(store, Search::Thorough);
     failures.extend(forget_gone(store).err());

@@ -29,7 +29,8 @@ pub(crate) fn run(store: &Store, args: &Args) -> Result<()> {
         return remove_for_hook(store, directory);
     }
     let mut failed = super::Failures::default();
-    bundle::collect(store).into_iter().for_each(|left| failed.collect(Err(left)));
+    // A look at each of thousands is what `bundles` and `prune` are for.
+    bundle::clear(store).into_iter().for_each(|left| failed.collect(Err(left)));
     for word in &args.bundles {
         let removed = bundle::locate(store, word)
             .and_then(|directory| bundle::remove(store, &directory, None));

@@ -2,8 +2,10 @@
 //! directory as the root, entries are made relative to their parent's descriptor, and what stands
 //! in the way of an entry is removed, never written through.
 
+mod above;
 mod contents;
 mod directories;
+mod markers;
 
 use std::collections::{BTreeSet, HashSet};
 use std::io::BufRead;
@@ -14,6 +16,8 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, XattrFlags};
 use rustix::io::Errno;
 
+pub(crate) use self::above::OutOfOrder;
+use self::above::{Above, Verdict};
 use self::contents::write_contents;
 use self::directories::{Directories, Directory};
 use super::metadata::{Place, Setter};
@@ -29,6 +33,8 @@ pub(crate) enum Target {
     Overlay,
     /// All lower layers too: whiteouts remove what those gave.
     Flat,
+    /// All higher layers, of which this one shows what they leave of it.
+    Below,
     /// Something that is no image: the archive is no layer, so no name is a marker, and nothing
     /// that is there changes between a directory and something else.
     Copy,
@@ -74,25 +80,16 @@ pub(crate) fn extract_by(
     root: BorrowedFd<'_>,
     target: Target,
 ) -> Result<Summary> {
-    let mut reader = Reader::new(input);
-    let mut extractor = Extractor {
-        target,
-        directories: Directories::new(root, target)?,
-        setter,
-        made: HashSet::new(),
-        summary: Summary::default(),
-    };
+    let mut extractor = Extractor { setter, ..Extractor::new(root, target)? };
     extractor.summary.implicit.insert(Vec::new());
-    while let Some(entry) = reader.next_entry()? {
-        extractor
-            .entry(&entry, &mut reader)
-            .with_context(|| format!("unpack {:?}", String::from_utf8_lossy(&entry.path)))?;
-    }
+    extractor.archive(input)?;
     extractor.finish()
 }
 
-struct Extractor<'a> {
+pub(super) struct Extractor<'a> {
     target: Target,
+    /// What the layers above this one have, if there are any in the tree.
+    above: Above,
     directories: Directories<'a>,
     setter: Setter,
     /// What this layer gave, by inode of the directory and name: whiteouts spare it. An inode is
@@ -103,19 +100,57 @@ struct Extractor<'a> {
 
 type Input<'i> = Reader<&'i mut dyn BufRead>;
 
-impl Extractor<'_> {
-    fn entry(&mut self, entry: &Entry, reader: &mut Input<'_>) -> Result<()> {
+impl<'a> Extractor<'a> {
+    pub(super) fn new(root: BorrowedFd<'a>, target: Target) -> Result<Self> {
+        Ok(Self {
+            target,
+            above: Above::default(),
+            directories: Directories::new(root, target)?,
+            setter: Setter::new(),
+            made: HashSet::new(),
+            summary: Summary::default(),
+        })
+    }
+
+    /// Unpacks an archive to its end.
+    pub(super) fn archive(&mut self, input: &mut dyn BufRead) -> Result<()> {
+        let mut reader = Reader::new(input);
+        while let Some(entry) = reader.next_entry()? {
+            self.entry(&entry, &mut |file| write_contents(file, &entry, &mut reader))
+                .with_context(|| format!("unpack {:?}", String::from_utf8_lossy(&entry.path)))?;
+        }
+        self.above.next_layer()
+    }
+
+    /// Makes what an entry tells of; `write` fills a regular file.
+    pub(super) fn entry(
+        &mut self,
+        entry: &Entry,
+        write: &mut dyn FnMut(BorrowedFd<'_>) -> Result<()>,
+    ) -> Result<()> {
         let path = clean(&entry.path)?;
         if path.is_empty() {
             ensure!(entry.kind == Kind::Directory, "the root can't be anything but a directory");
+            if self.target == Target::Below && !self.above.describes_root() {
+                return Ok(());
+            }
             let root = self.directories.root()?;
             return self.describe_directory(&root, b"", entry);
         }
         let (parent, name) = split(&path);
         let meaning = match self.target {
             Target::Copy => Meaning::Entry,
-            Target::Overlay | Target::Flat => whiteout::meaning(parent, name)?,
+            _ => whiteout::meaning(parent, name)?,
         };
+        if self.target == Target::Below {
+            let link = (entry.kind == Kind::HardLink).then(|| clean(&entry.link)).transpose();
+            let link = link.context("target of the link")?;
+            match self.above.admit(meaning, &path, entry, link.as_deref())? {
+                Verdict::Take => {}
+                Verdict::Leave(shown) => return self.parent(&path[..shown]).map(drop),
+                Verdict::Marker => return Ok(()),
+            }
+        }
         match meaning {
             Meaning::Ignore => return Ok(()),
             Meaning::Opaque => return self.opaque(parent),
@@ -128,7 +163,7 @@ impl Extractor<'_> {
                 self.hide(parent, name)
             }
             Kind::Directory => self.directory(&path, entry),
-            Kind::File => self.file(parent, name, entry, reader),
+            Kind::File => self.file(parent, name, entry, write),
             Kind::HardLink => self.hard_link(parent, name, entry),
             Kind::Symlink => self
                 .node(parent, name, entry, &|parent| fs::symlinkat(&entry.link[..], parent, name)),
@@ -140,7 +175,7 @@ impl Extractor<'_> {
         }
     }
 
-    fn finish(mut self) -> Result<Summary> {
+    pub(super) fn finish(mut self) -> Result<Summary> {
         self.directories.finish(&mut self.setter)?;
         self.summary.warnings = self.setter.into_warnings();
         Ok(self.summary)
@@ -239,7 +274,7 @@ impl Extractor<'_> {
         parent: &[u8],
         name: &[u8],
         entry: &Entry,
-        reader: &mut Input<'_>,
+        write: &mut dyn FnMut(BorrowedFd<'_>) -> Result<()>,
     ) -> Result<()> {
         let parent = self.parent(parent)?;
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
@@ -253,7 +288,7 @@ impl Extractor<'_> {
         };
         let file = file.context("create file")?;
         self.made(&parent, name);
-        write_contents(file.as_fd(), entry, reader)?;
+        write(file.as_fd())?;
         self.describe(&parent, name, entry)
     }
 
@@ -341,84 +376,6 @@ impl Extractor<'_> {
             place.remove_inherited_acl()?;
         }
         self.setter.all(place, entry)
-    }
-
-    /// A marker that hides one name of the lower layers.
-    fn hide(&mut self, parent: &[u8], name: &[u8]) -> Result<()> {
-        if self.target == Target::Flat {
-            let Some(parent) = self.directories.existing(parent)? else { return Ok(()) };
-            return self.strip(parent.fd(), parent.inode(), name).map(drop);
-        }
-        if self.leads_through_no_directory(parent)? {
-            return Ok(());
-        }
-        let path = join(parent, name);
-        let parent = self.parent(parent)?;
-        match rooted::try_stat(parent.fd(), name)? {
-            Some(stat) if rooted::file_type(&stat) == FileType::Directory => {
-                set_opaque(rooted::open_child(parent.fd(), name)?.as_fd())
-            }
-            // Whatever else this layer has there hides the lower entry by itself.
-            Some(_) => Ok(()),
-            None => {
-                let mode = Mode::empty();
-                fs::mknodat(parent.fd(), name, FileType::CharacterDevice, mode, 0)
-                    .context("make whiteout")?;
-                self.summary.whiteouts.push(path);
-                Ok(())
-            }
-        }
-    }
-
-    /// Whether this layer has something else than directories on the way to `path`, by which all that
-    /// lower layers have there is hidden already. Markers take nothing of their own layer away.
-    fn leads_through_no_directory(&mut self, path: &[u8]) -> Result<bool> {
-        let mut at = path;
-        while !at.is_empty() && self.directories.existing(at)?.is_none() {
-            let (above, name) = split(at);
-            if let Some(above) = self.directories.existing(above)?
-                && let Some(stat) = rooted::try_stat(above.fd(), name)?
-            {
-                return Ok(rooted::file_type(&stat) != FileType::Symlink);
-            }
-            at = above;
-        }
-        Ok(false)
-    }
-
-    /// A marker that hides all names that the lower layers have in a directory.
-    fn opaque(&mut self, path: &[u8]) -> Result<()> {
-        if self.target == Target::Overlay {
-            if self.leads_through_no_directory(path)? {
-                return Ok(());
-            }
-            return set_opaque(self.parent(path)?.fd());
-        }
-        let Some(directory) = self.directories.existing(path)? else { return Ok(()) };
-        for name in rooted::names(rooted::reopen(directory.fd())?)? {
-            self.strip(directory.fd(), directory.inode(), name.to_bytes())?;
-        }
-        Ok(())
-    }
-
-    /// Removes what this layer did not give, at any depth, wherever in the archive the marker
-    /// stands. Tells whether anything stays.
-    fn strip(&mut self, parent: BorrowedFd<'_>, inode: u64, name: &[u8]) -> Result<bool> {
-        let Some(stat) = rooted::try_stat(parent, name)? else { return Ok(false) };
-        let mut stays = self.made.contains(&(inode, name.to_vec()));
-        if rooted::file_type(&stat) == FileType::Directory {
-            let directory = rooted::open_child(parent, name)?;
-            for child in rooted::names(&directory)? {
-                stays |= self.strip(directory.as_fd(), stat.st_ino, child.to_bytes())?;
-            }
-        }
-        if !stays {
-            rooted::remove(parent, name).context("remove what a whiteout hides")?;
-            if matches!(rooted::file_type(&stat), FileType::Directory | FileType::Symlink) {
-                self.directories.forget();
-            }
-        }
-        Ok(stays)
     }
 
     fn remove(&mut self, parent: &Directory, name: &[u8]) -> Result<()> {

@@ -11,6 +11,8 @@ use flate2::{Compress, Compression, Crc, FlushCompress, Status};
 
 /// Bytes deflated as one; each block costs the window that is not shared with the one before.
 const BLOCK: usize = 1 << 20;
+/// Bytes of which it is decided as one whether they can be made smaller.
+const PIECE: usize = 16 << 10;
 /// The one that gzip's own program takes.
 const LEVEL: u32 = 6;
 /// No name, no time, unknown system.
@@ -113,22 +115,95 @@ fn work(queue: &Mutex<Receiver<Job>>, level: u32) {
     }
 }
 
-/// A block as raw deflate data that ends at a byte, so that another may follow.
+/// A block as raw deflate data that ends at a byte, so that another may follow. Those parts of it that
+/// can't be made smaller are put there as they are.
 fn deflate(block: &[u8], last: bool, level: u32) -> io::Result<Vec<u8>> {
-    let flush = if last { FlushCompress::Finish } else { FlushCompress::Sync };
-    let mut state = Compress::new(Compression::new(level), false);
     let mut out = Vec::with_capacity(block.len() / 2 + 1024);
-    let mut consumed = 0;
+    let mut state = None;
+    let mut rest = block;
     loop {
-        let before = state.total_in();
-        let status = state.compress_vec(&block[consumed..], &mut out, flush)?;
-        consumed += usize::try_from(state.total_in() - before).map_err(io::Error::other)?;
-        // Room that is left shows that the flush is complete.
-        let flushed = consumed == block.len() && out.len() < out.capacity();
-        if status == Status::StreamEnd || (!last && flushed) {
+        let (noise, length) = match level <= LEVEL {
+            true => run(rest),
+            false => (false, rest.len()),
+        };
+        let (part, after) = rest.split_at(length);
+        rest = after;
+        let last = last && rest.is_empty();
+        if noise {
+            store(part, last, &mut out);
+        } else {
+            let state = state.get_or_insert_with(|| Compress::new(Compression::new(level), false));
+            state.reset();
+            deflate_part(state, part, last, &mut out)?;
+        }
+        if rest.is_empty() {
             return Ok(out);
         }
-        out.reserve(BLOCK / 4);
+    }
+}
+
+/// Whether the block begins with noise, and how far it goes on like that.
+fn run(block: &[u8]) -> (bool, usize) {
+    let mut pieces = block.chunks(PIECE);
+    let noise = pieces.next().is_some_and(is_noise);
+    let same = pieces.take_while(|piece| is_noise(piece) == noise).count();
+    (noise, block.len().min((1 + same) * PIECE))
+}
+
+fn deflate_part(
+    state: &mut Compress,
+    part: &[u8],
+    last: bool,
+    out: &mut Vec<u8>,
+) -> io::Result<()> {
+    let flush = if last { FlushCompress::Finish } else { FlushCompress::Sync };
+    let mut consumed = 0;
+    loop {
+        out.reserve(part.len() / 4 + 1024);
+        let before = state.total_in();
+        let status = state.compress_vec(&part[consumed..], out, flush)?;
+        consumed += usize::try_from(state.total_in() - before).map_err(io::Error::other)?;
+        // Room that is left shows that the flush is complete.
+        let flushed = consumed == part.len() && out.len() < out.capacity();
+        if status == Status::StreamEnd || (!last && flushed) {
+            return Ok(());
+        }
+    }
+}
+
+/// Whether all bytes are about as frequent, as in what is compressed or encrypted already: deflating
+/// it would take a hundred times as long as this does, and gain nothing. Counted in whole numbers, so
+/// that the answer is the same everywhere.
+fn is_noise(block: &[u8]) -> bool {
+    // In fewer bytes chance alone makes too great a difference.
+    if block.len() < PIECE {
+        return false;
+    }
+    // Four tables: equal bytes that follow each other don't wait for one another.
+    let mut tables = [[0_u32; 256]; 4];
+    for (index, byte) in block.iter().enumerate() {
+        tables[index % 4][usize::from(*byte)] += 1;
+    }
+    let squares: u64 = (0..256)
+        .map(|byte| tables.iter().map(|table| u64::from(table[byte])).sum::<u64>().pow(2))
+        .sum();
+    // Equal frequencies would give a 256th of the square; a twentieth above that is allowed.
+    let length = block.len() as u64;
+    squares * 256 * 20 < length * length * 21
+}
+
+/// Adds the bytes as they are, in the form that deflate data have for it.
+fn store(part: &[u8], last: bool, out: &mut Vec<u8>) {
+    let pieces = part.chunks(usize::from(u16::MAX));
+    let count = pieces.len();
+    out.reserve(part.len() + 5 * count);
+    for (index, piece) in pieces.enumerate() {
+        out.push(u8::from(last && index + 1 == count));
+        #[allow(clippy::cast_possible_truncation, reason = "as many as fit")]
+        let length = piece.len() as u16;
+        out.extend_from_slice(&length.to_le_bytes());
+        out.extend_from_slice(&(!length).to_le_bytes());
+        out.extend_from_slice(piece);
     }
 }
 
@@ -141,6 +216,34 @@ mod tests {
         let mut writer = GzipWriter::new(Vec::new()).unwrap();
         writer.write_all(bytes).unwrap();
         writer.finish().unwrap()
+    }
+
+    #[test]
+    fn noise_is_stored_and_read_back() {
+        let mut noise = 1_u64;
+        let bytes: Vec<u8> = (0..BLOCK + 100_000)
+            .map(|_| {
+                noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                noise.to_be_bytes()[0]
+            })
+            .collect();
+        assert!(is_noise(&bytes[..BLOCK]));
+        let hex: Vec<u8> =
+            bytes.iter().map(|byte| b"0123456789abcdef"[usize::from(byte >> 4)]).collect();
+        assert!(!is_noise(&hex));
+        assert!(!is_noise(&bytes[..1000]));
+        let mut half = bytes.clone();
+        half[..BLOCK / 10].fill(0);
+        assert!(!is_noise(&half[..BLOCK]));
+        assert_eq!(run(&half), (false, (BLOCK / 10).next_multiple_of(PIECE)));
+        let mixed = [&half[..], &hex[..50_000], &bytes[..3 * PIECE]].concat();
+        for bytes in [&bytes[..], &half, &mixed, &bytes[..PIECE], &bytes[..2 * PIECE]] {
+            let compressed = compress(bytes);
+            assert!(compressed.len() < bytes.len() + 500, "{}", compressed.len());
+            let mut plain = Vec::new();
+            flate2::read::GzDecoder::new(&compressed[..]).read_to_end(&mut plain).unwrap();
+            assert!(plain == bytes);
+        }
     }
 
     #[test]

@@ -74,7 +74,7 @@ impl<'a> Directories<'a> {
         // A link of one layer leads into the tree of all of them, which an overlay's single layer
         // does not show.
         let symlinks = match self.target {
-            Target::Overlay => Symlinks::Refuse,
+            Target::Overlay | Target::Below => Symlinks::Refuse,
             Target::Flat | Target::Copy => Symlinks::InRoot,
         };
         let mut opened = rooted::open_directory(self.root, path, symlinks);

@@ -1,3 +1,5 @@
+mod below;
+
 use std::fs as std_fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, symlink};
