@@ -17,6 +17,7 @@ mod remote;
 pub(crate) mod report;
 pub(crate) mod run;
 mod settings;
+pub(crate) mod shared;
 mod stages;
 mod state;
 mod transfer;
@@ -34,14 +35,15 @@ use self::context::Context;
 pub(crate) use self::context::Named;
 use self::dockerfile::{At, Dockerfile};
 use self::engine::mounts::Secret;
-use self::engine::{Engine, Pull, Settings};
+use self::engine::{Engine, Pull, Settings, lock};
 use self::lint::{Check, Surroundings, Warning};
 use self::report::{Reporter, Style};
 use self::run::Network;
+use self::shared::Caches;
 use self::stages::{Plan, Wishes};
 use self::state::State;
 use crate::digest::Digest;
-use crate::manifest::{Descriptor, History, Platform};
+use crate::manifest::{Descriptor, History, Index, Platform, media_type};
 use crate::reference::Reference;
 use crate::store::Store;
 use crate::store::cache::{self, Record};
@@ -54,7 +56,8 @@ pub(crate) struct Request {
     pub(crate) file: Option<PathBuf>,
     pub(crate) arguments: BTreeMap<String, String>,
     pub(crate) target: Option<String>,
-    pub(crate) platform: Option<Platform>,
+    /// Several make an index of images.
+    pub(crate) platforms: Vec<Platform>,
     pub(crate) names: Vec<Reference>,
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) annotations: BTreeMap<String, String>,
@@ -71,6 +74,8 @@ pub(crate) struct Request {
     pub(crate) pull: bool,
     /// That of commands that ask for none.
     pub(crate) network: Network,
+    /// Whether `RUN --security=insecure` is allowed.
+    pub(crate) insecure: bool,
     /// Lines for `/etc/hosts`.
     pub(crate) hosts: Vec<(String, IpAddr)>,
     pub(crate) style: Style,
@@ -96,8 +101,10 @@ impl From<anyhow::Error> for Failure {
 /// An image that was built.
 pub(crate) struct Built {
     pub(crate) id: Digest,
-    /// Its manifest.
+    /// Its manifest, or the index of those for several platforms.
     pub(crate) entry: Descriptor,
+    /// The layers of the one image.
+    pub(crate) diff_ids: Vec<Digest>,
 }
 
 /// Does something with the image before the store may forget it.
@@ -108,6 +115,7 @@ pub(crate) fn build(
     store: &Store,
     request: &Request,
     pull: Pull<'_>,
+    caches: &Caches<'_>,
     deliver: Deliver<'_>,
 ) -> Result<Built, Failure> {
     // What we make ourselves is the same whatever the user's mask is.
@@ -115,19 +123,58 @@ pub(crate) fn build(
     let _lock = store.lock_shared()?;
     let context = Context::open(store, &request.context, request.file.as_deref())?;
     let fail = |error| Failure { error, file: Some((context.name.clone(), context.text.clone())) };
-    let built = with_file(store, request, pull, &context).map_err(fail)?;
+    let one = |platform: &Platform, kept: Kept| {
+        with_file(store, request, pull, caches, &context, platform, kept).map_err(fail)
+    };
+    let built = match &request.platforms[..] {
+        [] => one(&Platform::host(), Kept::Named)?,
+        [platform] => one(platform, Kept::Named)?,
+        several => {
+            let mut index = Index::empty();
+            for platform in several {
+                let mut entry = one(platform, Kept::InIndex)?.entry;
+                entry.platform = Some(platform.clone());
+                index.manifests.push(entry);
+            }
+            joined(store, request, &index)?
+        }
+    };
     deliver(store, &built)?;
     Ok(built)
 }
 
-fn with_file(store: &Store, request: &Request, pull: Pull<'_>, context: &Context) -> Result<Built> {
+/// Whether an image stands for itself in the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kept {
+    Named,
+    InIndex,
+}
+
+/// The images for several platforms as one.
+fn joined(store: &Store, request: &Request, index: &Index) -> Result<Built> {
+    let bytes = serde_json::to_vec(index).context("write the index")?;
+    let entry = store.write_blob(media_type::OCI_INDEX, &bytes)?;
+    for name in &request.names {
+        store.tag(name, &entry)?;
+    }
+    if request.names.is_empty() && request.keep {
+        store.add_unnamed(&entry)?;
+    }
+    Ok(Built { id: entry.digest.clone(), entry, diff_ids: Vec::new() })
+}
+
+fn with_file(
+    store: &Store,
+    request: &Request,
+    pull: Pull<'_>,
+    caches: &Caches<'_>,
+    context: &Context,
+    platform: &Platform,
+    kept: Kept,
+) -> Result<Built> {
     let file = Dockerfile::parse(&context.text)?;
-    let platform = request.platform.clone().unwrap_or_else(Platform::host);
-    let wishes = Wishes {
-        target: request.target.as_deref(),
-        arguments: &request.arguments,
-        platform: &platform,
-    };
+    let wishes =
+        Wishes { target: request.target.as_deref(), arguments: &request.arguments, platform };
     let plan = Plan::make(&file, &wishes)?;
     let settings = Settings {
         arguments: request.arguments.clone(),
@@ -137,6 +184,7 @@ fn with_file(store: &Store, request: &Request, pull: Pull<'_>, context: &Context
         no_cache_stages: request.no_cache_stages.clone(),
         pull: request.pull,
         network: request.network,
+        insecure: request.insecure,
         hosts: request.hosts.clone(),
         epoch: request.epoch,
         directives: file.directives.clone(),
@@ -152,23 +200,28 @@ fn with_file(store: &Store, request: &Request, pull: Pull<'_>, context: &Context
     if plan.makes_trees() {
         own_namespace(&reporter)?;
     }
-    let new_engine = || Engine::new(store, &plan, &settings, &reporter, &context.origin, pull);
+    let known = |key: &Digest, below: &[Digest]| {
+        caches.find(store, key, below, &|text| reporter.note(text))
+    };
+    let new_engine =
+        || Engine::new(store, &plan, &settings, &reporter, &context.origin, pull, &known);
     let mut engine = new_engine();
-    let mut state = engine.stage(plan.target);
+    let mut state = engine.target();
     // A base may ask for a command by ONBUILD. It is begun anew, since only now there are no threads.
     if state.is_err() && engine.lacks_namespace() {
         own_namespace(&reporter)?;
         engine = new_engine();
-        state = engine.stage(plan.target);
+        state = engine.target();
     }
     let state = state?;
+    lock(&caches.used).extend(engine.steps());
     let unused = engine.unused_arguments();
     if !unused.is_empty() {
         let names = unused.join(" ");
         reporter.note(&format!("warning: one or more build-args [{names}] were not consumed"));
     }
     let state = if request.squash { engine.squashed(state)? } else { state };
-    export(store, request, state, &reporter)
+    export(store, request, state, &reporter, kept)
 }
 
 /// Without root, trees are made in a user namespace, and mounted in a mount namespace that is its own.
@@ -237,6 +290,7 @@ fn export(
     request: &Request,
     mut state: State,
     reporter: &Reporter,
+    kept: Kept,
 ) -> Result<Built> {
     state.parts.annotations.extend(request.annotations.clone());
     state.parts.config.config.labels.extend(request.labels.clone());
@@ -262,17 +316,20 @@ fn export(
         },
     };
     let shown = reporter.begin(Some("exporting"), "to image")?;
+    let diff_ids = state.parts.config.rootfs.diff_ids.clone();
     let (id, entry) = state.parts.write(store, created)?;
     shown.output(format!("writing image {id}\n").as_bytes());
-    for name in &request.names {
-        store.tag(name, &entry)?;
-        shown.output(format!("naming to {name}\n").as_bytes());
-    }
-    if request.names.is_empty() && request.keep {
-        store.add_unnamed(&entry)?;
+    if kept == Kept::Named {
+        for name in &request.names {
+            store.tag(name, &entry)?;
+            shown.output(format!("naming to {name}\n").as_bytes());
+        }
+        if request.names.is_empty() && request.keep {
+            store.add_unnamed(&entry)?;
+        }
     }
     shown.done(id.short())?;
-    Ok(Built { id, entry })
+    Ok(Built { id, entry, diff_ids })
 }
 
 /// Gives each step without a time that of the first new layer or the one before it; gives the last.

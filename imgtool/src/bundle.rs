@@ -10,7 +10,7 @@ mod create;
 pub(crate) mod files;
 pub(crate) mod flags;
 mod hooks;
-mod host;
+pub(crate) mod host;
 pub(crate) mod overlay;
 mod plan;
 mod profile;

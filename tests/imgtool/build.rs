@@ -14,6 +14,7 @@ mod more;
 mod mounts;
 mod outputs;
 mod rootless;
+mod shared;
 
 const NAME: &str = "e2e.test/build:new";
 

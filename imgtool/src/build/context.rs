@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail, ensure};
 use rustix::fs::OFlags;
 
+use super::engine::LAYOUT;
 use super::git::Repository;
 use super::ignore::Ignore;
 use super::origin::Origin;
@@ -151,6 +152,9 @@ pub(crate) enum Named {
 
 impl Named {
     pub(crate) fn parse(word: &str) -> Result<Self> {
+        if word.starts_with(LAYOUT) {
+            return Ok(Self::Image(word.to_owned()));
+        }
         if let Some(image) = word.strip_prefix("docker-image://") {
             return Ok(Self::Image(image.to_owned()));
         }

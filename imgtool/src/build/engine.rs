@@ -1,14 +1,15 @@
-//! Builds the stages that the target needs, one step after the other.
+//! Builds the stages that the target needs, each one step after the other.
 
 mod layers;
 pub(crate) mod mounts;
 mod steps;
 
-use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread;
 
 use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
@@ -18,14 +19,15 @@ use self::mounts::Secret;
 use super::context::Named;
 use super::dockerfile::{Directives, Dockerfile, Instruction, Lines, Step, locate};
 use super::origin::Origin;
-use super::report::Reporter;
+use super::report::{Reporter, Style};
 use super::run::Network;
 use super::stages::{Base, Plan, Stage};
 use super::state::{State, chain};
 use crate::digest::Digest;
 use crate::layer::tar::Time;
-use crate::manifest::Platform;
+use crate::manifest::{Descriptor, Platform};
 use crate::rewrite::Parts;
+use crate::store::cache::Record;
 use crate::store::{Image, Store};
 
 /// Arguments that need no `ARG`, and that neither the history nor the cache hears of.
@@ -42,6 +44,9 @@ const PROXIES: [&str; 10] = [
     "all_proxy",
 ];
 
+/// What the name of an image in a layout begins with.
+pub(crate) const LAYOUT: &str = "oci-layout://";
+
 /// What holds for the whole build.
 pub(crate) struct Settings {
     pub(crate) arguments: BTreeMap<String, String>,
@@ -51,6 +56,8 @@ pub(crate) struct Settings {
     pub(crate) no_cache_stages: Vec<String>,
     pub(crate) pull: bool,
     pub(crate) network: Network,
+    /// Whether commands may ask for all that we may do ourselves.
+    pub(crate) insecure: bool,
     pub(crate) hosts: Vec<(String, IpAddr)>,
     /// The time that all is to have that is made.
     pub(crate) epoch: Option<Timestamp>,
@@ -62,8 +69,15 @@ pub(crate) struct Settings {
     pub(crate) contexts: BTreeMap<String, Named>,
 }
 
-/// Brings an image into the store.
-pub(crate) type Pull<'a> = &'a dyn Fn(&str, Option<&Platform>) -> Result<()>;
+/// Brings an image into the store; gives it if no name there leads to it.
+pub(crate) type Pull<'a> =
+    &'a (dyn Fn(&str, Option<&Platform>) -> Result<Option<Descriptor>> + Sync);
+
+/// What a step with this key made elsewhere, above these layers.
+pub(crate) type Known<'a> = &'a (dyn Fn(&Digest, &[Digest]) -> Option<Record> + Sync);
+
+/// As much as a main thread has: trees are as deep there.
+const STACK_BYTES: usize = 8 << 20;
 
 pub(crate) struct Engine<'a> {
     pub(crate) store: &'a Store,
@@ -72,14 +86,27 @@ pub(crate) struct Engine<'a> {
     pub(crate) reporter: &'a Reporter,
     pub(crate) context: &'a Origin,
     pub(crate) pull: Pull<'a>,
-    built: RefCell<BTreeMap<usize, State>>,
-    origins: RefCell<BTreeMap<String, Rc<Origin>>>,
-    known_layers: RefCell<BTreeMap<Digest, Rc<super::view::Layer>>>,
-    used: RefCell<BTreeSet<String>>,
+    known: Known<'a>,
+    /// By stage; whoever builds it holds it meanwhile.
+    built: Vec<Mutex<Option<State>>>,
+    origins: Mutex<BTreeMap<String, Arc<Origin>>>,
+    known_layers: Mutex<BTreeMap<Digest, Arc<super::view::Layer>>>,
+    /// The user's arguments that were asked for.
+    used: Mutex<BTreeSet<String>>,
+    /// What steps made, now or before.
+    steps: Mutex<BTreeMap<Digest, Record>>,
     /// Whether layers can be stacked by mounts here, found out when it is first asked.
-    stacks: OnceCell<bool>,
+    stacks: OnceLock<bool>,
     /// Set when a command could be run in a user namespace, which we are not in.
-    lacks_namespace: Cell<bool>,
+    lacks_namespace: AtomicBool,
+    /// What failed first, after which no step begins.
+    failure: Mutex<Option<anyhow::Error>>,
+    failed: AtomicBool,
+}
+
+/// Nothing that is kept behind these locks is left half changed by a panic.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Where a step stands.
@@ -99,6 +126,7 @@ impl<'a> Engine<'a> {
         reporter: &'a Reporter,
         context: &'a Origin,
         pull: Pull<'a>,
+        known: Known<'a>,
     ) -> Self {
         Self {
             store,
@@ -107,18 +135,27 @@ impl<'a> Engine<'a> {
             reporter,
             context,
             pull,
-            built: RefCell::default(),
-            origins: RefCell::default(),
-            known_layers: RefCell::default(),
-            used: RefCell::default(),
-            stacks: OnceCell::new(),
-            lacks_namespace: Cell::new(false),
+            known,
+            built: plan.stages.iter().map(|_| Mutex::default()).collect(),
+            origins: Mutex::default(),
+            known_layers: Mutex::default(),
+            used: Mutex::default(),
+            steps: Mutex::default(),
+            stacks: OnceLock::new(),
+            lacks_namespace: AtomicBool::new(false),
+            failure: Mutex::default(),
+            failed: AtomicBool::new(false),
         }
+    }
+
+    /// What steps made, by their keys.
+    pub(crate) fn steps(&self) -> BTreeMap<Digest, Record> {
+        std::mem::take(&mut lock(&self.steps))
     }
 
     /// The arguments that the user gave and nothing asked for.
     pub(crate) fn unused_arguments(&self) -> Vec<String> {
-        let used = self.used.borrow();
+        let used = lock(&self.used);
         let known = |name: &str| {
             used.contains(name)
                 || PROXIES.contains(&name)
@@ -131,17 +168,55 @@ impl<'a> Engine<'a> {
 
     /// Whether it failed for want of a user namespace.
     pub(crate) fn lacks_namespace(&self) -> bool {
-        self.lacks_namespace.get()
+        self.lacks_namespace.load(Ordering::Relaxed)
+    }
+
+    /// What the target comes to; the stages that it needs are built side by side.
+    pub(crate) fn target(&self) -> Result<State> {
+        // What is not needed after all, since a context stands in its place, is not begun; and the
+        // classic builder's lines come one after the other.
+        let ahead = self.settings.contexts.is_empty() && self.reporter.style != Style::Legacy;
+        let others = (0..self.plan.stages.len())
+            .filter(|index| ahead && self.plan.needed[*index] && *index != self.plan.target);
+        let made = thread::scope(|scope| {
+            for index in others {
+                let thread = thread::Builder::new().stack_size(STACK_BYTES);
+                // Where no more threads may be started, the target does it itself.
+                let _ = thread.spawn_scoped(scope, move || self.stage(index).map(drop));
+            }
+            self.stage(self.plan.target)
+        });
+        match lock(&self.failure).take() {
+            Some(first) => Err(first),
+            None => made,
+        }
     }
 
     /// What a stage comes to.
-    pub(crate) fn stage(&self, index: usize) -> Result<State> {
-        if let Some(state) = self.built.borrow().get(&index) {
+    fn stage(&self, index: usize) -> Result<State> {
+        let mut built = lock(&self.built[index]);
+        if let Some(state) = &*built {
             return Ok(state.clone());
         }
-        let state = self.build(index)?;
-        self.built.borrow_mut().insert(index, state.clone());
-        Ok(state)
+        self.go_on()?;
+        match self.build(index) {
+            Ok(state) => Ok(built.insert(state).clone()),
+            Err(error) => {
+                let text = anyhow::anyhow!("{error:#}");
+                if !self.failed.swap(true, Ordering::Relaxed) {
+                    *lock(&self.failure) = Some(error);
+                }
+                Err(text)
+            }
+        }
+    }
+
+    /// Fails if something else did.
+    fn go_on(&self) -> Result<()> {
+        match self.failed.load(Ordering::Relaxed) {
+            true => bail!("another stage failed"),
+            false => Ok(()),
+        }
     }
 
     fn build(&self, index: usize) -> Result<State> {
@@ -163,6 +238,7 @@ impl<'a> Engine<'a> {
             self.step(&mut state, &step, &mut place).map_err(|e| locate(stage.lines, &e))?;
         }
         for step in &stage.steps {
+            self.go_on()?;
             self.step(&mut state, step, &mut place).map_err(|error| locate(step.lines, &error))?;
         }
         Ok(state)
@@ -219,6 +295,10 @@ impl<'a> Engine<'a> {
     /// An image of the store, or of a registry if the store has it not.
     fn image(&self, name: &str, platform: Option<&Platform>) -> Result<Image> {
         let wanted = platform.or(Some(&self.settings.platform));
+        if name.starts_with(LAYOUT) {
+            let entry = (self.pull)(name, wanted)?;
+            return self.store.image_for(&entry.context("the layout has no image")?, wanted);
+        }
         if self.settings.pull {
             (self.pull)(name, wanted)?;
         }
@@ -243,22 +323,22 @@ impl<'a> Engine<'a> {
     }
 
     /// The tree of a stage or an image, for `--from`.
-    fn origin(&self, name: &str, before: usize) -> Result<Rc<Origin>> {
+    fn origin(&self, name: &str, before: usize) -> Result<Arc<Origin>> {
         let stage = self.plan.find(name, before);
         let key = stage.map_or_else(|| name.to_owned(), |index| format!("#{index}"));
-        if let Some(origin) = self.origins.borrow().get(&key) {
-            return Ok(Rc::clone(origin));
+        if let Some(origin) = lock(&self.origins).get(&key) {
+            return Ok(Arc::clone(origin));
         }
         if let Some(named) = self.settings.contexts.get(&name.to_ascii_lowercase())
             && let Some(origin) = named.origin(self.store, name)?
         {
-            let origin = Rc::new(origin);
-            self.origins.borrow_mut().insert(key, Rc::clone(&origin));
+            let origin = Arc::new(origin);
+            lock(&self.origins).insert(key, Arc::clone(&origin));
             return Ok(origin);
         }
         let state = self.state_of(name, before)?;
-        let origin = Rc::new(self.tree(&state, name)?);
-        self.origins.borrow_mut().insert(key, Rc::clone(&origin));
+        let origin = Arc::new(self.tree(&state, name)?);
+        lock(&self.origins).insert(key, Arc::clone(&origin));
         Ok(origin)
     }
 

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::fs::{self, FileType, Mode, OFlags, Stat};
@@ -57,7 +57,7 @@ pub(crate) enum Content {
     File(Vec<u8>),
     Bytes(Vec<u8>),
     /// What was fetched for this step.
-    Fetched(Rc<tempfile::NamedTempFile>),
+    Fetched(Arc<tempfile::NamedTempFile>),
 }
 
 /// Something that a source names.

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
-use std::rc::Rc;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 
@@ -18,7 +18,7 @@ use crate::transport::web;
 #[derive(Debug)]
 pub(crate) struct Fetched {
     pub(crate) name: String,
-    pub(crate) file: Rc<tempfile::NamedTempFile>,
+    pub(crate) file: Arc<tempfile::NamedTempFile>,
     /// When the server says it was changed, else 1970.
     pub(crate) mtime: Time,
 }
@@ -58,7 +58,7 @@ pub(crate) fn fetch(store: &Store, url: &str, checksum: Option<&str>) -> Result<
     let parsed = modified.and_then(|text| jiff::fmt::rfc2822::parse(&text).ok());
     let seconds = parsed.map_or(0, |time| time.timestamp().as_second());
     let mtime = Time { seconds, nanoseconds: 0 };
-    Ok(Fetched { name: name.to_owned(), file: Rc::new(file), mtime })
+    Ok(Fetched { name: name.to_owned(), file: Arc::new(file), mtime })
 }
 
 /// Checks a repository out; gives its tree and its commit.

@@ -32,6 +32,7 @@ use crate::bundle::{self, files, user};
 use crate::layer;
 use crate::layer::lower::{self, Lowers};
 use crate::layer::record::{self, Record};
+use crate::manifest::Platform;
 use crate::store::{Image, RUN_PREFIX, Store};
 use crate::sys;
 use crate::userns::{self, Owners};
@@ -64,6 +65,8 @@ pub(crate) struct Job<'a> {
     pub(crate) directory: &'a str,
     pub(crate) user: &'a str,
     pub(crate) network: Network,
+    /// Whether it may do all that we may.
+    pub(crate) insecure: bool,
     /// Lines for `/etc/hosts`.
     pub(crate) hosts: &'a [(String, IpAddr)],
     pub(crate) mounts: &'a [attach::Mounted],
@@ -110,6 +113,26 @@ pub(crate) enum Possible {
     Now,
     /// When a user namespace was entered.
     InNamespace,
+}
+
+/// Whether programs for the platform can be executed: by the processor, or by an emulator that the
+/// kernel knows of.
+pub(crate) fn executes(platform: &Platform) -> bool {
+    let host = Platform::host().architecture;
+    let wanted = platform.architecture.as_str();
+    if wanted.is_empty() || wanted == host {
+        return platform.os.is_empty() || platform.os == "linux";
+    }
+    let machine = match wanted {
+        "amd64" => "x86_64",
+        "386" => "i386",
+        "arm64" => "aarch64",
+        other => other,
+    };
+    let emulator = format!("/proc/sys/fs/binfmt_misc/qemu-{machine}");
+    let is_on = |text: String| text.lines().next() == Some("enabled");
+    matches!((host.as_str(), wanted), ("amd64", "386") | ("arm64", "arm"))
+        || fs::read_to_string(emulator).is_ok_and(is_on)
 }
 
 /// The runtime that is asked for, or else ours: beside our own program, or in `PATH`.

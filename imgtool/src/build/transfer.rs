@@ -5,7 +5,7 @@
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{BufReader, Read};
-use std::rc::Rc;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -109,7 +109,7 @@ pub(crate) fn pick(transfer: &Transfer, origin: &Origin, now: Time) -> Result<Ve
 fn fetched_item(transfer: &Transfer, origin: &Origin, fetched: &Fetched) -> Result<Picked> {
     let mut entry = Entry::new(Vec::new(), Kind::File, 0o600);
     (entry.size, entry.mtime) = (fetched.file.as_file().metadata()?.len(), fetched.mtime);
-    let content = Content::Fetched(Rc::clone(&fetched.file));
+    let content = Content::Fetched(Arc::clone(&fetched.file));
     let archive = transfer.unpack == Some(true) && is_archive(origin.contents(&content)?)?;
     ensure!(
         !fetched.name.is_empty() || archive || !transfer.into,

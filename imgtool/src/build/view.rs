@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::io::{BufReader, Read};
 use std::os::fd::{AsFd, OwnedFd};
-use std::rc::Rc;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use rustix::fs::OFlags;
@@ -27,7 +27,7 @@ const MAX_FILE: u64 = 1 << 20;
 
 /// The layers of a stage, bottom first.
 pub(crate) struct View {
-    pub(crate) layers: Vec<Rc<Layer>>,
+    pub(crate) layers: Vec<Arc<Layer>>,
 }
 
 /// One layer.

@@ -41,7 +41,7 @@ impl Host {
 }
 
 /// What we can hand on is what our own bounding set holds.
-fn bounding_set() -> Result<Vec<&'static str>> {
+pub(crate) fn bounding_set() -> Result<Vec<&'static str>> {
     let status = std::fs::read_to_string("/proc/self/status").context("read /proc/self/status")?;
     let mask = status
         .lines()

@@ -1,5 +1,6 @@
 //! `imgtool build`: an image from a Dockerfile.
 
+mod cache;
 mod outputs;
 
 use std::collections::BTreeMap;
@@ -10,8 +11,9 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, anyhow, ensure};
 
 use self::outputs::Output;
-use super::{access, pull};
+use super::{access, pull, push};
 use crate::build::dockerfile::{At, Lines};
+use crate::build::engine::LAYOUT;
 use crate::build::engine::mounts::Secret;
 use crate::build::lint::Warning;
 use crate::build::report::Style;
@@ -23,6 +25,7 @@ use crate::output;
 use crate::reference::Reference;
 use crate::rewrite;
 use crate::store::Store;
+use crate::transport::place::Place;
 
 /// Lines that an excerpt shows before and after.
 const AROUND: usize = 2;
@@ -51,9 +54,9 @@ pub(crate) struct Args {
     /// A label for the image
     #[arg(long = "label", value_name = "NAME=VALUE")]
     labels: Vec<String>,
-    /// What to build for [default: this host]
-    #[arg(long, value_name = "OS/ARCH", value_parser = Platform::parse)]
-    platform: Option<Platform>,
+    /// What to build for; several make an index of images [default: this host]
+    #[arg(long, value_name = "OS/ARCH", value_parser = Platform::parse, value_delimiter = ',')]
+    platform: Vec<Platform>,
     /// A secret for RUN --mount=type=secret: id=NAME[,src=FILE|,env=VARIABLE]
     #[arg(long = "secret", value_name = "SECRET", value_parser = secret)]
     secrets: Vec<(String, Secret)>,
@@ -66,10 +69,24 @@ pub(crate) struct Args {
     /// Do all steps anew
     #[arg(long)]
     no_cache: bool,
-    /// Where it goes: a directory, "-", or type=local|tar|oci|docker|image|cacheonly[,dest=FILE]
+    /// Where it goes: a directory, "-", or
+    /// type=local|tar|oci|docker|image|registry|cacheonly[,dest=FILE][,name=NAME][,push=true]
     /// [default: the store]
     #[arg(short, long = "output", value_name = "OUTPUT", value_parser = outputs::parse)]
     outputs: Vec<Output>,
+    /// Push the image under its names
+    #[arg(long)]
+    push: bool,
+    /// What steps made elsewhere: type=registry,ref=NAME, type=local,src=DIR, or NAME
+    #[arg(long, value_name = "CACHE", value_parser = cache::from)]
+    cache_from: Vec<Place>,
+    /// Leave what steps made for others: type=registry,ref=NAME or type=local,dest=DIR, and
+    /// mode=max for the steps of all stages
+    #[arg(long, value_name = "CACHE", value_parser = cache::to)]
+    cache_to: Vec<cache::To>,
+    /// What RUN may ask for: security.insecure is all that we may do ourselves
+    #[arg(long, value_name = "WHAT", value_parser = allowed)]
+    allow: Vec<Allowed>,
     /// Make one layer of all, the base's too
     #[arg(long)]
     squash: bool,
@@ -77,7 +94,7 @@ pub(crate) struct Args {
     #[arg(long = "annotation", value_name = "NAME=VALUE")]
     annotations: Vec<String>,
     /// Files or an image that --from and FROM know by a name: NAME=DIR, a git URL,
-    /// docker-image://IMAGE or target:STAGE
+    /// docker-image://IMAGE, oci-layout://DIR[:TAG] or target:STAGE
     #[arg(long = "build-context", value_name = "NAME=WHERE")]
     contexts: Vec<String>,
     /// Write digests and names into a file, as buildx does
@@ -114,6 +131,21 @@ pub(crate) struct Args {
     runtime: Option<PathBuf>,
     #[command(flatten)]
     access: access::Flags,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Allowed {
+    Insecure,
+    /// The host's network, which steps are in anyway.
+    Network,
+}
+
+fn allowed(word: &str) -> Result<Allowed> {
+    match word {
+        "security.insecure" => Ok(Allowed::Insecure),
+        "network.host" => Ok(Allowed::Network),
+        _ => Err(anyhow!("it is security.insecure or network.host")),
+    }
 }
 
 fn style(word: &str) -> Result<Style> {
@@ -177,13 +209,22 @@ pub(crate) fn run(store: &Store, args: &Args) -> Result<()> {
         return check_only(store, &request);
     }
     let access = args.access.access()?;
-    let bring =
-        |name: &str, platform: Option<&Platform>| pull::bring(store, name, platform, &access);
+    let bring = |name: &str, platform: Option<&Platform>| match name.strip_prefix(LAYOUT) {
+        Some(place) => cache::bring_layout(store, place, platform, &access).map(Some),
+        None => pull::bring(store, name, platform, &access).map(|()| None),
+    };
+    let caches = cache::open(store, &args.cache_from, &access);
     let deliver = |store: &Store, built: &Built| {
         let mut outputs = args.outputs.iter();
-        outputs.try_for_each(|output| output.deliver(store, built, request.names.first()))
+        outputs.try_for_each(|output| output.deliver(store, built, request.names.first()))?;
+        if pushes(args) {
+            for name in &request.names {
+                push::quietly(store, name, &built.entry, &access)?;
+            }
+        }
+        args.cache_to.iter().try_for_each(|to| to.deliver(store, &caches, built, &access))
     };
-    let built = build(store, &request, &bring, &deliver).map_err(explain)?;
+    let built = build(store, &request, &bring, &caches, &deliver).map_err(explain)?;
     let id = &built.id;
     if let Some(path) = &args.metadata_file {
         std::fs::write(path, outputs::metadata(&built, &request.names))
@@ -209,13 +250,25 @@ pub(crate) fn run(store: &Store, args: &Args) -> Result<()> {
     Ok(())
 }
 
+fn pushes(args: &Args) -> bool {
+    args.push || args.outputs.iter().any(|output| matches!(output, Output::Registry(_)))
+}
+
 fn request(args: &Args, style: Style) -> Result<Request> {
     let mut names = Vec::new();
-    for tag in &args.tags {
+    let further = args.outputs.iter().filter_map(|output| match output {
+        Output::Registry(name) => name.as_ref(),
+        _ => None,
+    });
+    for tag in args.tags.iter().chain(further) {
         let name = Reference::parse(tag)?.with_default_tag();
         ensure!(name.digest().is_none(), "{tag}: a digest can't be given");
         names.push(name);
     }
+    ensure!(
+        !pushes(args) || !names.is_empty(),
+        "an image that is pushed needs a name: give it by --tag, or name= of the output"
+    );
     let mut arguments = BTreeMap::new();
     for word in &args.build_args {
         let argument = parse_argument(word).with_context(|| format!("--build-arg {word}"))?;
@@ -240,20 +293,20 @@ fn request(args: &Args, style: Style) -> Result<Request> {
     if let Some(epoch) = epoch {
         arguments.insert("SOURCE_DATE_EPOCH".to_owned(), epoch.as_second().to_string());
     }
+    let keep =
+        args.outputs.is_empty() || args.outputs.iter().any(Output::is_store) || !names.is_empty();
     Ok(Request {
         context: args.context.clone(),
         file: args.file.clone(),
         arguments,
         target: args.target.clone(),
-        platform: args.platform.clone(),
+        platforms: args.platform.clone(),
         names,
         labels: pairs("--label", &args.labels)?,
         annotations: pairs("--annotation", &args.annotations)?,
         contexts,
         squash: args.squash,
-        keep: args.outputs.is_empty()
-            || args.outputs.iter().any(Output::is_store)
-            || !args.tags.is_empty(),
+        keep,
         no_cache: args.no_cache,
         style,
         runtime: args.runtime.clone(),
@@ -265,6 +318,7 @@ fn request(args: &Args, style: Style) -> Result<Request> {
             .collect(),
         pull: args.pull,
         network: args.network.unwrap_or(Network::Host),
+        insecure: args.allow.contains(&Allowed::Insecure),
         hosts: args.hosts.clone(),
         secrets: args.secrets.iter().cloned().collect(),
         agents: args.agents.iter().cloned().collect(),

@@ -16,7 +16,7 @@ use crate::output;
 use crate::progress::Progress;
 use crate::reference::{DEFAULT_HOST, DEFAULT_TAG, Reference};
 use crate::store::{ELSEWHERE, Store, entry_name};
-use crate::transport::registry::{Push, Upload};
+use crate::transport::registry::{Access, Push, Upload};
 
 /// Push an image to a registry
 #[derive(Debug, clap::Args)]
@@ -139,6 +139,28 @@ fn push(store: &Store, args: &Args, typed: &Reference, form: Form) -> Result<()>
                 .with_context(|| format!("write {}", path.display()))?;
         }
     }
+    Ok(())
+}
+
+/// Pushes what is in the store under its name, without a word.
+pub(super) fn quietly(
+    store: &Store,
+    name: &Reference,
+    entry: &Descriptor,
+    access: &Access,
+) -> Result<()> {
+    refuse_official(name)?;
+    let progress = Progress::Silent;
+    let context = || format!("push {}", name.familiar());
+    let mut push = Push::open(name, access, &progress, Upload { chunk: None })
+        .and_then(|push| tell_where_blobs_are(store, push))
+        .with_context(context)?;
+    let mut brought = |push: &mut Push<'_>, absent: &[&Descriptor]| {
+        let elsewhere = store.elsewhere(entry)?;
+        absent::bring(store, push, absent, &elsewhere, access, &progress)
+    };
+    let form = form::Flags::default().form()?;
+    push_one(store, &mut push, entry, None, form, &mut brought).with_context(context)?;
     Ok(())
 }
 

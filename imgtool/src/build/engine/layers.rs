@@ -3,11 +3,11 @@
 use std::fs;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 
-use super::Engine;
+use super::{Engine, lock};
 use crate::build::origin::Origin;
 use crate::build::report;
 use crate::build::run::{Ground, Left, Ran};
@@ -39,7 +39,7 @@ impl Engine<'_> {
     ) -> Result<()> {
         let known = match self.settings.no_cache || state.anew {
             true => None,
-            false => cache::get(self.store, &state.key),
+            false => cache::get(self.store, &state.key).or_else(|| self.made_elsewhere(state)),
         };
         let (record, was_known) = match known {
             Some(record) => (record, true),
@@ -57,6 +57,7 @@ impl Engine<'_> {
                 (record, false)
             }
         };
+        lock(&self.steps).insert(state.key.clone(), record.clone());
         let created = Some(record.created);
         match record.layer {
             Some(made) => state.parts.add_layer(made.blob, made.diff_id, entry(text, created)),
@@ -68,20 +69,24 @@ impl Engine<'_> {
         }
     }
 
+    fn made_elsewhere(&self, state: &State) -> Option<cache::Record> {
+        (self.known)(&state.key, &state.parts.config.rootfs.diff_ids)
+    }
+
     /// What the layers show together; nothing is unpacked for it.
     pub(super) fn view(&self, state: &State) -> Result<View> {
         let diff_ids = &state.parts.config.rootfs.diff_ids;
         let mut layers = Vec::new();
         for (blob, chain_id) in state.parts.layers.iter().zip(chain_ids(diff_ids)) {
-            if let Some(known) = self.known_layers.borrow().get(&chain_id) {
-                layers.push(Rc::clone(known));
+            if let Some(known) = lock(&self.known_layers).get(&chain_id) {
+                layers.push(Arc::clone(known));
                 continue;
             }
             let unpacked = self.home(&chain_id).join("diff");
             // What was unpacked where all files are ours does not tell whose they are.
             let unpacked = Some(unpacked).filter(|_| userns::gives_files_away());
-            let layer = Rc::new(Layer::open(self.store, blob, unpacked.as_deref())?);
-            self.known_layers.borrow_mut().insert(chain_id, Rc::clone(&layer));
+            let layer = Arc::new(Layer::open(self.store, blob, unpacked.as_deref())?);
+            lock(&self.known_layers).insert(chain_id, Arc::clone(&layer));
             layers.push(layer);
         }
         Ok(View { layers })
@@ -99,7 +104,7 @@ impl Engine<'_> {
             self.reporter.note(&format!("warning: {warning}"));
         }
         // Those that were packed when they were looked at are directories now.
-        self.known_layers.borrow_mut().clear();
+        lock(&self.known_layers).clear();
         Ok(layers)
     }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt};
 use std::path::PathBuf;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::fcntl::{Flock, FlockArg};
@@ -233,7 +233,7 @@ impl Engine<'_> {
         let data = staged.path().join("data");
         fs::DirBuilder::new().mode(0o755).create(&data).context("make a cache")?;
         if let Some(name) = &mount.from {
-            let origin: Rc<Origin> = self.origin(name, before)?;
+            let origin: Arc<Origin> = self.origin(name, before)?;
             let items = items(&origin, mount.source.as_deref().unwrap_or("/"))?;
             origin.write(&items, &data)?;
         }

@@ -1,11 +1,12 @@
 //! One step of a stage.
 
 use std::path::Path;
-use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::{Engine, PROXIES, Place};
+use super::{Engine, PROXIES, Place, lock};
 use crate::build::chmod::Chmod;
 use crate::build::dockerfile::{self, Command, Instruction, Run, Step};
 use crate::build::expand::Expander;
@@ -55,7 +56,7 @@ impl Engine<'_> {
 
     /// Notes which of the user's arguments were asked for.
     fn heed(&self, expander: &Expander<'_>) {
-        self.used.borrow_mut().extend(expander.used());
+        lock(&self.used).extend(expander.used());
     }
 
     fn argument(&self, state: &mut State, name: &str, default: Option<&str>) -> Result<()> {
@@ -66,7 +67,7 @@ impl Engine<'_> {
         let global = |name: &str| self.plan.globals.get(name).cloned();
         let (name, value, text) = settings::argument(name, default, &expander, &given, &global)?;
         self.heed(&expander);
-        self.used.borrow_mut().insert(name.clone());
+        lock(&self.used).insert(name.clone());
         state.arguments.push((name, value));
         state.note(text, None);
         Ok(())
@@ -274,10 +275,14 @@ impl Engine<'_> {
                 format!("invalid network mode {word:?}: want default, none or host")
             })?,
         };
+        let insecure = match run.security.as_deref() {
+            None | Some("sandbox") => false,
+            Some("insecure") => true,
+            Some(other) => bail!("invalid security mode {other:?}: want sandbox or insecure"),
+        };
         ensure!(
-            matches!(run.security.as_deref(), None | Some("sandbox")),
-            "RUN --security={} is not allowed",
-            run.security.as_deref().unwrap_or_default()
+            !insecure || self.settings.insecure,
+            "security.insecure is not allowed: give --allow security.insecure"
         );
         let (words, script) = command(state, run);
         let env = self.environment(state);
@@ -290,15 +295,24 @@ impl Engine<'_> {
         for (name, address) in &self.settings.hosts {
             state.fold(&["host", name, &address.to_string()]);
         }
+        if insecure {
+            state.fold(&["security", "insecure"]);
+        }
         for mount in &mounts {
             let key = self.mount_key(mount, place.stage)?;
             state.fold(&["mount", &key]);
         }
         self.layer_step(state, text, &shown, |state| {
             if run::possible()? == Possible::InNamespace {
-                self.lacks_namespace.set(true);
+                self.lacks_namespace.store(true, Ordering::Relaxed);
                 bail!("RUN needs a user namespace");
             }
+            let platform = state.parts.config.platform();
+            ensure!(
+                run::executes(&platform),
+                "this host can't execute programs for {platform}: register an emulator with \
+                 binfmt_misc (package qemu-user-static), or build without RUN"
+            );
             let ground = self.ground(state)?;
             let view = self.view(state)?;
             let ready = self.ready(state, &mounts, place.stage)?;
@@ -310,6 +324,7 @@ impl Engine<'_> {
                 directory: &directory,
                 user: &user,
                 network,
+                insecure,
                 hosts: &self.settings.hosts,
                 script: script.as_ref().map(|(name, body)| (name.as_str(), body.as_str())),
             };
@@ -337,7 +352,7 @@ impl Engine<'_> {
 struct Prepared {
     transfer: Transfer,
     chown: Option<String>,
-    origin: Option<Rc<Origin>>,
+    origin: Option<Arc<Origin>>,
     /// What the history says.
     text: String,
 }

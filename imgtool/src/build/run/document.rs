@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{Job, Network};
 use crate::bundle::config::{self, TEMPLATE};
 use crate::bundle::user::Identity;
-use crate::bundle::{capabilities, seccomp};
+use crate::bundle::{capabilities, host, seccomp};
 use crate::manifest::Platform;
 use crate::userns::Maps;
 
@@ -39,7 +39,8 @@ pub(super) fn targets() -> Vec<String> {
 pub(super) fn make(inputs: &Inputs<'_>) -> Result<Value> {
     let Inputs { job, identity, .. } = inputs;
     let mut config: Value = serde_json::from_str(TEMPLATE).context("parse config template")?;
-    let capabilities = &capabilities::DEFAULT;
+    let own = job.insecure.then(host::bounding_set).transpose()?;
+    let capabilities = own.as_deref().unwrap_or(&capabilities::DEFAULT);
     let mut sets = json!({"bounding": capabilities});
     if identity.uid == 0 {
         sets["effective"] = json!(capabilities);
@@ -69,6 +70,11 @@ pub(super) fn make(inputs: &Inputs<'_>) -> Result<Value> {
     if let Some((name, _)) = job.script {
         list.push(bind("script", &script_path(name)));
     }
+    if job.insecure {
+        for words in list.iter_mut().filter_map(|mount| mount["options"].as_array_mut()) {
+            words.retain(|word| word != "ro");
+        }
+    }
     list.extend(inputs.mounts.iter().cloned());
     if let Some(maps) = inputs.maps {
         without_root(list, maps, job.network);
@@ -77,10 +83,24 @@ pub(super) fn make(inputs: &Inputs<'_>) -> Result<Value> {
     match inputs.maps {
         // Control groups are root's.
         Some(_) => drop(linux.remove("resources")),
-        None => drop(linux.insert("cgroupsPath".into(), json!(format!("/{}", inputs.cgroup)))),
+        None => {
+            linux.insert("cgroupsPath".into(), json!(format!("/{}", inputs.cgroup)));
+            if job.insecure {
+                linux.insert("devices".into(), json!(host::devices()?));
+                linux.insert(
+                    "resources".into(),
+                    json!({"devices": [{"allow": true, "access": "rwm"}]}),
+                );
+            }
+        }
     }
     let architecture = Platform::host().architecture;
-    linux.insert("seccomp".into(), seccomp::default_profile(capabilities, &architecture));
+    if job.insecure {
+        linux.remove("maskedPaths");
+        linux.remove("readonlyPaths");
+    } else {
+        linux.insert("seccomp".into(), seccomp::default_profile(capabilities, &architecture));
+    }
     if job.network == Network::None {
         let list = linux.get_mut("namespaces").and_then(Value::as_array_mut);
         list.context("config template has no namespaces")?.push(json!({"type": "network"}));

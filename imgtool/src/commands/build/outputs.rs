@@ -13,6 +13,7 @@ use crate::commands::{export, save};
 use crate::layer::extract::{Target, extract_by};
 use crate::layer::metadata::Setter;
 use crate::layer::{self, lower};
+use crate::manifest::{Descriptor, Document};
 use crate::output;
 use crate::reference::Reference;
 use crate::store::{Selection, Store};
@@ -28,6 +29,8 @@ pub(super) enum Output {
     Directory(PathBuf),
     Tar(Option<PathBuf>),
     Archive(Form, Option<PathBuf>),
+    /// Pushed, beside under its other names under this one.
+    Registry(Option<String>),
     Nothing,
 }
 
@@ -45,12 +48,14 @@ pub(super) fn parse(word: &str) -> Result<Output> {
     if !word.contains('=') {
         return Ok(Output::Directory(word.into()));
     }
-    let (mut kind, mut dest) = (None, None);
+    let (mut kind, mut dest, mut name, mut push) = (None, None, None, false);
     for field in word.split(',') {
         match field.split_once('=') {
             Some(("type", value)) => kind = Some(value),
             Some(("dest", value)) => dest = Some(value),
-            _ => bail!("{field:?} is neither type= nor dest= (--tag gives names)"),
+            Some(("name", value)) => name = Some(value.to_owned()),
+            Some(("push", value)) => push = value.parse().context("push is true or false")?,
+            _ => bail!("{field:?} is none of type=, dest=, name= and push="),
         }
     }
     let file = dest.filter(|dest| *dest != "-").map(PathBuf::from);
@@ -60,9 +65,12 @@ pub(super) fn parse(word: &str) -> Result<Output> {
         (Some("tar"), _) => Output::Tar(file),
         (Some("oci"), _) => Output::Archive(Form::Oci, file),
         (Some("docker"), _) => Output::Archive(Form::Docker, file),
+        (Some("registry"), None) => Output::Registry(name),
+        (Some("image"), None) if push => Output::Registry(name),
+        _ if name.is_some() || push => bail!("name= and push= are for type=registry and image"),
         (Some("image"), None) => Output::Store,
         (Some("cacheonly"), None) => Output::Nothing,
-        _ => bail!("type is one of local, tar, oci, docker, image and cacheonly"),
+        _ => bail!("type is one of local, tar, oci, docker, image, registry and cacheonly"),
     })
 }
 
@@ -82,11 +90,24 @@ impl Output {
         name: Option<&Reference>,
     ) -> Result<()> {
         match self {
-            Self::Store | Self::Nothing => Ok(()),
+            Self::Store | Self::Registry(_) | Self::Nothing => Ok(()),
             Self::Directory(path) => {
-                directory(store, built, path).with_context(|| format!("write {}", path.display()))
+                let write = || format!("write {}", path.display());
+                let Document::Index(index) = store.document(&built.entry)? else {
+                    return directory(store, &built.entry, path).with_context(write);
+                };
+                for entry in &index.manifests {
+                    let platform = entry.platform.as_ref().context("an image has no platform")?;
+                    let name = platform.to_string().replace('/', "_");
+                    directory(store, entry, &path.join(name)).with_context(write)?;
+                }
+                Ok(())
             }
-            Self::Tar(path) => to(path.as_deref(), &|out| tree(store, built, out)),
+            Self::Tar(path) => {
+                let is_index = matches!(store.document(&built.entry)?, Document::Index(_));
+                ensure!(!is_index, "type=tar is for one platform: use type=local or oci");
+                to(path.as_deref(), &|out| tree(store, &built.entry, out))
+            }
             Self::Archive(form, path) => {
                 let kind = match form {
                     Form::Oci => Kind::Oci,
@@ -117,22 +138,22 @@ fn to(path: Option<&Path>, write: &dyn Fn(&mut dyn Write) -> Result<()>) -> Resu
 }
 
 /// The whole file system.
-fn tree(store: &Store, built: &Built, out: &mut dyn Write) -> Result<()> {
+fn tree(store: &Store, entry: &Descriptor, out: &mut dyn Write) -> Result<()> {
     let home = store.staging_subdirectory()?;
     let root = lower::make_root(&home.path().join("rootfs"))?;
-    layer::unpack_flat(store, &store.image(&built.entry)?, root.as_fd())?;
+    layer::unpack_flat(store, &store.any_image(entry)?, root.as_fd())?;
     export::whole_tree(root.as_fd(), out)?;
     home.close().context("remove the unpacked image")
 }
 
 /// Into a directory that may have files already; what the image has replaces them.
-fn directory(store: &Store, built: &Built, path: &Path) -> Result<()> {
+fn directory(store: &Store, entry: &Descriptor, path: &Path) -> Result<()> {
     std::fs::create_dir_all(path).context("create it")?;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::open(path, flags, Mode::empty()).context("open it")?;
     let mut archive = tempfile::tempfile_in(store.staging_dir()).context("create a file")?;
     let mut out = BufWriter::with_capacity(BUFFER, &archive);
-    tree(store, built, &mut out)?;
+    tree(store, entry, &mut out)?;
     out.flush()?;
     drop(out);
     archive.rewind()?;
