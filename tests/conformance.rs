@@ -62,6 +62,9 @@ enum Need {
     SeLinux,
     #[serde(rename = "no selinux")]
     NoSeLinux,
+    /// What cgroup v2 has nothing for, or no exact number.
+    #[serde(rename = "cgroup v1")]
+    CgroupV1,
 }
 
 impl Need {
@@ -71,12 +74,14 @@ impl Need {
             Need::NoAppArmor => (APPARMOR, false),
             Need::SeLinux => (SELINUX, true),
             Need::NoSeLinux => (SELINUX, false),
+            Need::CgroupV1 => (CGROUP_V2_ALONE, false),
         };
         Path::new(path).exists() == wanted
     }
 }
 
 const APPARMOR: &str = "/sys/kernel/security/apparmor/profiles";
+const CGROUP_V2_ALONE: &str = "/sys/fs/cgroup/cgroup.controllers";
 const SELINUX: &str = "/sys/fs/selinux/enforce";
 
 struct Case {

@@ -219,7 +219,8 @@ fn mounts() -> BTreeMap<String, Value> {
     found
 }
 
-/// The process's own limits under the names of cgroup v2, whichever version is mounted.
+/// The process's own limits, under one name each and with the numbers of cgroup v1, whichever version
+/// is mounted.
 fn cgroup_limits() -> Value {
     let mut limits = Map::new();
     let text = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
@@ -227,7 +228,8 @@ fn cgroup_limits() -> Value {
     let own = text.lines().find(|line| line.contains(":pids:") || line.starts_with("0::"));
     let name = own.and_then(|line| line.rsplit('/').next());
     limits.insert("name".to_owned(), json!(name));
-    let wanted = [
+    let unified = text.strip_prefix("0::").filter(|rest| rest.lines().count() == 1);
+    for (name, v1) in [
         ("memory.max", "memory/memory.limit_in_bytes"),
         ("memory.low", "memory/memory.soft_limit_in_bytes"),
         ("memory.swap.max", "memory/memory.memsw.limit_in_bytes"),
@@ -241,13 +243,36 @@ fn cgroup_limits() -> Value {
         ("cpu.shares", "cpu/cpu.shares"),
         ("cpu.quota", "cpu/cpu.cfs_quota_us"),
         ("cpu.period", "cpu/cpu.cfs_period_us"),
-    ];
-    for (name, v1) in wanted {
-        let value = trimmed(&format!("/sys/fs/cgroup/{v1}"))
-            .or_else(|| trimmed(&format!("/sys/fs/cgroup/{name}")));
+    ] {
+        let value = match unified {
+            Some(path) => unified_limit(Path::new(&format!("/sys/fs/cgroup{}", path.trim())), name),
+            None => trimmed(&format!("/sys/fs/cgroup/{v1}")),
+        };
         limits.insert(name.to_owned(), json!(value));
     }
     Value::Object(limits)
+}
+
+/// A limit in a cgroup of v2, as v1 tells it: swap counts on top of memory, no limit is a number.
+fn unified_limit(cgroup: &Path, name: &str) -> Option<String> {
+    const NONE: &str = "9223372036854771712";
+    let read = |name: &str| trimmed(&cgroup.join(name).display().to_string());
+    let numbers = |text: String| if text == "max" { NONE.to_owned() } else { text };
+    match name {
+        "memory.max" | "memory.low" => read(name).map(numbers),
+        "memory.swap.max" => {
+            let both = [read(name)?.parse::<u64>(), read("memory.max")?.parse::<u64>()];
+            let [Ok(swap), Ok(memory)] = both else { return Some(NONE.to_owned()) };
+            Some((swap + memory).to_string())
+        }
+        "cpu.burst" => read("cpu.max.burst"),
+        "cpu.quota" => read("cpu.max")?
+            .split(' ')
+            .next()
+            .map(|it| if it == "max" { "-1" } else { it }.to_owned()),
+        "cpu.period" => read("cpu.max")?.split(' ').nth(1).map(str::to_owned),
+        _ => read(name),
+    }
 }
 
 fn open_fds() -> io::Result<Vec<String>> {
