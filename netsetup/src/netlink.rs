@@ -94,6 +94,10 @@ impl Connection {
         &mut self,
         requests: Vec<Request<M>>,
     ) -> Result<()> {
+        if requests.is_empty() {
+            // The kernel refuses to be sent nothing.
+            return Ok(());
+        }
         let mut buffer = Vec::new();
         let first = self.sequence.wrapping_add(1);
         for request in requests {
