@@ -16,7 +16,7 @@ mod pattern;
 mod remote;
 pub(crate) mod report;
 pub(crate) mod run;
-mod settings;
+pub(crate) mod settings;
 pub(crate) mod shared;
 mod stages;
 mod state;

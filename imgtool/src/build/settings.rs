@@ -170,7 +170,8 @@ fn is_signal(word: &str) -> bool {
         || real_time("RTMAX-")
 }
 
-fn health_check(health: &Health) -> (Value, String) {
+/// What the config says of it, and how it stands in the history.
+pub(crate) fn health_check(health: &Health) -> (Value, String) {
     let Some(command) = &health.command else {
         return (json!({"Test": ["NONE"]}), "HEALTHCHECK NONE".to_owned());
     };

@@ -15,8 +15,8 @@ use crate::store::Store;
 /// Make an image from a container's changes and print its ID
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Apply a Dockerfile instruction: CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, STOPSIGNAL, USER,
-    /// VOLUME or WORKDIR
+    /// Apply a Dockerfile instruction: CMD, ENTRYPOINT, ENV, EXPOSE, HEALTHCHECK, LABEL, ONBUILD,
+    /// STOPSIGNAL, USER, VOLUME or WORKDIR
     #[arg(short, long = "change", value_name = "INSTRUCTION")]
     changes: Vec<String>,
     /// Who made it, such as "Jane Doe <jane@example.com>"

@@ -3,6 +3,8 @@
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
+use crate::build::dockerfile::{Instruction, parse_instruction};
+use crate::build::settings::health_check;
 use crate::manifest::Config;
 use crate::rooted;
 
@@ -13,7 +15,9 @@ pub(crate) enum Change {
     Entrypoint(Vec<String>),
     Env(Vec<(String, String)>),
     Expose(Vec<String>),
+    Health(Value),
     Label(Vec<(String, String)>),
+    Onbuild(String),
     StopSignal(String),
     User(String),
     Volume(Vec<String>),
@@ -35,6 +39,7 @@ impl Change {
                 Self::Expose(words(rest)?.iter().map(|word| port(word)).collect::<Result<_>>()?)
             }
             "LABEL" => Self::Label(pairs(rest)?),
+            "HEALTHCHECK" | "ONBUILD" => Self::as_in_a_build(text)?,
             "STOPSIGNAL" => Self::StopSignal(single(rest)?),
             "USER" => Self::User(single(rest)?),
             "VOLUME" => Self::Volume(match json_words(rest) {
@@ -43,11 +48,21 @@ impl Change {
             }),
             "WORKDIR" => Self::Workdir(single(rest)?),
             _ => bail!(
-                "change {text:?}: not one of CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, STOPSIGNAL, \
-                 USER, VOLUME, WORKDIR"
+                "change {text:?}: not one of CMD, ENTRYPOINT, ENV, EXPOSE, HEALTHCHECK, LABEL, \
+                 ONBUILD, STOPSIGNAL, USER, VOLUME, WORKDIR"
             ),
         };
         Ok(change)
+    }
+
+    /// What has flags, or another instruction in it.
+    fn as_in_a_build(text: &str) -> Result<Self> {
+        let parsed = parse_instruction(text, &[], '\\');
+        match parsed.with_context(|| format!("change {text:?}"))?.1 {
+            Instruction::Health(health) => Ok(Self::Health(health_check(&health).0)),
+            Instruction::Onbuild(trigger) => Ok(Self::Onbuild(trigger)),
+            _ => bail!("change {text:?} is no instruction"),
+        }
     }
 }
 
@@ -67,6 +82,16 @@ pub(crate) fn apply(changes: &[Change], config: &mut Config) {
             Change::Env(pairs) => pairs.iter().for_each(|(key, value)| set_env(config, key, value)),
             Change::Expose(ports) => {
                 config.exposed_ports.extend(ports.iter().map(|port| (port.clone(), json!({}))));
+            }
+            Change::Health(check) => {
+                config.other.insert("Healthcheck".to_owned(), check.clone());
+            }
+            Change::Onbuild(trigger) => {
+                let triggers = config.other.entry("OnBuild".to_owned()).or_insert(Value::Null);
+                match triggers {
+                    Value::Array(list) => list.push(json!(trigger)),
+                    other => *other = json!([trigger]),
+                }
             }
             Change::Label(pairs) => config.labels.extend(pairs.iter().cloned()),
             Change::StopSignal(signal) => config.stop_signal = Some(signal.clone()),
@@ -209,7 +234,14 @@ mod tests {
             "VOLUME [\"/data\"]",
             "WORKDIR ../opt/./app",
             "STOPSIGNAL SIGINT",
+            "HEALTHCHECK --interval=5s --retries=7 CMD /check",
+            "ONBUILD RUN one",
+            "onbuild COPY . /two",
         ]);
+        let check = &config.other["Healthcheck"];
+        assert_eq!(check["Test"], json!(["CMD-SHELL", "/check"]));
+        assert_eq!(check["Interval"], json!(5_000_000_000_u64));
+        assert_eq!(config.other["OnBuild"], json!(["RUN one", "COPY . /two"]));
         assert_eq!(config.entrypoint.unwrap(), ["/init", "-x"]);
         assert_eq!(config.cmd, None);
         assert_eq!(config.env, ["PATH=/bin", "A=2", "B=two words", "C=it's", "OLD=style value"]);
@@ -229,6 +261,9 @@ mod tests {
 
     #[test]
     fn what_makes_no_sense_is_refused() {
+        for text in ["HEALTHCHECK x", "ONBUILD FROM a", "ONBUILD"] {
+            assert!(Change::parse(text).is_err(), "{text}");
+        }
         for text in ["CMD", "RUN ls", "ENV A", "EXPOSE http", "EXPOSE 0", "LABEL a='b", "USER a b"]
         {
             assert!(Change::parse(text).is_err(), "{text}");
