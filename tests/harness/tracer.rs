@@ -194,7 +194,11 @@ impl Tracer {
         let flags = WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD;
         let (watch, ended) = watch(self.first);
         while !self.alive.is_empty() {
-            let status = waitpid(None, Some(flags)).expect("wait for the traced");
+            let status = match waitpid(None, Some(flags)) {
+                // The end of one may be told of before its birth, which then counts it as alive.
+                Err(Errno::ECHILD) => break,
+                status => status.expect("wait for the traced"),
+            };
             let end = match status {
                 WaitStatus::Exited(pid, status) => Some((pid, status)),
                 WaitStatus::Signaled(pid, signal, _) => Some((pid, 128 + signal as i32)),
