@@ -13,6 +13,8 @@ mod error;
 mod exchange;
 mod layer;
 mod manifest;
+#[cfg(test)]
+mod mutated;
 mod output;
 mod progress;
 mod reference;

@@ -306,4 +306,65 @@ mod tests {
         assert_eq!(serde_json::to_string(&parsed).unwrap(), text);
         assert!(serde_json::from_str::<Descriptor>(&text.replace(":1,", ":-1,")).is_err());
     }
+
+    #[test]
+    fn documents_changed_at_random_are_refused_or_read_as_one_thing() {
+        let digest = Digest::of(b"x");
+        let blob = |kind: &str| {
+            let vendor = "application/vnd.oci.image";
+            format!(r#"{{"mediaType":"{vendor}.{kind}","digest":"{digest}","size":7}}"#)
+        };
+        let (config, layer) = (blob("config.v1+json"), blob("layer.v1.tar+gzip"));
+        let manifest = format!(
+            r#"{{"schemaVersion":2,"mediaType":"{}","config":{config},"layers":[{layer}],
+            "annotations":{{"a":"b"}},"subject":{}}}"#,
+            media_type::OCI_MANIFEST,
+            blob("manifest.v1+json")
+        );
+        let index = format!(
+            r#"{{"schemaVersion":2,"mediaType":"{}","manifests":[{{"mediaType":"{}",
+            "digest":"{digest}","size":9,"platform":{{"os":"linux","architecture":"arm",
+            "variant":"v7","os.features":["x"]}}}}],"annotations":null}}"#,
+            media_type::OCI_INDEX,
+            media_type::OCI_MANIFEST
+        );
+        crate::mutated::each(&[&manifest, &index], |text| {
+            let Ok(document) = Document::parse(text, "") else { return false };
+            let write = |document: &Document| match document {
+                Document::Index(index) => serde_json::to_vec(index).unwrap(),
+                Document::Manifest(manifest) => serde_json::to_vec(manifest).unwrap(),
+            };
+            let written = write(&document);
+            let again = Document::parse(&written, &document.media_type());
+            let again = again
+                .unwrap_or_else(|error| panic!("{error:#}: {}", String::from_utf8_lossy(text)));
+            assert_eq!(write(&again), written);
+            if let Document::Index(index) = &document {
+                // Chosen or not, none may panic.
+                let _ = Platform::host().choose(&index.manifests);
+            }
+            true
+        });
+    }
+
+    #[test]
+    fn configs_changed_at_random_are_refused_or_written_as_read() {
+        let seed = format!(
+            r#"{{"architecture":"arm64","os":"linux","variant":"v8","created":"2024-05-06T07:08:09Z",
+            "config":{{"Env":["A=b"],"Cmd":["x"],"Entrypoint":null,"ExposedPorts":{{"80/tcp":{{}}}},
+            "Labels":{{"a":"b"}},"User":"1:2","Healthcheck":{{"Test":["NONE"]}},"Volumes":null}},
+            "history":[{{"created_by":"x","empty_layer":true}},{{"comment":"c"}}],
+            "rootfs":{{"type":"layers","diff_ids":["{}"]}}}}"#,
+            Digest::of(b"x")
+        );
+        crate::mutated::each(&[&seed], |text| {
+            let Ok(config) = ImageConfig::parse(text) else { return false };
+            let written = serde_json::to_vec(&config).unwrap();
+            let again = ImageConfig::parse(&written)
+                .unwrap_or_else(|error| panic!("{error:#}: {}", String::from_utf8_lossy(text)));
+            assert_eq!(serde_json::to_vec(&again).unwrap(), written);
+            let _ = config.platform();
+            true
+        });
+    }
 }

@@ -49,7 +49,7 @@ impl Reference {
             host => host,
         };
         let path = if host == DEFAULT_HOST && !path.contains('/') {
-            if path.len() == 64 && path.bytes().all(|b| b.is_ascii_hexdigit()) {
+            if is_id(path) {
                 bail!(invalid("64 hexadecimal digits are an image ID"));
             }
             format!("library/{path}")
@@ -121,12 +121,13 @@ impl Reference {
         self.digest.as_ref()
     }
 
-    /// The repository as users write it: Docker Hub's host and `library/` left out.
+    /// The repository as users write it: Docker Hub's host and `library/` left out, unless what is
+    /// left would mean another one.
     pub(crate) fn familiar_repository(&self) -> String {
-        if self.host == DEFAULT_HOST {
-            let path = &self.path;
+        let path = &self.path;
+        if self.host == DEFAULT_HOST && split_host(path).0.is_empty() {
             path.strip_prefix("library/")
-                .filter(|rest| !rest.contains('/'))
+                .filter(|rest| !rest.contains('/') && !is_id(rest))
                 .unwrap_or(path)
                 .to_owned()
         } else {
@@ -157,6 +158,11 @@ impl fmt::Display for Reference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}{}", self.host, self.path, self.suffix())
     }
+}
+
+/// Whether a name could be an image's ID, too.
+fn is_id(path: &str) -> bool {
+    path.len() == 64 && path.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
 /// The part before the first slash is a host only if it looks like one.
@@ -280,5 +286,30 @@ mod tests {
         assert_eq!(reference.tag(), Some("1"));
         assert_eq!(reference.digest(), Some(&digest));
         assert_eq!(reference.clone().with_default_tag(), reference);
+    }
+
+    #[test]
+    fn names_changed_at_random_are_refused_or_what_they_say() {
+        let digest = Digest::of(b"x");
+        let seeds = [
+            "busybox",
+            "docker.io/library/busybox:1.2",
+            &format!("localhost:5000/a/b_c:tag@{digest}"),
+            "[::1]:5000/x:latest",
+            "reg.example/a__b--c/d.e:T_1.0-rc",
+            "UPPER.example/x",
+            "docker.io/quay.io/app:1",
+            &format!("docker.io/library/{}", digest.hex()),
+        ];
+        crate::mutated::each(&seeds, |text| {
+            let Ok(text) = std::str::from_utf8(text) else { return false };
+            let Ok(name) = Reference::parse(text) else { return false };
+            let whole = name.to_string();
+            assert!(whole.is_ascii() && !whole.contains(char::is_control), "{whole:?}");
+            assert!(name.path().split('/').all(|part| !part.is_empty() && part != ".."));
+            assert_eq!(Reference::parse(&whole).unwrap(), name, "{text:?}");
+            assert_eq!(Reference::parse(&name.familiar()).unwrap(), name, "{text:?}");
+            true
+        });
     }
 }

@@ -197,4 +197,42 @@ mod tests {
             assert!(Token::parse(body.as_bytes()).is_err(), "{body}");
         }
     }
+
+    #[test]
+    fn challenges_changed_at_random_lead_nowhere_else() {
+        let seeds = [
+            r#"Bearer realm="https://auth.example/token",service="reg",scope="repository:a:pull""#,
+            r#"Basic realm="a, b", Bearer realm="https://[2001:db8::1]:1/t",error="x\"y""#,
+            r#"Bearer realm="http://127.0.0.1/t""#,
+            "Negotiate, NTLM, Basic realm=x",
+        ];
+        let registry = Url::parse("https://reg.example").unwrap();
+        crate::mutated::each(&seeds, |text| {
+            let text = String::from_utf8_lossy(text);
+            let mut any = false;
+            for challenge in parse_challenges(&text) {
+                if let Ok(url) = super::realm(&challenge, &registry) {
+                    assert!(url.https && !is_private(url.host()), "{text:?} leads to {url}");
+                    any = true;
+                }
+            }
+            any
+        });
+    }
+
+    #[test]
+    fn tokens_changed_at_random_stay_in_their_header() {
+        let seeds = [
+            r#"{"token":"abc.def","expires_in":300,"issued_at":"2024-01-01T00:00:00Z"}"#,
+            r#"{"access_token":"abc","refresh_token":"r","token":""}"#,
+        ];
+        crate::mutated::each(&seeds, |text| match Token::parse(text) {
+            Ok(token) => {
+                assert!(token.header.strip_prefix("Bearer ").is_some_and(is_plain));
+                assert!(token.identity.as_deref().is_none_or(is_plain));
+                true
+            }
+            Err(_) => false,
+        });
+    }
 }

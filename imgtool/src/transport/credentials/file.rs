@@ -321,4 +321,22 @@ mod tests {
         let error = file.find("h", "").unwrap_err();
         assert!(format!("{error:#}").contains("bad name of a credential helper"), "{error:#}");
     }
+
+    #[test]
+    fn files_changed_at_random_are_for_nobody_else() {
+        let seeds = [
+            r#"{"auths":{"h":{"auth":"bWU6cGFzcw=="},"h/a":{"username":"u","password":"p"}}}"#,
+            r#"{"auths":{"https://h/v1/":{"identitytoken":"T"}},"HttpHeaders":{"a":"b"}}"#,
+        ];
+        crate::mutated::each(&seeds, |text| {
+            let Ok(text) = std::str::from_utf8(text) else { return false };
+            let Ok(file) = AuthFile::inline(text) else { return false };
+            // Each may be refused; what is found is never for a host that was not named.
+            let found = file.find("h", "a/b");
+            if let Ok(other) = file.find("other.example", "a/b") {
+                assert_eq!(other, None, "{text}");
+            }
+            matches!(found, Ok(Some(_)))
+        });
+    }
 }
