@@ -88,10 +88,12 @@ fn rootless_commands_leave_the_owners_that_the_container_saw() {
         user.cmd("rm").arg("-r").arg(&out).run().success();
         user.cmd("imgtool").args(["rmi", NAME]).run().success();
         user.cmd("imgtool").args(["prune", "--force", "--build-cache"]).run().success();
+        // Where no overlay can be mounted, nothing was unpacked layer by layer.
         let layers = user.home(".local/share/imgtool/layers");
-        let left = fs::read_dir(layers).unwrap().flatten();
+        let left = fs::read_dir(layers).into_iter().flatten().flatten();
         let left = left.map(|kind| fs::read_dir(kind.path()).unwrap().count()).sum::<usize>();
-        assert_eq!(left, 2, "those of the base");
+        let copies = built.stderr.contains("copying instead");
+        assert_eq!(left, if copies { 0 } else { 2 }, "those of the base");
     });
 }
 
