@@ -295,11 +295,16 @@ impl<'a> Layer<'a> {
     fn directory(&mut self, target: &[u8], items: Vec<Item>, origin: &Origin) -> Result<()> {
         let is_new = self.view.get(target)?.is_none() && !self.written.contains(target);
         self.check_directory(target)?;
-        for item in items {
-            // What is there keeps its metadata; what is in it does not.
-            if !item.to.is_empty() || (is_new && !target.is_empty()) {
-                self.item(target, item, origin)?;
+        for mut item in items {
+            if item.to.is_empty() {
+                // What is in it is copied, not the directory: one that is there stays as it is, and
+                // a new one has nothing of the source's.
+                if !is_new || target.is_empty() {
+                    continue;
+                }
+                item.entry = self.made();
             }
+            self.item(target, item, origin)?;
         }
         Ok(())
     }
