@@ -32,6 +32,10 @@ impl Child {
     /// Sends a message; the child's own word on why it is gone comes first, if it is.
     pub(super) fn tell(&self, message: &Message) -> Result<()> {
         let Err(error) = self.channel.send(message) else { return Ok(()) };
+        // One that is still there waits for us, and would say nothing.
+        if error.downcast_ref() != Some(&rustix::io::Errno::PIPE) {
+            return Err(error);
+        }
         match self.channel.receive() {
             Ok(Some(Message::Failed(text))) => bail!("error during container init: {text}"),
             _ => Err(error),
