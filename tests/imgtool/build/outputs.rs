@@ -45,7 +45,7 @@ fn an_image_goes_into_directories_and_archives() {
         assert_eq!(saved(scene, NAME).config["config"]["Labels"]["l"], "m");
         for archive in [&oci, &docker] {
             scene.imgtool().args(["load", "-i", archive]).run().success();
-            assert_eq!(saved(scene, NAME).tree(0)["out"], "dir 750 0:0");
+            assert_eq!(saved(scene, NAME).tree(0)["out"], "dir 755 0:0");
         }
         scene.imgtool().args(["build", "-o", "type=zip", "."]).run().refused(&["type is one of"]);
     });

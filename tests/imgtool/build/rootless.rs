@@ -70,7 +70,7 @@ fn rootless_commands_leave_the_owners_that_the_container_saw() {
         for (path, expected) in [
             ("data", "dir 750 5:6"),
             ("data/a", "file 644 0:0 \"A\""),
-            ("copied", "dir 750 5:6"),
+            ("copied", "dir 755 0:0"),
             ("copied/f", "file 644 0:0 \"\""),
             ("seen", "file 644 1000:2000 \"secret\\n\""),
             ("etc/names", "file 644 0:0 \"new\\n\""),
