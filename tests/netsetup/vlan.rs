@@ -1,7 +1,7 @@
 //! VLANs on bridges.
 
 use super::{Cmd, Netns, netsetup, scene};
-use crate::harness::requires;
+use crate::harness::{eventually, requires};
 
 const CREATE: [&str; 7] = ["bridge", "create", "e2e0", "--subnet", "10.198.0.0/24", "--vlan", "10"];
 
@@ -47,7 +47,7 @@ fn a_bridge_in_a_vlan_has_its_containers_and_its_gateway_in_it() {
         }
         // It is the VLAN that keeps them apart.
         Cmd::line("bridge vlan add dev e2e-other vid 10 pvid untagged").run().success();
-        assert!(reaches(&other, "10.198.0.2"));
+        assert!(eventually(|| reaches(&other, "10.198.0.2")));
         Cmd::line("ip link del e2e-other").run().success();
         // After a reboot it is in the VLAN again.
         netsetup(scene, ["detach", &one.path()]);
