@@ -84,6 +84,24 @@ const NEVER_FAIL: [i64; 17] = [
     libc::SYS_uname,
 ];
 
+impl Traced {
+    /// The numbers of so many of the calls, or with `E2E_FAULTS=all` of all.
+    pub(crate) fn sample(&self, most: usize) -> impl Iterator<Item = usize> + use<> {
+        let count = self.calls.len();
+        let all = std::env::var("E2E_FAULTS").is_ok_and(|value| value == "all");
+        (0..count).step_by(if all { 1 } else { count.div_ceil(most) })
+    }
+}
+
+/// What can befall a call: a kill and, where it may fail, its likely error.
+pub(crate) fn kill_or_error(call: i64) -> Vec<Fault> {
+    let mut faults = vec![Fault::Kill];
+    if may_fail(call) {
+        faults.push(Fault::Errno(likely_error(call)));
+    }
+    faults
+}
+
 /// Whether a failure of this call is worth a run.
 pub(crate) fn may_fail(call: i64) -> bool {
     !NEVER_FAIL.contains(&call)

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{Netns, Scene, scene};
 use crate::harness::cni::{CniContainer, CniNetwork, plugin_directory};
 use crate::harness::host::HostState;
-use crate::harness::tracer::{self, Fault};
+use crate::harness::tracer;
 
 /// How many calls of a plugin are tried in a sample.
 const SAMPLE: usize = 4;
@@ -83,15 +83,9 @@ fn hit(verb: &str, plugins: impl Fn(&Scene) -> Vec<Value>, which: usize) {
         assert_eq!(calls.code, 0, "{verb} of {}: {calls:?}", plugin["type"]);
         network.del(&pod, previous.as_ref());
         let count = calls.calls.len();
-        let all = std::env::var("E2E_FAULTS").is_ok_and(|value| value == "all");
-        let step = if all { 1 } else { count.div_ceil(SAMPLE) };
-        for number in (0..count).step_by(step) {
+        for number in calls.sample(SAMPLE) {
             let call = calls.calls[number];
-            let mut faults = vec![Fault::Kill];
-            if tracer::may_fail(call) {
-                faults.push(Fault::Errno(tracer::likely_error(call)));
-            }
-            for fault in faults {
+            for fault in tracer::kill_or_error(call) {
                 let what = format!(
                     "{verb} of {} with {fault:?} at call {number} of {count} ({call})",
                     plugin["type"]

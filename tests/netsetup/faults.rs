@@ -6,7 +6,7 @@
 
 use super::{Netns, Scene, scene};
 use crate::harness::host::HostState;
-use crate::harness::tracer::{self, Fault};
+use crate::harness::tracer;
 
 /// How many calls of a command are tried in a sample.
 const SAMPLE: usize = 8;
@@ -86,15 +86,9 @@ impl Case<'_> {
         assert_eq!(calls.code, 0, "{:?}", self.command);
         self.clean(scene, "nothing");
         let count = calls.calls.len();
-        let all = std::env::var("E2E_FAULTS").is_ok_and(|value| value == "all");
-        let step = if all { 1 } else { count.div_ceil(SAMPLE) };
-        for number in (0..count).step_by(step) {
+        for number in calls.sample(SAMPLE) {
             let call = calls.calls[number];
-            let mut faults = vec![Fault::Kill];
-            if tracer::may_fail(call) {
-                faults.push(Fault::Errno(tracer::likely_error(call)));
-            }
-            for fault in faults {
+            for fault in tracer::kill_or_error(call) {
                 for again in [false, true] {
                     let what = format!(
                         "{} with {fault:?} at call {number} of {count} ({call})",

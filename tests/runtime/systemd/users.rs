@@ -21,6 +21,21 @@ fn as_user(scene: &Scene, script: &str) -> Outcome {
     Cmd::new("as-user").args(["rootless", "sh", "-c", &script]).run()
 }
 
+/// Starts a user's container that stays, limited to 30 processes and 50 MB.
+fn run_limited(scene: &Scene, global: &str, id: &str) {
+    let runtime = binary("runtime").display().to_string();
+    let edit = r#".process.args = ["/probe", "pause"] | .process.terminal = false
+        | .linux.resources = { pids: { limit: 30 }, memory: { limit: 50000000 } }"#;
+    as_user(
+        scene,
+        &format!(
+            "{runtime} spec --rootless; jq '{edit}' config.json > new; mv new config.json; \
+             {runtime} {global} run --detach {id} > log 2>&1 < /dev/null"
+        ),
+    )
+    .success();
+}
+
 #[test]
 fn a_users_container_is_a_scope_of_the_users_systemd() {
     if !requires::users_systemd() {
@@ -29,16 +44,7 @@ fn a_users_container_is_a_scope_of_the_users_systemd() {
     scene(|scene| {
         let runtime = binary("runtime").display().to_string();
         let id = scene.id("user");
-        let edit = r#".process.args = ["/probe", "pause"] | .process.terminal = false
-            | .linux.resources = { pids: { limit: 30 }, memory: { limit: 50000000 } }"#;
-        as_user(
-            scene,
-            &format!(
-                "{runtime} spec --rootless; jq '{edit}' config.json > new; mv new config.json; \
-                 {runtime} --systemd-cgroup run --detach {id} > log 2>&1 < /dev/null"
-            ),
-        )
-        .success();
+        run_limited(scene, "--systemd-cgroup", &id);
         let unit = format!("runtime-{id}.scope");
         let show = |name: &str| {
             let shown = as_user(scene, &format!("systemctl --user show --value -p {name} {unit}"));
@@ -76,16 +82,7 @@ fn a_users_container_has_its_limits_where_cgroups_are_delegated() {
     scene(|scene| {
         let runtime = binary("runtime").display().to_string();
         let id = scene.id("delegated");
-        let edit = r#".process.args = ["/probe", "pause"] | .process.terminal = false
-            | .linux.resources = { pids: { limit: 30 }, memory: { limit: 50000000 } }"#;
-        as_user(
-            scene,
-            &format!(
-                "{runtime} spec --rootless; jq '{edit}' config.json > new; mv new config.json; \
-                 {runtime} run --detach {id} > log 2>&1 < /dev/null"
-            ),
-        )
-        .success();
+        run_limited(scene, "", &id);
         let pid = as_user(scene, &format!("{runtime} state {id}")).success().json()["pid"].clone();
         let own = fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("read its cgroup");
         let path = own.trim().trim_start_matches("0::").to_owned();
