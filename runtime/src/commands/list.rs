@@ -79,8 +79,10 @@ fn find(host: &Host, store: &StateStore, records: &Records) -> Result<Vec<Found>
         let Some(record) = told(&directory, "load the record of", &id, record) else { continue };
         match found.iter_mut().find(|one| one.id == id) {
             Some(one) => {
-                let health = told(&directory, "load the health of", &id, records.health(&id));
-                one.health = health.flatten().map(|health| health.status);
+                if record.is_checked() {
+                    let health = told(&directory, "load the health of", &id, records.health(&id));
+                    one.health = health.flatten().map(|health| health.status);
+                }
                 one.kept = Some(record);
             }
             None => found.push(Found { id, live: None, kept: Some(record), health: None }),

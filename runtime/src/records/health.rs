@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use super::Records;
+use super::{Records, Supervised};
 use crate::error::{self, Sentinel};
 use crate::state;
 
@@ -33,6 +33,13 @@ pub(crate) struct Check {
     start_period_ns: u64,
     /// Failures in a row that make the container unhealthy.
     retries: u32,
+}
+
+impl Supervised {
+    /// Whether its bundle asks for a check.
+    pub(crate) fn is_checked(&self) -> bool {
+        self.annotations.contains_key(ANNOTATION)
+    }
 }
 
 impl Check {
