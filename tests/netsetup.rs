@@ -7,6 +7,7 @@ use crate::harness::{Cmd, Outcome, Scene, scene};
 mod bad_input;
 mod bridge;
 mod cni;
+mod cni_bridge;
 mod cni_faults;
 mod faults;
 mod forward;

@@ -13,7 +13,7 @@ use crate::netlink::shape::Limit;
 use crate::output;
 use crate::plan;
 use crate::port::{PortSelector, PortSpec};
-use crate::state::{Isolation, Kind, RouteKind, StaticRoute, Vlan};
+use crate::state::{Isolation, Kind, RouteDetails, RouteKind, StaticRoute, Vlan};
 use crate::subnet::{Family, Subnet};
 
 /// The exit code of a wrong command line.
@@ -241,7 +241,12 @@ impl FromStr for RouteWish {
         if gateway.is_some_and(|gateway| Family::of(gateway) != destination.family()) {
             return Err(format!("{text:?} leads from one family of addresses to the other"));
         }
-        Ok(RouteWish(StaticRoute { destination, gateway, metric: None, kind: RouteKind::Unicast }))
+        Ok(RouteWish(StaticRoute {
+            destination,
+            gateway,
+            details: RouteDetails::default(),
+            kind: RouteKind::Unicast,
+        }))
     }
 }
 

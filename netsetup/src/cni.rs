@@ -5,6 +5,7 @@
 
 mod bandwidth;
 mod bridge;
+mod bridge_options;
 mod config;
 mod failure;
 mod firewall;
@@ -23,6 +24,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
+use self::bridge_options::Whole;
 use self::config::Config;
 use self::failure::{Code, Failure};
 use crate::apply::Host;
@@ -160,8 +162,8 @@ fn plugin(config: &Config) -> Result<Plugin> {
 
 fn add(plugin: Plugin, call: &Call, config: &Config) -> Result<Value> {
     match plugin {
-        Plugin::Netsetup => bridge::add(call, config, bridge::Whole::Everything),
-        Plugin::Bridge => bridge::add(call, config, bridge::Whole::BridgeAlone),
+        Plugin::Netsetup => bridge::add(call, config, Whole::Everything),
+        Plugin::Bridge => bridge::add(call, config, Whole::BridgeAlone),
         Plugin::HostLocal => host_local::add_alone(call, config),
         Plugin::Portmap => portmap::add(call, config),
         Plugin::Firewall => firewall::add(call, config),

@@ -2,6 +2,7 @@
 //! with the kernel's own words for what it refused.
 
 pub(crate) mod address;
+pub(crate) mod bridge_port;
 pub(crate) mod link;
 pub(crate) mod removal;
 pub(crate) mod route;
@@ -58,6 +59,15 @@ pub(crate) fn is_errno(error: &anyhow::Error, errno: Errno) -> bool {
 pub(crate) struct Request<M> {
     pub(crate) message: M,
     pub(crate) flags: u16,
+}
+
+/// A socket on which the kernel announces what becomes of the things of a group.
+fn listen(group: u32) -> io::Result<Socket> {
+    let mut socket = Socket::new(protocols::NETLINK_ROUTE)?;
+    socket.bind_auto()?;
+    socket.add_membership(group)?;
+    socket.set_non_blocking(true)?;
+    Ok(socket)
 }
 
 /// A netlink socket; it stays in the network namespace in which it was opened.

@@ -14,7 +14,8 @@ use crate::netns::{self, NetworkNamespace};
 use crate::plan;
 use crate::port::PortSpec;
 use crate::state::{
-    Address, Attachment, Bridge, Kind, Place, Source, StaticRoute, Store, run_directory,
+    Address, Attachment, Bridge, Kind, Place, RouteDetails, Source, StaticRoute, Store,
+    run_directory,
 };
 
 /// What runtimes call the directory of their containers.
@@ -45,14 +46,36 @@ pub(crate) struct AttachRequest {
     /// Whether the default route may lead this way.
     pub(crate) default_route: bool,
     /// Of the default route.
-    pub(crate) metric: Option<u32>,
+    pub(crate) default_details: RouteDetails,
     pub(crate) mtu: Option<u32>,
+    pub(crate) port: PortWishes,
     /// Most that it receives and sends.
     pub(crate) limits: Limits,
     /// A hosts file to keep the names of its networks in.
     pub(crate) hosts: Option<PathBuf>,
     /// Whose network it is, where another tool asks.
     pub(crate) origin: Option<String>,
+}
+
+/// What is asked of a bridge's port, and of the container's end behind it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PortWishes {
+    /// Only packets from the container's own hardware address pass.
+    pub(crate) own_mac_only: bool,
+    pub(crate) trunk: Option<Trunk>,
+    /// The container's end stays off.
+    pub(crate) stays_off: bool,
+    /// The container has its IPv6 addresses when no neighbour turns out to have them.
+    pub(crate) asks_neighbours: bool,
+}
+
+/// VLANs whose packets reach the container with their tags.
+#[derive(Clone, Debug)]
+pub(crate) struct Trunk {
+    /// The first and the last of each row of them.
+    pub(crate) ranges: Vec<(u16, u16)>,
+    /// What is sent in the bridge's default VLAN reaches the container too.
+    pub(crate) hears_default: bool,
 }
 
 /// Where a container's addresses come from.
@@ -95,6 +118,7 @@ impl AttachRequest {
             names: self.names.clone(),
             origin: self.origin.clone(),
             limits: self.limits,
+            stays_off: self.port.stays_off,
             ready: false,
         }
     }
@@ -144,8 +168,9 @@ impl AttachRequest {
             routes: Vec::new(),
             names: Vec::new(),
             default_route: true,
-            metric: None,
+            default_details: RouteDetails::default(),
             mtu: None,
+            port: PortWishes::default(),
             limits: Limits::default(),
             hosts: None,
             origin: None,

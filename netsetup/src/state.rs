@@ -35,7 +35,7 @@ use crate::subnet::Family;
 
 pub(crate) use self::bridges::{Bridge, BridgeRecord, BridgeSubnet, Isolation, Vlan};
 pub(crate) use self::containers::{
-    Address, Attachment, Kind, Place, RouteKind, Source, StaticRoute,
+    Address, Attachment, Kind, Place, RouteDetails, RouteKind, Source, StaticRoute,
 };
 pub(crate) use self::tuned::Tuned;
 

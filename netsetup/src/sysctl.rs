@@ -81,7 +81,13 @@ pub(crate) fn close_ipv6(link: &str) -> Result<()> {
 /// Readies a link of ours for the IPv6 addresses that it is given: no others come by a
 /// neighbour's advertisements, and none waits for an answer that it is somebody else's.
 pub(crate) fn open_ipv6(link: &str) -> Result<()> {
-    for name in ["accept_ra", "autoconf", "accept_dad", "disable_ipv6"] {
+    set_of_link(link, Family::V6, "accept_dad", "0")?;
+    open_ipv6_beside_others(link)
+}
+
+/// The same where neighbours are asked whether an address is theirs.
+pub(crate) fn open_ipv6_beside_others(link: &str) -> Result<()> {
+    for name in ["accept_ra", "autoconf", "disable_ipv6"] {
         set_of_link(link, Family::V6, name, "0")?;
     }
     Ok(())

@@ -9,11 +9,11 @@ use crate::harness::requires;
 
 const VERSIONS: [&str; 5] = ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
 
-fn container<'a>(netns: &'a str, capabilities: Value) -> CniContainer<'a> {
+pub(super) fn container<'a>(netns: &'a str, capabilities: Value) -> CniContainer<'a> {
     CniContainer { id: "pod-1", netns, interface: "eth0", capabilities }
 }
 
-fn host_local(scene: &Scene, subnet: &str) -> Value {
+pub(super) fn host_local(scene: &Scene, subnet: &str) -> Value {
     let data = scene.path("leases");
     json!({"type": "host-local", "dataDir": data, "routes": [{"dst": "0.0.0.0/0"}],
         "ranges": [[{"subnet": subnet}], [{"subnet": "fd98::/64"}]]})
@@ -277,11 +277,15 @@ fn calls_that_make_no_sense_are_answered_with_the_codes_of_cni() {
         let config = |version: &str, more: &str| {
             format!(r#"{{"cniVersion":"{version}","name":"pods","type":"bridge"{more}}}"#)
         };
+        let off = r#","disableContainerInterface":true,"ipam":{"type":"host-local","subnet":"10.198.0.0/24"}"#;
         for (name, verb, config, code) in [
             ("bridge", "ADD", "{".to_owned(), 6),
             ("bridge", "ADD", config("9.0.0", ""), 1),
             ("bridge", "GC", config("1.0.0", ""), 1),
-            ("bridge", "ADD", config("1.0.0", r#","promiscMode":true"#), 2),
+            ("bridge", "ADD", config("1.0.0", r#","promiscMode":true,"hairpinMode":true"#), 7),
+            ("bridge", "ADD", config("1.0.0", r#","vlanTrunk":[{"minID":9}]"#), 7),
+            ("bridge", "ADD", config("1.0.0", r#","vlanTrunk":[{"id":4095}]"#), 7),
+            ("bridge", "ADD", config("1.0.0", off), 7),
             ("bridge", "ADD", config("1.0.0", r#","vlan":4095"#), 7),
             ("bridge", "ADD", config("1.0.0", r#","ipam":{"type":"../../sh"}"#), 8),
             ("bridge", "JUMP", config("1.0.0", ""), 4),

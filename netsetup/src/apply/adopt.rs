@@ -4,7 +4,7 @@
 use anyhow::{Context, Result};
 
 use super::Host;
-use crate::netlink::link;
+use crate::netlink::{bridge_port, link};
 use crate::nft::{Contents, foreign};
 use crate::state::{Attachment, Bridge, BridgeRecord, BridgeSubnet, Isolation, Place};
 
@@ -87,7 +87,7 @@ impl Host<'_> {
         let outer = link::find(&mut self.route, host_interface)?;
         let outer = outer.with_context(|| format!("the link {host_interface} vanished"))?;
         self.route
-            .transact(vec![link::set_port_up(outer.index, true)])
+            .transact(vec![bridge_port::isolate(outer.index)])
             .with_context(|| format!("isolate {host_interface}"))
     }
 }

@@ -105,6 +105,10 @@ impl Host<'_> {
                     record.ready = false;
                 }
             }
+            if wanted.promiscuous && !record.bridge.promiscuous {
+                record.bridge.promiscuous = true;
+                record.ready = false;
+            }
             return Ok(record);
         }
         for subnet in &wanted.subnets {
@@ -251,7 +255,7 @@ impl Host<'_> {
         }
         self.equip_vlan(record, index)?;
         for (gateway, subnet) in bridge.gateways() {
-            match self.route.transact(vec![address::add(index, gateway, subnet)]) {
+            match self.route.transact(vec![address::add(index, gateway, subnet, true)]) {
                 Err(error) if !is_errno(&error, Errno::EEXIST) => {
                     let text = format!("give bridge {} the address {gateway}", bridge.name);
                     return Err(error.context(text));
@@ -259,9 +263,12 @@ impl Host<'_> {
                 _ => {}
             }
         }
-        self.route
-            .transact(vec![link::set_up(index)])
-            .with_context(|| format!("switch bridge {} on", bridge.name))
+        let mut requests = vec![link::set_up(index)];
+        if bridge.promiscuous {
+            let change = link::Change { promiscuous: Some(true), ..link::Change::default() };
+            requests.push(link::change(index, &change));
+        }
+        self.route.transact(requests).with_context(|| format!("switch bridge {} on", bridge.name))
     }
 
     /// Takes a bridge away that has no containers; with the last one goes all else that is ours.

@@ -45,7 +45,8 @@ impl Host<'_> {
             }
         }
         let mut inside = netns.enter(Connection::route)?;
-        let inner = link::find(&mut inside, interface)?.filter(Link::is_up);
+        let inner = link::find(&mut inside, interface)?;
+        let inner = inner.filter(|link| link.is_up() || attachment.stays_off);
         let inner =
             inner.with_context(|| format!("{interface} of container {id} is gone or off"))?;
         let present = address::list(&mut inside)?;

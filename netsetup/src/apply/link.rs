@@ -1,10 +1,10 @@
 //! The links of an attachment, and what the container's end needs.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use super::Host;
-use crate::netlink::link::{self, Link, VethEnd};
-use crate::netlink::{Connection, Request, address, route, shape};
+use crate::netlink::link::{self, Link, Mac, VethEnd};
+use crate::netlink::{Connection, Request, address, bridge_port, route, shape};
 use crate::plan::{self, End, Seed};
 use crate::request::AttachRequest;
 use crate::state::{Attachment, Bridge, Isolation, RouteKind, StaticRoute};
@@ -38,13 +38,36 @@ impl Host<'_> {
         }
         let outer =
             link::find(&mut self.route, host_interface)?.context("the host's link vanished")?;
-        if let Some(vlan) = Host::choose_vlan(request, bridge)? {
-            self.enter_vlan(vlan, link, &outer)?;
+        let vlan = Host::choose_vlan(request, bridge)?;
+        self.enter_vlans(vlan, request.port.trunk.as_ref(), link, &outer)?;
+        self.open_port(request, bridge, &outer, own)?;
+        if request.port.asks_neighbours { settle(request, attachment) } else { Ok(()) }
+    }
+
+    fn open_port(
+        &mut self,
+        request: &AttachRequest,
+        bridge: &Bridge,
+        port: &Link,
+        mac: Mac,
+    ) -> Result<()> {
+        let locked = request.port.own_mac_only;
+        let settings = bridge_port::Settings {
+            // The host would hear what comes back as well.
+            hairpin: !bridge.promiscuous,
+            isolated: bridge.isolation == Isolation::Containers,
+            locked,
+        };
+        let mut requests = vec![bridge_port::set_up(port.index, settings)];
+        requests.extend(locked.then(|| bridge_port::tell(port.index, mac)));
+        self.route.transact(requests).with_context(|| format!("set up {}", port.name))?;
+        if locked && !bridge_port::is_locked(&mut self.route, &port.name)? {
+            bail!(
+                "this kernel can't keep a port to its own hardware address: it takes Linux 5.18 \
+                 (macspoofchk)"
+            );
         }
-        let isolated = bridge.isolation == Isolation::Containers;
-        self.route
-            .transact(vec![link::set_port_up(outer.index, isolated)])
-            .with_context(|| format!("set up {host_interface}"))
+        Ok(())
     }
 }
 
@@ -53,6 +76,7 @@ pub(super) fn equip(request: &AttachRequest, attachment: &Attachment) -> Result<
     let interface = &attachment.interface;
     let mut container = request.netns.enter(|| {
         match attachment.address(Family::V6) {
+            Some(_) if request.port.asks_neighbours => sysctl::open_ipv6_beside_others(interface)?,
             Some(_) => sysctl::open_ipv6(interface)?,
             None => sysctl::close_ipv6(interface)?,
         }
@@ -63,14 +87,26 @@ pub(super) fn equip(request: &AttachRequest, attachment: &Attachment) -> Result<
     let lo = link::find(&mut container, "lo")?.context("the container has no loopback link")?;
     let mut requests = vec![link::set_up(lo.index)];
     let addresses = attachment.addresses.iter();
-    requests.extend(addresses.map(|it| address::add(inner.index, it.address, it.subnet)));
-    requests.push(link::set_up(inner.index));
+    let at_once = !request.port.asks_neighbours;
+    requests.extend(addresses.map(|it| address::add(inner.index, it.address, it.subnet, at_once)));
+    requests.extend((!request.port.stays_off).then(|| link::set_up(inner.index)));
     requests.extend(routes(attachment, request, inner.index));
     container.transact(requests).with_context(|| format!("set up {interface} in the container"))?;
     match request.limits.egress {
         Some(limit) => shape::set_by_name(&mut container, interface, limit),
         None => Ok(()),
     }
+}
+
+/// Waits until no neighbour has turned out to have the container's IPv6 addresses.
+fn settle(request: &AttachRequest, attachment: &Attachment) -> Result<()> {
+    let interface = &attachment.interface;
+    request.netns.enter(|| {
+        let index = link::find(&mut Connection::route()?, interface)?
+            .with_context(|| format!("{interface} vanished"))?
+            .index;
+        address::settle(index)
+    })
 }
 
 fn routes(
@@ -82,7 +118,7 @@ fn routes(
     let defaults = gateways.map(|gateway| StaticRoute {
         destination: Subnet::containing(gateway, 0),
         gateway: Some(gateway),
-        metric: request.metric,
+        details: request.default_details,
         kind: RouteKind::Unicast,
     });
     let all = defaults.chain(attachment.routes.iter().cloned());

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use super::Host;
 use crate::netlink::link::{self, Link};
 use crate::netlink::vlan::{self, End, Vlans};
-use crate::request::AttachRequest;
+use crate::request::{AttachRequest, Trunk};
 use crate::state::{Bridge, BridgeRecord, Vlan};
 
 impl Host<'_> {
@@ -54,22 +54,36 @@ impl Host<'_> {
         Ok(wished.vlan)
     }
 
-    /// Puts a port into a VLAN, and into no other.
-    pub(super) fn enter_vlan(&mut self, wanted: Vlan, bridge: &Link, port: &Link) -> Result<()> {
+    /// Puts a port into the VLANs that it is to be in, and into no other.
+    pub(super) fn enter_vlans(
+        &mut self,
+        own: Option<Vlan>,
+        trunk: Option<&Trunk>,
+        bridge: &Link,
+        port: &Link,
+    ) -> Result<()> {
+        if own.is_none() && trunk.is_none() {
+            return Ok(());
+        }
         let vlans = self.vlans(&bridge.name)?;
+        let end = End::Port(port.index);
         let mut requests = Vec::new();
         if !vlans.is_on {
             requests.push(vlan::switch_on(bridge.index));
         }
-        if vlans.default != wanted.id {
-            requests.push(vlan::join(End::Port(port.index), wanted.id));
-            if vlans.default != 0 && !wanted.hears_default {
-                requests.push(vlan::leave(End::Port(port.index), vlans.default));
-            }
+        if let Some(own) = own.filter(|own| own.id != vlans.default) {
+            requests.push(vlan::join(end, own.id));
         }
-        self.route
-            .transact(requests)
-            .with_context(|| format!("put {} into VLAN {}", port.name, wanted.id))
+        let hears_default = match (own, trunk) {
+            (Some(own), _) => own.hears_default || own.id == vlans.default,
+            (None, trunk) => trunk.is_none_or(|trunk| trunk.hears_default),
+        };
+        if vlans.default != 0 && !hears_default {
+            requests.push(vlan::leave(end, vlans.default));
+        }
+        let ranges = trunk.into_iter().flat_map(|trunk| &trunk.ranges);
+        requests.extend(ranges.map(|range| vlan::join_tagged(end, *range)));
+        self.route.transact(requests).with_context(|| format!("put {} into its VLANs", port.name))
     }
 
     fn vlans(&mut self, bridge: &str) -> Result<Vlans> {

@@ -2,10 +2,10 @@
 //! `bandwidth` do for it.
 
 use anyhow::{Context, Result};
-use serde::Deserialize;
 use serde_json::Value;
 
-use super::config::{Config, RouteConfig};
+use super::bridge_options::{Options, Whole};
+use super::config::{Config, RouteConfig, RouteMore};
 use super::failure::{Code, Failure};
 use super::host_local::pool;
 use super::ipam::{self, Keeper, Leased, prefixed};
@@ -14,113 +14,21 @@ use super::{Call, bandwidth, open_store, portmap};
 use crate::apply::Host;
 use crate::netlink::link;
 use crate::plan;
-use crate::request::{Addresses, AttachRequest};
-use crate::state::{Attachment, Bridge, BridgeSubnet, Isolation, RouteKind, StaticRoute, Vlan};
+use crate::request::{Addresses, AttachRequest, PortWishes};
+use crate::state::{Attachment, BridgeSubnet, RouteDetails, RouteKind, StaticRoute};
 use crate::subnet::Family;
 
-fn yes() -> bool {
-    true
-}
-
-/// How much of a network one call sets up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Whole {
-    /// All of it, as `netsetup`.
-    Everything,
-    /// What the reference plugin `bridge` does.
-    BridgeAlone,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Options {
-    bridge: Option<String>,
-    is_gateway: Option<bool>,
-    is_default_gateway: Option<bool>,
-    ip_masq: Option<bool>,
-    #[serde(default)]
-    mtu: u32,
-    #[serde(default)]
-    port_isolation: bool,
-    isolation: Option<Isolation>,
-    routed: Option<bool>,
-    #[serde(default)]
-    internal: bool,
-    #[serde(default)]
-    vlan: u16,
-    #[serde(default = "yes")]
-    preserve_default_vlan: bool,
-    #[serde(default)]
-    vlan_trunk: Option<Value>,
-    #[serde(default)]
-    promisc_mode: bool,
-    #[serde(default)]
-    macspoofchk: bool,
-    #[serde(default)]
-    disable_container_interface: bool,
-    #[serde(default)]
-    enabledad: bool,
-}
-
-impl Options {
-    fn check(&self) -> Result<()> {
-        if self.vlan > Vlan::LAST {
-            let text = format!("vlan {} is none of 0 to {}", self.vlan, Vlan::LAST);
-            return Err(Failure::new(Code::Config, text).into());
-        }
-        let asked = [
-            ("vlanTrunk", self.vlan_trunk.is_some()),
-            ("promiscMode", self.promisc_mode),
-            ("macspoofchk", self.macspoofchk),
-            ("disableContainerInterface", self.disable_container_interface),
-            ("enabledad", self.enabledad),
-        ];
-        match asked.iter().find(|(_, is_asked)| *is_asked) {
-            Some((key, _)) => Err(Failure::unsupported(key).into()),
-            None => Ok(()),
-        }
-    }
-
-    fn is_default_gateway(&self, whole: Whole) -> bool {
-        self.is_default_gateway.unwrap_or(whole == Whole::Everything)
-    }
-
-    fn isolation(&self, whole: Whole) -> Isolation {
-        let default = if whole == Whole::Everything { Isolation::Bridges } else { Isolation::None };
-        let asked = self.port_isolation.then_some(Isolation::Containers);
-        asked.or(self.isolation).unwrap_or(default)
-    }
-
-    /// The bridge that a network is on.
-    fn bridge(&self, config: &Config, whole: Whole) -> Result<Bridge> {
-        let name = match (&self.bridge, whole) {
-            (Some(name), _) => name.as_str(),
-            (None, Whole::BridgeAlone) => "cni0",
-            (None, Whole::Everything) => &config.name,
-        };
-        plan::check_bridge_name(name)
-            .map_err(|error| Failure::new(Code::Config, format!("{error:#}")))?;
-        let is_classic = whole == Whole::BridgeAlone;
-        let mut bridge = Bridge::new(name, Vec::new());
-        bridge.mtu = (self.mtu != 0).then_some(self.mtu);
-        bridge.masquerade = self.ip_masq.unwrap_or(!is_classic);
-        bridge.internal = self.internal;
-        bridge.isolation = self.isolation(whole);
-        // The reference plugin leaves it to others to keep anybody out.
-        bridge.routed = self.routed.unwrap_or(is_classic);
-        let vlan = Vlan { id: self.vlan, hears_default: self.preserve_default_vlan };
-        bridge.vlan = (self.vlan != 0).then_some(vlan);
-        Ok(bridge)
-    }
-}
+/// RT_SCOPE_LINK: a route to neighbours.
+const SCOPE_LINK: u8 = 253;
 
 /// Attaches the container.
 pub(super) fn add(call: &Call, config: &Config, whole: Whole) -> Result<Value> {
     let options: Options = config.options()?;
-    options.check()?;
+    options.check(config)?;
+    let port = options.port()?;
     call.open_netns()?;
     let leased = ipam::lease(call, config)?;
-    attach(call, config, whole, &options, &leased).map_err(|error| {
+    attach(call, config, whole, &options, port, &leased).map_err(|error| {
         let released = ipam::release(call, config);
         released.err().map_or(error, |second| {
             anyhow::anyhow!("{second:#}").context("release the addresses again")
@@ -133,6 +41,7 @@ fn attach(
     config: &Config,
     whole: Whole,
     options: &Options,
+    port: PortWishes,
     leased: &Leased,
 ) -> Result<Value> {
     let mut bridge = options.bridge(config, whole)?;
@@ -157,9 +66,13 @@ fn attach(
         request.addresses = Addresses::Given(leased.addresses.clone());
     }
     request.default_route = options.is_default_gateway(whole) || routes.iter().any(is_default);
-    request.metric = routes.iter().find(|route| is_default(route)).and_then(|it| it.priority);
+    request.default_details = routes
+        .iter()
+        .find(|route| is_default(route))
+        .map_or_else(RouteDetails::default, |it| it.more.details());
     request.routes = static_routes(&routes, leased)?;
     request.mtu = bridge.mtu;
+    request.port = port;
     request.interface = Some(call.interface.clone());
     request.mac = wished_mac(call, config)?;
     request.origin = Some(config.origin());
@@ -209,9 +122,12 @@ fn static_routes(routes: &[RouteConfig], leased: &Leased) -> Result<Vec<StaticRo
             let (_, destination) = prefixed(&route.dst)?;
             let family = destination.family();
             let of_family = leased.addresses.iter().find(|it| Family::of(it.address) == family);
-            let gateway = route.gw.or_else(|| of_family.and_then(|it| it.gateway));
-            let kind = RouteKind::Unicast;
-            Ok(StaticRoute { destination, gateway, metric: route.priority, kind })
+            let details = route.more.details();
+            // What leads no farther than the link has no gateway to lead to.
+            let is_near = details.scope.is_some_and(|scope| scope >= SCOPE_LINK);
+            let usual = of_family.filter(|_| !is_near).and_then(|it| it.gateway);
+            let gateway = route.gw.or(usual);
+            Ok(StaticRoute { destination, gateway, details, kind: RouteKind::Unicast })
         })
         .collect()
 }
@@ -220,11 +136,11 @@ fn static_routes(routes: &[RouteConfig], leased: &Leased) -> Result<Vec<StaticRo
 fn shown_routes(routes: &[RouteConfig], attachment: &Attachment) -> Vec<Route> {
     let listed = routes.iter();
     let mut shown: Vec<Route> =
-        listed.map(|it| Route { dst: it.dst.clone(), gw: it.gw, priority: it.priority }).collect();
+        listed.map(|it| Route { dst: it.dst.clone(), gw: it.gw, more: it.more }).collect();
     for address in attachment.addresses.iter().filter(|it| it.gateway.is_some()) {
         let dst = format!("{}/0", address.subnet.family().unspecified());
         if !shown.iter().any(|route| route.dst == dst) {
-            shown.push(Route { dst, gw: address.gateway, priority: None });
+            shown.push(Route { dst, gw: address.gateway, more: RouteMore::default() });
         }
     }
     shown

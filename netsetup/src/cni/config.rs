@@ -3,13 +3,14 @@
 use std::net::IpAddr;
 
 use anyhow::Result;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::VERSIONS;
 use super::failure::{Code, Failure};
 use super::outcome::Outcome;
+use crate::state::RouteDetails;
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -142,8 +143,31 @@ pub(super) struct RouteConfig {
     pub(super) dst: String,
     #[serde(default)]
     pub(super) gw: Option<IpAddr>,
-    #[serde(default)]
-    pub(super) priority: Option<u32>,
+    #[serde(flatten)]
+    pub(super) more: RouteMore,
+}
+
+/// What version 1.1.0 says of a route.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
+pub(super) struct RouteMore {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    priority: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    mtu: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    advmss: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    table: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    scope: Option<u8>,
+}
+
+impl RouteMore {
+    /// The same in our words.
+    pub(super) fn details(self) -> RouteDetails {
+        let RouteMore { priority, mtu, advmss, table, scope } = self;
+        RouteDetails { metric: priority, mtu, advmss, table, scope }
+    }
 }
 
 #[derive(Debug, Deserialize)]

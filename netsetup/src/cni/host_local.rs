@@ -38,9 +38,7 @@ pub(super) fn add_alone(call: &Call, config: &Config) -> Result<Value> {
     let outcome = Outcome {
         interfaces: Vec::new(),
         ips: leased.addresses.iter().map(ip).collect(),
-        routes: routes
-            .map(|it| Route { dst: it.dst.clone(), gw: it.gw, priority: it.priority })
-            .collect(),
+        routes: routes.map(|it| Route { dst: it.dst.clone(), gw: it.gw, more: it.more }).collect(),
         dns: leased.dns.unwrap_or_default(),
     };
     outcome.shaped(&config.cni_version)

@@ -6,6 +6,8 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::config::RouteMore;
+
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub(super) struct Outcome {
     #[serde(default)]
@@ -43,9 +45,8 @@ pub(super) struct Route {
     pub(super) dst: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) gw: Option<IpAddr>,
-    /// Since 1.1.0
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) priority: Option<u32>,
+    #[serde(flatten)]
+    pub(super) more: RouteMore,
 }
 
 impl Interface {
@@ -81,7 +82,7 @@ impl Outcome {
             && let Some(routes) = fields.get_mut("routes").and_then(Value::as_array_mut)
         {
             for route in routes.iter_mut().filter_map(Value::as_object_mut) {
-                route.remove("priority");
+                route.retain(|key, _| ["dst", "gw"].contains(&key.as_str()));
             }
         }
         Ok(value)

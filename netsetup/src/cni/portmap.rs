@@ -136,6 +136,7 @@ pub(super) fn adopt(host: &mut Host, call: &Call, config: &Config) -> Result<Att
         names: Vec::new(),
         origin: Some(config.origin()),
         limits: Limits::default(),
+        stays_off: false,
         ready: true,
     };
     host.adopt(&attachment, &place(call, &netns))

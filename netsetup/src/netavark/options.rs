@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::args::HostAddress;
 use crate::plan;
 use crate::port::{PortRange, PortSpec, Protocol};
-use crate::state::{RouteKind, StaticRoute, Vlan};
+use crate::state::{RouteDetails, RouteKind, StaticRoute, Vlan};
 use crate::subnet::{Family, Subnet};
 
 /// A container's wishes and the networks that they are for.
@@ -201,8 +201,9 @@ impl NetworkRoute {
             bail!("route {destination} must not have a gateway for type {word}");
         }
         // What podman gives to routes of which nobody says how far they lead.
-        let metric = Some(self.metric.unwrap_or(100));
-        Ok(StaticRoute { destination, gateway: self.gateway, metric, kind })
+        let details =
+            RouteDetails { metric: Some(self.metric.unwrap_or(100)), ..RouteDetails::default() };
+        Ok(StaticRoute { destination, gateway: self.gateway, details, kind })
     }
 }
 

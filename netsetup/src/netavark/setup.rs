@@ -344,7 +344,7 @@ fn attach(
     request.routes.clone_from(&one.routes);
     request.default_route = !network.internal && !network.switch("no_default_route")?;
     let usual = if request.kind == Kind::Bridge { METRIC } else { METRIC_OF_SUBLINKS };
-    request.metric = Some(network.number("metric")?.unwrap_or(usual));
+    request.default_details.metric = Some(network.number("metric")?.unwrap_or(usual));
     request.mtu = network.number("mtu")?.filter(|mtu| *mtu > 0);
     request.names = wishes.aliases.clone().unwrap_or_default();
     request.origin = Some(format!("podman/{}", network.name));

@@ -5,8 +5,8 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use anyhow::{Context, Result};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
-    BridgeStpState, InfoBridge, InfoBridgePort, InfoData, InfoIpVlan, InfoKind, InfoMacVlan,
-    InfoPortData, InfoPortKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    BridgeStpState, InfoBridge, InfoData, InfoIpVlan, InfoKind, InfoMacVlan, InfoVeth,
+    LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
 pub(crate) use netlink_packet_route::link::{IpVlanMode, MacVlanMode};
 use nix::errno::Errno;
@@ -252,22 +252,4 @@ pub(crate) fn change(index: u32, change: &Change) -> Request<RouteNetlinkMessage
     attributes.extend(change.mtu.map(LinkAttribute::Mtu));
     attributes.extend(change.queue_length.map(LinkAttribute::TxQueueLen));
     Request { message: RouteNetlinkMessage::SetLink(message), flags: 0 }
-}
-
-/// Switches a port of a bridge on. It may send a packet back to where it came from: where
-/// bridged packets pass IP hooks, that is the way of a container to its own published port.
-/// An isolated port sends nothing to other isolated ones.
-pub(crate) fn set_port_up(index: u32, isolated: bool) -> Request<RouteNetlinkMessage> {
-    let mut message = LinkMessage::default();
-    message.header.index = index;
-    message.header.flags = LinkFlags::Up;
-    message.header.change_mask = LinkFlags::Up;
-    message.attributes.push(LinkAttribute::LinkInfo(vec![
-        LinkInfo::PortKind(InfoPortKind::Bridge),
-        LinkInfo::PortData(InfoPortData::BridgePort(vec![
-            InfoBridgePort::HairpinMode(true),
-            InfoBridgePort::Isolated(isolated),
-        ])),
-    ]));
-    Request { message: RouteNetlinkMessage::NewLink(message), flags: 0 }
 }

@@ -7,17 +7,17 @@
 //! child:              └── delete link 7 ········(grace period)········ end, or the error
 //! ```
 
-use std::io::{self, PipeReader, Read, Write, pipe};
+use std::io::{PipeReader, Read, Write, pipe};
 use std::os::fd::AsFd;
 
 use anyhow::{Context, Result, bail};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkMessage};
-use netlink_sys::{Socket, protocols};
+use netlink_sys::Socket;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::{ACK, Connection, HEADER, KernelError, Messages, REQUEST, link};
+use super::{ACK, Connection, HEADER, KernelError, Messages, REQUEST, link, listen};
 use crate::sys;
 
 /// RTNLGRP_LINK: what becomes of links.
@@ -45,7 +45,7 @@ fn remove_by(mut connection: Connection, links: &[u32], which: LinkAttribute) ->
     let mut request = Vec::new();
     let message = RouteNetlinkMessage::DelLink(message);
     let number = connection.append(&mut request, message, REQUEST | ACK)?;
-    let listener = listener().context("listen to what becomes of links")?;
+    let listener = listen(GROUP).context("listen to what becomes of links")?;
     let (outcome, report) = pipe().context("open a pipe")?;
     sys::aside(&[connection.socket.as_fd(), report.as_fd()], || {
         let code = match connection.exchange(&request, number, number) {
@@ -60,14 +60,6 @@ fn remove_by(mut connection: Connection, links: &[u32], which: LinkAttribute) ->
     // Its end is to be heard.
     drop(report);
     wait(&listener, links, outcome)
-}
-
-fn listener() -> io::Result<Socket> {
-    let mut socket = Socket::new(protocols::NETLINK_ROUTE)?;
-    socket.bind_auto()?;
-    socket.add_membership(GROUP)?;
-    socket.set_non_blocking(true)?;
-    Ok(socket)
 }
 
 /// Waits until all of the links are gone, or the answer is there.

@@ -5,7 +5,8 @@ use std::net::IpAddr;
 
 use anyhow::{Context, Result};
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteProtocol,
+    RouteScope, RouteType,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::errno::Errno;
@@ -120,15 +121,19 @@ pub(crate) fn delete(connection: &mut Connection, route: &StaticRoute) -> Result
 }
 
 fn message(index: Option<u32>, route: &StaticRoute) -> RouteMessage {
-    let StaticRoute { destination, gateway, metric, kind } = route;
+    let StaticRoute { destination, gateway, details, kind } = route;
     let is_over_link = gateway.is_none() && *kind == RouteKind::Unicast;
+    let usual_scope = if is_over_link { RouteScope::Link } else { RouteScope::Universe };
     let mut message = RouteMessage::default();
     message.header = RouteHeader {
         address_family: family(destination.family()),
         destination_prefix_length: destination.length(),
-        table: RouteHeader::RT_TABLE_MAIN,
+        // The attribute has the numbers that do not fit here.
+        table: details.table.map_or(RouteHeader::RT_TABLE_MAIN, |table| {
+            u8::try_from(table).unwrap_or(RouteHeader::RT_TABLE_UNSPEC)
+        }),
         protocol: RouteProtocol::Static,
-        scope: if is_over_link { RouteScope::Link } else { RouteScope::Universe },
+        scope: details.scope.map_or(usual_scope, RouteScope::from),
         kind: match kind {
             RouteKind::Unicast => RouteType::Unicast,
             RouteKind::Blackhole => RouteType::BlackHole,
@@ -143,6 +148,11 @@ fn message(index: Option<u32>, route: &StaticRoute) -> RouteMessage {
         attributes.push(RouteAttribute::Destination(route_address(destination.first())));
     }
     attributes.extend(gateway.map(|gateway| RouteAttribute::Gateway(route_address(gateway))));
-    attributes.extend(metric.map(RouteAttribute::Priority));
+    attributes.extend(details.metric.map(RouteAttribute::Priority));
+    attributes.extend(details.table.map(RouteAttribute::Table));
+    let (mtu, advmss) =
+        (details.mtu.map(RouteMetric::Mtu), details.advmss.map(RouteMetric::Advmss));
+    let metrics: Vec<RouteMetric> = mtu.into_iter().chain(advmss).collect();
+    attributes.extend((!metrics.is_empty()).then_some(RouteAttribute::Metrics(metrics)));
     message
 }

@@ -51,22 +51,33 @@ pub(crate) enum End {
 /// Puts an end into a VLAN, which its untagged packets then belong to.
 pub(crate) fn join(end: End, id: u16) -> Request<RouteNetlinkMessage> {
     let flags = BridgeVlanInfoFlags::Pvid | BridgeVlanInfoFlags::Untagged;
-    Request { message: RouteNetlinkMessage::SetLink(message(end, id, flags)), flags: 0 }
+    let message = message(end, &[BridgeVlanInfo { flags, vid: id }]);
+    Request { message: RouteNetlinkMessage::SetLink(message), flags: 0 }
+}
+
+/// Puts an end into a row of VLANs, whose packets have their tags there.
+pub(crate) fn join_tagged(end: End, (first, last): (u16, u16)) -> Request<RouteNetlinkMessage> {
+    let info = |vid, flags| BridgeVlanInfo { flags, vid };
+    let row =
+        [info(first, BridgeVlanInfoFlags::RangeBegin), info(last, BridgeVlanInfoFlags::RangeEnd)];
+    let single = [info(first, BridgeVlanInfoFlags::empty())];
+    let message = message(end, if first == last { &single } else { &row });
+    Request { message: RouteNetlinkMessage::SetLink(message), flags: 0 }
 }
 
 /// Takes an end out of a VLAN.
 pub(crate) fn leave(end: End, id: u16) -> Request<RouteNetlinkMessage> {
-    let message = message(end, id, BridgeVlanInfoFlags::empty());
+    let message = message(end, &[BridgeVlanInfo { flags: BridgeVlanInfoFlags::empty(), vid: id }]);
     Request { message: RouteNetlinkMessage::DelLink(message), flags: 0 }
 }
 
-fn message(end: End, vid: u16, flags: BridgeVlanInfoFlags) -> LinkMessage {
+fn message(end: End, infos: &[BridgeVlanInfo]) -> LinkMessage {
     let (index, flag) = match end {
         End::Port(index) => (index, None),
         End::Host(index) => (index, Some(AfSpecBridge::Flags(BridgeFlag::LowerDev))),
     };
     let mut spec: Vec<AfSpecBridge> = flag.into_iter().collect();
-    spec.push(AfSpecBridge::VlanInfo(BridgeVlanInfo { flags, vid }));
+    spec.extend(infos.iter().map(|info| AfSpecBridge::VlanInfo(*info)));
     let mut message = LinkMessage::default();
     message.header.interface_family = AddressFamily::Bridge;
     message.header.index = index;

@@ -38,6 +38,9 @@ pub(crate) struct Bridge {
     pub(crate) vrf: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) vlan: Option<Vlan>,
+    /// The host hears whatever is sent on the bridge.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) promiscuous: bool,
     /// Source addresses of packets that leave, at most one of each family, instead of that of the
     /// link that they leave by.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -110,6 +113,7 @@ impl Bridge {
             bare: false,
             vrf: None,
             vlan: None,
+            promiscuous: false,
             outbound: Vec::new(),
         }
     }

@@ -94,6 +94,9 @@ pub(crate) struct Attachment {
     /// Most that it receives and sends.
     #[serde(default, skip_serializing_if = "Limits::are_none")]
     pub(crate) limits: Limits,
+    /// Its link in the container was to stay off.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) stays_off: bool,
     /// Everything was made: what is not ready is the trace of a command that was killed.
     pub(crate) ready: bool,
 }
@@ -136,10 +139,29 @@ pub(crate) struct StaticRoute {
     pub(crate) destination: Subnet,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) gateway: Option<IpAddr>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) metric: Option<u32>,
+    #[serde(flatten)]
+    pub(crate) details: RouteDetails,
     #[serde(default)]
     pub(crate) kind: RouteKind,
+}
+
+/// What a route has beside where it leads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RouteDetails {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) metric: Option<u32>,
+    /// Largest packet that it takes, in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) mtu: Option<u32>,
+    /// Largest TCP segment to ask neighbours for, in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) advmss: Option<u32>,
+    /// The table that it is in; `None`: the main one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) table: Option<u32>,
+    /// How far it leads, in the kernel's numbers; `None`: what follows from the gateway.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) scope: Option<u8>,
 }
 
 /// What becomes of packets that take a route.
