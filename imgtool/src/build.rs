@@ -74,6 +74,8 @@ pub(crate) struct Request {
     pub(crate) pull: bool,
     /// That of commands that ask for none.
     pub(crate) network: Network,
+    /// Whether `RUN --network=host` is allowed where that is another.
+    pub(crate) host_network: bool,
     /// Whether `RUN --security=insecure` is allowed.
     pub(crate) insecure: bool,
     /// Lines for `/etc/hosts`.
@@ -183,7 +185,8 @@ fn with_file(
         no_cache: request.no_cache,
         no_cache_stages: request.no_cache_stages.clone(),
         pull: request.pull,
-        network: request.network,
+        network: request.network.clone(),
+        host_network: request.host_network,
         insecure: request.insecure,
         hosts: request.hosts.clone(),
         epoch: request.epoch,

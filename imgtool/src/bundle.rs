@@ -9,7 +9,7 @@ pub(crate) mod config;
 mod create;
 pub(crate) mod files;
 pub(crate) mod flags;
-mod hooks;
+pub(crate) mod hooks;
 pub(crate) mod host;
 pub(crate) mod overlay;
 mod plan;

@@ -55,7 +55,7 @@ impl Host<'_> {
     fn collect(&mut self) -> Result<bool> {
         let mut found = false;
         for id in self.store.container_ids()? {
-            if !self.store.place(&id)?.is_some_and(|place| place.is_alive()) {
+            if !self.is_there(&id)? {
                 found = true;
                 self.detach(&id, None)
                     .with_context(|| format!("collect what container {id} left"))?;

@@ -76,6 +76,11 @@ pub(crate) fn path_of(pid: u32) -> PathBuf {
     PathBuf::from(format!("/proc/{pid}/ns/net"))
 }
 
+/// The PID namespace that this process is in, by its inode; 0 where it can't be told.
+pub(crate) fn process_ids() -> u64 {
+    std::fs::metadata("/proc/self/ns/pid").map_or(0, |metadata| metadata.ino())
+}
+
 /// The identity of what is at a path now, if anything is.
 pub(crate) fn identity_at(path: &Path) -> Option<Identity> {
     let metadata = std::fs::metadata(path).ok()?;

@@ -368,3 +368,71 @@ fn triggers_of_the_base_run_once() {
         assert_eq!(made(scene)["text"], "file 644 0:0 \"1\\n\"");
     });
 }
+
+/// What the addresses on the bridge of these tests begin with.
+const ON_BRIDGE: &str = "10.198.0.";
+
+#[test]
+fn commands_run_on_a_network_of_netsetups_and_leave_nothing_there() {
+    scene(|scene| {
+        busybox(scene);
+        let create = ["bridge", "create", "e2e0", "--subnet", "10.198.0.0/24"];
+        scene.netsetup().args(create).run().success();
+        let file = "FROM e2e.test/busybox\nRUN ip -o -4 addr show dev eth0 > /own && ping -c 1 \
+                    -W 5 10.198.0.1 && cat /etc/hosts\nRUN --network=none ip -o link > /none\n";
+        context(scene, &[("Dockerfile", file)]);
+        for runtime in ["runtime", "runc"] {
+            let mut words = vec!["--network", "e2e0", "--no-cache"];
+            if runtime == "runc" {
+                requires::program(runtime, runtime);
+                words.extend(["--runtime", runtime]);
+            }
+            let built = build(scene, &words).success();
+            built.stderr_has("buildkitsandbox").stderr_has("1 packets received");
+            let tree = made(scene);
+            assert!(tree["own"].contains(&format!("inet {ON_BRIDGE}")), "{}", tree["own"]);
+            assert!(!tree["none"].contains("eth0"), "{}", tree["none"]);
+            assert!(!tree.contains_key("etc"), "no trace of hosts and resolv.conf: {tree:?}");
+            scene.netsetup().args(["inspect"]).run().success().stdout_has("[]");
+        }
+        // The host's network is not given to those that were kept from it.
+        let file = "FROM e2e.test/busybox\nRUN --network=host true\n";
+        context(scene, &[("Dockerfile", file)]);
+        build(scene, &["--network", "e2e0"]).code(1).stderr_has("give --allow network.host");
+        build(scene, &["--network", "e2e0", "--allow", "network.host"]).success();
+        context(scene, &[("Dockerfile", "FROM e2e.test/busybox\nRUN true\n")]);
+        build(scene, &["--network", "nosuch"]).code(1).stderr_has("nosuch");
+        let gateway = ["--network", "e2e0", "--add-host", "me:host-gateway"];
+        build(scene, &gateway).refused(&["me:host-gateway", "netsetup bridge inspect"]);
+        scene.netsetup().args(["bridge", "delete", "e2e0"]).run().success();
+    });
+}
+
+/// The command's numbers are those of a PID namespace of its own: nobody may take it for dead.
+#[test]
+fn a_network_of_a_running_command_is_not_collected_and_that_of_a_killed_one_is() {
+    scene(|scene| {
+        busybox(scene);
+        let create = ["bridge", "create", "e2e0", "--subnet", "10.198.0.0/24"];
+        scene.netsetup().args(create).run().success();
+        let mark = format!("sleep 6{}", std::process::id());
+        let file = format!("FROM e2e.test/busybox\nRUN {mark}\n");
+        context(scene, &[("Dockerfile", &file)]);
+        let words = ["build", "--quiet", "--network", "e2e0"];
+        let command = scene.imgtool().args(words).arg(scene.path("context"));
+        let mut child = command.start(tempfile::tempfile().unwrap());
+        assert!(eventually(|| commands().contains(&mark)), "the command runs");
+        let inspect = || scene.netsetup().arg("inspect").run().success().stdout;
+        scene.netsetup().arg("gc").run().success();
+        assert!(inspect().contains(ON_BRIDGE), "{}", inspect());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let collected = || {
+            scene.netsetup().arg("gc").run().success();
+            inspect().trim() == "[]"
+        };
+        assert!(eventually(collected), "{}", inspect());
+        scene.imgtool().args(["prune", "--force"]).run().success();
+        scene.netsetup().args(["bridge", "delete", "e2e0"]).run().success();
+    });
+}

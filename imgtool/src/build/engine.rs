@@ -56,6 +56,8 @@ pub(crate) struct Settings {
     pub(crate) no_cache_stages: Vec<String>,
     pub(crate) pull: bool,
     pub(crate) network: Network,
+    /// Whether commands may ask for the host's network where that is another.
+    pub(crate) host_network: bool,
     /// Whether commands may ask for all that we may do ourselves.
     pub(crate) insecure: bool,
     pub(crate) hosts: Vec<(String, IpAddr)>,

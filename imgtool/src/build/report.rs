@@ -163,6 +163,11 @@ impl Step<'_> {
         }
     }
 
+    /// A line about the step that is no output of its command's.
+    pub(crate) fn note(&self, text: &str) {
+        self.reporter.note(text);
+    }
+
     /// A piece of what a command wrote: whole lines, the last perhaps without its end.
     pub(crate) fn output(&self, bytes: &[u8]) {
         match self.reporter.style {

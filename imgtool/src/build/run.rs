@@ -7,6 +7,7 @@
 
 pub(crate) mod attach;
 mod document;
+mod network;
 mod stubs;
 
 use std::fs;
@@ -24,6 +25,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::unistd::geteuid;
 
 use self::document::Inputs;
+pub(crate) use self::network::Network;
 use super::report;
 use super::settings::go_list;
 use super::view::View;
@@ -40,31 +42,13 @@ use crate::userns::{self, Owners};
 /// What the command's host is called.
 const HOSTNAME: &str = "buildkitsandbox";
 
-/// What network a command has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Network {
-    None,
-    Host,
-}
-
-impl Network {
-    /// Where nothing makes networks, the default one is the host's.
-    pub(crate) fn parse(word: &str) -> Option<Self> {
-        match word {
-            "default" | "host" => Some(Self::Host),
-            "none" => Some(Self::None),
-            _ => None,
-        }
-    }
-}
-
 /// What is to be run, and how.
 pub(crate) struct Job<'a> {
     pub(crate) words: &'a [String],
     pub(crate) env: &'a [String],
     pub(crate) directory: &'a str,
     pub(crate) user: &'a str,
-    pub(crate) network: Network,
+    pub(crate) network: &'a Network,
     /// Whether it may do all that we may.
     pub(crate) insecure: bool,
     /// Lines for `/etc/hosts`.
@@ -162,7 +146,9 @@ pub(crate) fn run(
     for mount in document::targets() {
         targets.add(&mount, stubs::Kind::Directory)?;
     }
-    write_files(path, job)?;
+    if let Some(note) = write_files(path, job)? {
+        shown.note(&note);
+    }
     for (name, target) in FILES {
         if path.join(name).exists() {
             targets.add(target, stubs::Kind::File)?;
@@ -217,10 +203,12 @@ fn set_mode(path: &Path, mode: u32) -> Result<()> {
 /// The files of the container that are ours.
 const FILES: [(&str, &str); 2] = [("resolv.conf", "/etc/resolv.conf"), ("hosts", "/etc/hosts")];
 
-fn write_files(home: &Path, job: &Job<'_>) -> Result<()> {
-    let servers = match job.network {
-        Network::Host => files::read_host_file("/etc/resolv.conf")?,
-        Network::None => String::new(),
+/// Gives what the user should know.
+fn write_files(home: &Path, job: &Job<'_>) -> Result<Option<String>> {
+    let (servers, note) = match job.network {
+        Network::Host => (files::read_host_file("/etc/resolv.conf")?, None),
+        Network::None => (String::new(), None),
+        Network::Bridge(_) => files::reachable_servers()?,
     };
     let mut hosts =
         format!("127.0.0.1\tlocalhost {HOSTNAME}\n::1\tlocalhost ip6-localhost ip6-loopback\n");
@@ -232,7 +220,7 @@ fn write_files(home: &Path, job: &Job<'_>) -> Result<()> {
         fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
         set_mode(&path, 0o644)?;
     }
-    Ok(())
+    Ok(note)
 }
 
 /// In a thread of its own, whose namespaces go with it.

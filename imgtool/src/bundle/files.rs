@@ -26,26 +26,10 @@ pub(crate) fn write(
     host_network: bool,
     wanted: &Hosts,
 ) -> Result<Option<String>> {
-    let mut note = None;
-    let servers = read_host_file("/etc/resolv.conf")?;
-    let resolv_conf = if host_network || !wanted.servers.is_empty() {
-        servers
+    let (resolv_conf, note) = if host_network || !wanted.servers.is_empty() {
+        (read_host_file("/etc/resolv.conf")?, None)
     } else {
-        let filtered = without_loopback(&servers);
-        if has_server(&filtered) {
-            filtered
-        } else {
-            let resolved = without_loopback(&read_host_file(RESOLVED)?);
-            if has_server(&resolved) {
-                resolved
-            } else {
-                note = Some(
-                    "no name server of the host can be reached from a container: using 8.8.8.8 and 8.8.4.4"
-                        .to_owned(),
-                );
-                filtered + PUBLIC_SERVERS
-            }
-        }
+        reachable_servers()?
     };
     let resolv_conf = chosen(&resolv_conf, wanted);
     let mut hosts = if host_network { read_host_file("/etc/hosts")? } else { hosts(hostname) };
@@ -61,6 +45,21 @@ pub(crate) fn write(
             .with_context(|| format!("write {}", path.display()))?;
     }
     Ok(note)
+}
+
+/// What /etc/resolv.conf says in a network of the container's own, and what the user should know.
+pub(crate) fn reachable_servers() -> Result<(String, Option<String>)> {
+    let filtered = without_loopback(&read_host_file("/etc/resolv.conf")?);
+    if has_server(&filtered) {
+        return Ok((filtered, None));
+    }
+    let resolved = without_loopback(&read_host_file(RESOLVED)?);
+    if has_server(&resolved) {
+        return Ok((resolved, None));
+    }
+    let note = "no name server of the host can be reached from a container: \
+                using 8.8.8.8 and 8.8.4.4";
+    Ok((filtered + PUBLIC_SERVERS, Some(note.to_owned())))
 }
 
 /// The host's lines, but for those that the user gives others for.

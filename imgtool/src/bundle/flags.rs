@@ -310,7 +310,7 @@ fn parse_network(word: &str) -> Result<Network> {
 }
 
 /// Docker's rule for the names of containers and networks.
-fn is_plain_name(word: &str) -> bool {
+pub(crate) fn is_plain_name(word: &str) -> bool {
     word.starts_with(|c: char| c.is_ascii_alphanumeric())
         && word.chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c))
 }

@@ -8,7 +8,7 @@ use std::io::Write;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use self::outputs::Output;
 use super::{access, pull, push};
@@ -32,7 +32,7 @@ const AROUND: usize = 2;
 
 /// Build an image from a Dockerfile and print its ID
 ///
-/// RUN steps are executed by the runtime, in the host's network unless RUN --network=none.
+/// RUN steps are executed by the runtime, in the host's network unless --network says otherwise.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Directory with the files to copy, the URL of a git repository or of an archive, or "-" for
@@ -84,7 +84,8 @@ pub(crate) struct Args {
     /// mode=max for the steps of all stages
     #[arg(long, value_name = "CACHE", value_parser = cache::to)]
     cache_to: Vec<cache::To>,
-    /// What RUN may ask for: security.insecure is all that we may do ourselves
+    /// What RUN may ask for: security.insecure is all that we may do ourselves, network.host the
+    /// host's network though --network gives another
     #[arg(long, value_name = "WHAT", value_parser = allowed)]
     allow: Vec<Allowed>,
     /// Make one layer of all, the base's too
@@ -106,12 +107,13 @@ pub(crate) struct Args {
     /// Ask registries for newer images to begin with, though there are some here
     #[arg(long)]
     pull: bool,
-    /// The network of RUN steps that ask for none: default and host are the host's, or none
-    #[arg(long, value_name = "NETWORK", value_parser = network)]
+    /// The network of RUN steps that ask for none: host (the default), none, bridge, or the name
+    /// of a bridge of netsetup's
+    #[arg(long, value_name = "NETWORK", value_parser = Network::parse)]
     network: Option<Network>,
     /// A line for /etc/hosts of RUN steps
     #[arg(long = "add-host", value_name = "NAME:ADDRESS", value_parser = host)]
-    hosts: Vec<(String, IpAddr)>,
+    hosts: Vec<HostLine>,
     /// Nothing is left to be removed after a build: for scripts that say it to docker
     #[arg(long, hide = true, value_name = "BOOL", num_args = 0..=1, require_equals = true)]
     rm: Option<Option<bool>>,
@@ -136,7 +138,7 @@ pub(crate) struct Args {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Allowed {
     Insecure,
-    /// The host's network, which steps are in anyway.
+    /// The host's network, where `--network` gives another.
     Network,
 }
 
@@ -159,19 +161,35 @@ fn style(word: &str) -> Result<Style> {
     }
 }
 
-fn network(word: &str) -> Result<Network> {
-    Network::parse(word).context("it is one of default, host and none")
-}
+/// A name and its address; none is that of the host, as a step sees it.
+type HostLine = (String, Option<IpAddr>);
 
-fn host(word: &str) -> Result<(String, IpAddr)> {
+fn host(word: &str) -> Result<HostLine> {
     let parts = word.split_once([':', '=']).filter(|(name, _)| !name.is_empty());
     let (name, address) = parts.context("want NAME:ADDRESS")?;
     let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
     ensure!(plain, "{name:?} is no name of a host");
-    // Steps are in the host's network.
-    let address = if address == "host-gateway" { "127.0.0.1" } else { address };
+    if address == "host-gateway" {
+        return Ok((name.to_owned(), None));
+    }
     let address = address.trim_start_matches('[').trim_end_matches(']');
-    Ok((name.to_owned(), address.parse().with_context(|| format!("{address:?} is no address"))?))
+    let address = address.parse().with_context(|| format!("{address:?} is no address"))?;
+    Ok((name.to_owned(), Some(address)))
+}
+
+/// The lines with the host's address where it is meant.
+fn host_lines(lines: &[HostLine], network: &Network) -> Result<Vec<(String, IpAddr)>> {
+    let line = |(name, address): &HostLine| {
+        let own = || match network {
+            Network::Host | Network::None => Ok(IpAddr::from([127, 0, 0, 1])),
+            Network::Bridge(_) => bail!(
+                "--add-host {name}:host-gateway: what address the host has on a bridge is not \
+                 known before the step starts: give it ('netsetup bridge inspect' shows it)"
+            ),
+        };
+        Ok((name.clone(), address.map_or_else(own, Ok)?))
+    };
+    lines.iter().map(line).collect()
 }
 
 fn secret(word: &str) -> Result<(String, Secret)> {
@@ -293,6 +311,8 @@ fn request(args: &Args, style: Style) -> Result<Request> {
     if let Some(epoch) = epoch {
         arguments.insert("SOURCE_DATE_EPOCH".to_owned(), epoch.as_second().to_string());
     }
+    let network = args.network.clone().unwrap_or(Network::Host);
+    let hosts = host_lines(&args.hosts, &network)?;
     let keep =
         args.outputs.is_empty() || args.outputs.iter().any(Output::is_store) || !names.is_empty();
     Ok(Request {
@@ -317,9 +337,10 @@ fn request(args: &Args, style: Style) -> Result<Request> {
             .map(|name| name.to_ascii_lowercase())
             .collect(),
         pull: args.pull,
-        network: args.network.unwrap_or(Network::Host),
+        network,
+        host_network: args.allow.contains(&Allowed::Network),
         insecure: args.allow.contains(&Allowed::Insecure),
-        hosts: args.hosts.clone(),
+        hosts,
         secrets: args.secrets.iter().cloned().collect(),
         agents: args.agents.iter().cloned().collect(),
     })

@@ -8,7 +8,7 @@ use crate::netlink::link::{self, Link};
 use crate::netlink::{Connection, address};
 use crate::netns::NetworkNamespace;
 use crate::nft::{self, Contents, foreign};
-use crate::state::{Attachment, Bridge, BridgeRecord};
+use crate::state::{Attachment, Bridge, BridgeRecord, Source};
 use crate::subnet::Family;
 use crate::sysctl;
 
@@ -29,6 +29,23 @@ impl Host<'_> {
         }
         problems.extend(self.dropping_chains(&bridges)?);
         Ok(problems)
+    }
+
+    /// Whether a container's namespace is still there. That of a process whose number means nothing
+    /// here, since a hook wrote it in another PID namespace, is there as long as our end of its
+    /// link: both ends go with it.
+    pub(super) fn is_there(&mut self, id: &str) -> Result<bool> {
+        let Some(place) = self.store.place(id)? else { return Ok(false) };
+        if place.is_alive() || !matches!(place.source, Source::Elsewhere(..)) {
+            return Ok(place.is_alive());
+        }
+        for attachment in self.store.attachments(id)? {
+            let outer = &attachment.host_interface;
+            if !outer.is_empty() && link::find(&mut self.route, outer)?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Whether an attachment is whole: both links, the addresses, the published ports.

@@ -18,6 +18,8 @@ use crate::subnet::{Family, Subnet};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
     Pid(u32),
+    /// A process of another PID namespace than ours, which has this number; here it has another.
+    Elsewhere(u32, u64),
     Path(PathBuf),
 }
 
@@ -25,9 +27,21 @@ impl Source {
     /// The path that opens the namespace.
     pub(crate) fn path(&self) -> PathBuf {
         match self {
-            Source::Pid(pid) => netns::path_of(*pid),
+            // Whoever opens it compares the identity: a process of ours that has the number by
+            // chance is not taken for it.
+            Source::Pid(pid) | Source::Elsewhere(pid, _) => netns::path_of(*pid),
             Source::Path(path) => path.clone(),
         }
+    }
+
+    /// Reads `PID in NAMESPACE`, or `PID` as earlier versions wrote it.
+    fn parse_process(text: &str) -> Option<Source> {
+        let Some((pid, namespace)) = text.split_once(" in ") else {
+            return Some(Source::Pid(text.parse().ok()?));
+        };
+        let (pid, namespace) = (pid.parse().ok()?, namespace.parse().ok()?);
+        let is_ours = netns::process_ids() == namespace;
+        Some(if is_ours { Source::Pid(pid) } else { Source::Elsewhere(pid, namespace) })
     }
 }
 
@@ -39,7 +53,7 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// Whether that namespace is still there.
+    /// Whether that namespace is still there, as far as it can be found from here.
     pub(crate) fn is_alive(&self) -> bool {
         netns::identity_at(&self.source.path()) == Some(self.identity)
     }
@@ -50,7 +64,7 @@ impl Place {
         let (inode, rest) = rest.split_once(' ')?;
         let (kind, value) = rest.split_once(' ')?;
         let source = match kind {
-            "pid" => Source::Pid(value.parse().ok()?),
+            "pid" => Source::parse_process(value)?,
             "path" => Source::Path(PathBuf::from(value)),
             _ => return None,
         };
@@ -63,7 +77,8 @@ impl fmt::Display for Place {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{} {} ", self.identity.device, self.identity.inode)?;
         match &self.source {
-            Source::Pid(pid) => write!(formatter, "pid {pid}"),
+            Source::Pid(pid) => write!(formatter, "pid {pid} in {}", netns::process_ids()),
+            Source::Elsewhere(pid, namespace) => write!(formatter, "pid {pid} in {namespace}"),
             Source::Path(path) => write!(formatter, "path {}", path.display()),
         }
     }
@@ -262,11 +277,15 @@ mod tests {
     #[test]
     fn places_are_read_as_they_are_written() {
         let identity = Identity { device: 4, inode: 4_026_532_000 };
-        for source in [Source::Pid(71), Source::Path(PathBuf::from("/run/netns/with space"))] {
+        let path = Source::Path(PathBuf::from("/run/netns/with space"));
+        for source in [Source::Pid(71), Source::Elsewhere(2, 7), path] {
             let place = Place { source, identity };
             assert_eq!(Place::parse(&place.to_string()), Some(place));
         }
+        let earlier = Place::parse("4 5 pid 71").map(|place| place.source);
+        assert_eq!(earlier, Some(Source::Pid(71)));
         assert_eq!(Place::parse("4 5 pid x"), None);
+        assert_eq!(Place::parse("4 5 pid 71 in x"), None);
         assert_eq!(Place::parse(""), None);
     }
 }

@@ -269,12 +269,8 @@ impl Engine<'_> {
         let mounts = run.mounts.iter().map(|text| Mount::parse(text, &expander));
         let mounts = mounts.collect::<Result<Vec<_>>>()?;
         self.heed(&expander);
-        let network = match run.network.as_deref() {
-            None | Some("default") => self.settings.network,
-            Some(word) => Network::parse(word).with_context(|| {
-                format!("invalid network mode {word:?}: want default, none or host")
-            })?,
-        };
+        let (chosen, allowed) = (&self.settings.network, self.settings.host_network);
+        let network = Network::of_step(run.network.as_deref(), chosen, allowed)?;
         let insecure = match run.security.as_deref() {
             None | Some("sandbox") => false,
             Some("insecure") => true,
@@ -323,7 +319,7 @@ impl Engine<'_> {
                 env: &env,
                 directory: &directory,
                 user: &user,
-                network,
+                network: &network,
                 insecure,
                 hosts: &self.settings.hosts,
                 script: script.as_ref().map(|(name, body)| (name.as_str(), body.as_str())),

@@ -101,17 +101,19 @@ pub(super) fn make(inputs: &Inputs<'_>) -> Result<Value> {
     } else {
         linux.insert("seccomp".into(), seccomp::default_profile(capabilities, &architecture));
     }
-    if job.network == Network::None {
-        let list = linux.get_mut("namespaces").and_then(Value::as_array_mut);
-        list.context("config template has no namespaces")?.push(json!({"type": "network"}));
+    let (namespace, hooks) = job.network.sections()?;
+    let list = linux.get_mut("namespaces").and_then(Value::as_array_mut);
+    list.context("config template has no namespaces")?.extend(namespace);
+    if let Some(hooks) = hooks {
+        config["hooks"] = hooks;
     }
     Ok(config)
 }
 
 /// What is not for the root of a user namespace is left out, or taken from the host.
-fn without_root(list: &mut Vec<Value>, maps: &Maps, network: Network) {
+fn without_root(list: &mut Vec<Value>, maps: &Maps, network: &Network) {
     list.retain(|mount| mount["type"] != "cgroup");
-    if network == Network::Host {
+    if *network == Network::Host {
         config::bind_sys(list);
     }
     if !maps.has_group(config::TERMINAL_GROUP) {
