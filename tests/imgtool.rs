@@ -25,6 +25,7 @@ mod flat;
 mod form;
 mod guarded;
 mod hostile;
+mod init;
 mod interop;
 mod killed;
 mod lists;

@@ -11,6 +11,7 @@ pub(crate) mod files;
 pub(crate) mod flags;
 pub(crate) mod hooks;
 pub(crate) mod host;
+mod init;
 pub(crate) mod overlay;
 mod plan;
 mod profile;

@@ -17,6 +17,7 @@ mod cgroup;
 mod channel;
 mod clock;
 mod commands;
+mod container_init;
 mod criu;
 mod dbus;
 mod error;
@@ -43,9 +44,14 @@ mod validate;
 
 fn main() -> ExitCode {
     let mut words = std::env::args_os();
-    let program = Program::from_argv0(&words.next().unwrap_or_default());
+    let argv0 = words.next().unwrap_or_default();
     let mut failure = 1;
-    let code = run(program, words, &mut failure).unwrap_or_else(|error| {
+    let code = if container_init::is_meant(&argv0) {
+        container_init::main(words)
+    } else {
+        run(Program::from_argv0(&argv0), words, &mut failure)
+    };
+    let code = code.unwrap_or_else(|error| {
         log::error(error::render(&error));
         failure
     });

@@ -186,6 +186,36 @@ pub(crate) fn keep_descriptors_from(command: &mut std::process::Command) {
     unsafe { command.pre_exec(|| close_on_exec_from(3)) };
 }
 
+/// Has the program of `command` lead a process group of its own, the one that the terminal on its
+/// standard input listens to, if there is one, and start with no signal blocked.
+pub(crate) fn lead_a_group(command: &mut std::process::Command) {
+    use std::os::unix::process::CommandExt;
+    let lead = || {
+        // SAFETY: all of these calls may stand between fork and exec; the set is initialised
+        // before its use.
+        unsafe {
+            check(libc::setpgid(0, 0).into())?;
+            // Who is not in the foreground yet is stopped for this change, unless it ignores that.
+            // Where there is no terminal to lead the call changes nothing.
+            libc::signal(libc::SIGTTOU, libc::SIG_IGN);
+            libc::tcsetpgrp(0, libc::getpid());
+            libc::signal(libc::SIGTTOU, libc::SIG_DFL);
+            let mut none = std::mem::zeroed::<libc::sigset_t>();
+            libc::sigemptyset(&raw mut none);
+            let set = libc::SIG_SETMASK;
+            check(libc::sigprocmask(set, &raw const none, std::ptr::null_mut()).into())
+        }
+    };
+    // SAFETY: as above; no memory is allocated.
+    unsafe { command.pre_exec(lead) };
+}
+
+/// Sends a signal of any number, real-time ones too.
+pub(crate) fn kill(pid: rustix::process::Pid, signal: i32) -> io::Result<()> {
+    // SAFETY: takes two numbers.
+    check(unsafe { libc::kill(pid.as_raw_nonzero().get(), signal) }.into())
+}
+
 /// Replaces the session keyring by a new one of this name and lets our user find it.
 pub(crate) fn join_session_keyring(name: &std::ffi::CStr) -> io::Result<()> {
     const JOIN_SESSION_KEYRING: libc::c_long = 1;

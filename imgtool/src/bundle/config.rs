@@ -11,6 +11,7 @@ use super::files::FILES;
 use super::flags::{CPU_PERIOD_US, Options, ResourceLimit, Tmpfs};
 use super::hooks::Hooks;
 use super::host::Host;
+use super::init;
 use super::user::Identity;
 use crate::manifest::ImageConfig;
 use crate::userns::Range;
@@ -111,7 +112,9 @@ fn process(config: &mut Value, inputs: &Inputs<'_>) {
         groups.retain(|&gid| maps.allows_groups() && maps.has_group(gid));
     }
     process["user"] = json!({"uid": identity.uid, "gid": identity.gid, "additionalGids": groups});
-    process["args"] = json!(inputs.arguments);
+    let init: &[&str] = if options.init { &[init::TARGET, "--"] } else { &[] };
+    let own = inputs.arguments.iter().map(String::as_str);
+    process["args"] = json!(init.iter().copied().chain(own).collect::<Vec<_>>());
     process["env"] = json!(environment(inputs));
     let image_dir = inputs.image.config.working_dir.as_str();
     process["cwd"] = json!(match options.workdir.as_deref().unwrap_or(image_dir) {

@@ -17,7 +17,8 @@ use super::plan::Plan;
 use super::record::{Mode, TREE, write_json};
 use super::registry::{self, Entry, Held, State};
 use super::{
-    ROOTFS, annotations, config, files, host, overlay, profile, remove, seccomp, user, volumes,
+    ROOTFS, annotations, config, files, host, init, overlay, profile, remove, seccomp, user,
+    volumes,
 };
 use crate::layer;
 use crate::manifest::Platform;
@@ -99,7 +100,10 @@ fn make(
     if let Some(maps) = &plan.host.rootless {
         maps.check(wanted_user, identity.uid, identity.gid)?;
     }
-    let volumes = volume_mounts(store, image, options, directory, rootfs.as_fd())?;
+    let mut volumes = volume_mounts(store, image, options, directory, rootfs.as_fd())?;
+    if let Some(program) = &plan.init {
+        volumes.push(init::copy(program, directory)?);
+    }
     notes.extend(files::write(directory, &plan.hostname, !plan.own_network, &options.hosts)?);
     let (given, device_rules) = host::given_devices(&options.devices)?;
     let mut devices = if options.privileged { host::devices()? } else { Vec::new() };

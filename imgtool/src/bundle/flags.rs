@@ -96,6 +96,9 @@ pub(crate) struct Words {
     /// Give the container a device of the host, or all of a directory
     #[arg(long, value_name = "HOST[:CONTAINER[:ACCESS]]")]
     device: Vec<String>,
+    /// Start the program by a small init, which hands signals on and reaps what nobody waits for
+    #[arg(long)]
+    init: bool,
     /// The signal that asks the container to stop
     #[arg(long, value_name = "SIGNAL")]
     stop_signal: Option<String>,
@@ -133,6 +136,7 @@ pub(crate) struct Options {
     pub(crate) remove: bool,
     pub(crate) read_only: bool,
     pub(crate) privileged: bool,
+    pub(crate) init: bool,
     pub(crate) security: Security,
     pub(crate) env: Vec<(String, String)>,
     pub(crate) user: Option<String>,
@@ -208,6 +212,7 @@ pub(crate) fn resolve(
         remove: words.remove,
         read_only: words.read_only,
         privileged: words.privileged,
+        init: words.init,
         security: Security::parse(&words.security_opt)?,
         env: environment::resolve(&words.env_file, &words.env, &lookup)?,
         user: words.user,

@@ -52,13 +52,7 @@ impl NetworkHook {
         publish: &[Publish],
         rootless: bool,
     ) -> Result<Option<Self>> {
-        let beside = own_program()?.with_file_name(NETSETUP);
-        let path = env::var_os("PATH").unwrap_or_default();
-        let candidates = env::split_paths(&path).map(|directory| directory.join(NETSETUP));
-        let program = std::iter::once(beside)
-            .chain(candidates)
-            .find(|program| program.is_absolute() && is_program(program));
-        let Some(program) = program else { return Ok(None) };
+        let Some(program) = find(NETSETUP)? else { return Ok(None) };
         Ok(Some(Self {
             program: text(&program)?,
             network: match network {
@@ -119,7 +113,16 @@ pub(crate) fn own_program() -> Result<PathBuf> {
     env::current_exe().context("find our own program")
 }
 
-/// A program of the set that ours is of: beside it, else along `PATH`.
+/// A program of the set that ours is of, if it is there: beside it, else along `PATH`.
+pub(crate) fn find(name: &str) -> Result<Option<PathBuf>> {
+    let beside = own_program()?.with_file_name(name);
+    let path = env::var_os("PATH").unwrap_or_default();
+    let candidates = env::split_paths(&path).map(|directory| directory.join(name));
+    let mut all = std::iter::once(beside).chain(candidates);
+    Ok(all.find(|program| program.is_absolute() && is_program(program)))
+}
+
+/// The name by which to execute a program of the set that ours is of: beside it, else along `PATH`.
 pub(crate) fn sibling(name: impl AsRef<OsStr>) -> PathBuf {
     let name = name.as_ref();
     let beside = own_program().ok().map(|own| own.with_file_name(name));

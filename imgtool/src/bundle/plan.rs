@@ -13,7 +13,7 @@ use super::flags::{Network, Options, Publish};
 use super::hooks::{Hooks, NetworkHook, RemoveHook, own_program, text};
 use super::host::Host;
 use super::record::{Mode, Record};
-use super::{annotations, config, hooks, overlay, real_path};
+use super::{annotations, config, hooks, init, overlay, real_path};
 use crate::store::{Image, Store, chain_ids, make_dir};
 use crate::userns::{self, Owners};
 
@@ -34,6 +34,8 @@ pub(crate) struct Plan {
     pub(crate) capabilities: Vec<&'static str>,
     pub(crate) own_network: bool,
     pub(crate) hooks: Hooks,
+    /// The program to copy for `--init`.
+    pub(crate) init: Option<PathBuf>,
     pub(crate) annotations: BTreeMap<String, String>,
 }
 
@@ -101,6 +103,7 @@ impl Plan {
                 options.capabilities.apply(&host.capabilities)
             },
             hooks: Hooks { network, remove },
+            init: options.init.then(init::find).transpose()?,
             directory,
             made_directory,
             host,
