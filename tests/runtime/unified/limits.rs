@@ -183,6 +183,10 @@ fn every_flag_of_update_reaches_its_file() {
             ("--cpu-idle", "1", "cpu.idle", "1"),
             // The kernel has forgotten the weight.
             ("--cpu-idle", "0", "cpu.weight", "100"),
+            ("--cpu-idle", "1", "cpu.idle", "1"),
+            // A weight is the end of idleness.
+            ("--cpu-share", "512", "cpu.idle", "0"),
+            ("--cpu-share", "512", "cpu.weight", "59"),
             ("--cpuset-cpus", "0", "cpuset.cpus", "0"),
             ("--cpuset-mems", "0", "cpuset.mems", "0"),
             ("--pids-limit", "33", "pids.max", "33"),

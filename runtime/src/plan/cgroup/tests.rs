@@ -129,14 +129,22 @@ fn the_users_own_files_come_last_and_need_the_unified_hierarchy() {
 #[test]
 fn what_v2_lacks_is_told() {
     let text = r#"{"memory":{"swappiness":60,"disableOOMKiller":false},"network":{"classID":0},
-        "cpu":{"realtimeRuntime":5,"realtimePeriod":0,"shares":2,"idle":1}}"#;
+        "cpu":{"realtimeRuntime":5,"realtimePeriod":0,"shares":2,"idle":1},
+        "unified":{"cpu.idle":"1","cpu.weight":"8"}}"#;
     let resources: Resources = serde_json::from_str(text).unwrap();
     let warnings = plan_update(&resources, Mode::V2).unwrap().warnings;
     let fields: Vec<_> = warnings.iter().filter_map(|line| line.split(' ').next()).collect();
-    let expected = ["cpu.realtimeRuntime", "memory.swappiness", "cpu.shares"]
+    let expected = ["cpu.realtimeRuntime", "memory.swappiness", "cpu.shares", "unified:"]
         .map(|field| format!("linux.resources.{field}"));
     assert_eq!(fields, expected);
-    assert!(plan_update(&resources, Mode::V1).unwrap().warnings.is_empty());
+    let plan = plan_update(&resources, Mode::V2).unwrap();
+    let files = plan.steps.iter().filter_map(|step| match step {
+        Step::Unified { file, .. } => Some(file.as_str()),
+        _ => None,
+    });
+    assert_eq!(files.collect::<Vec<_>>(), ["cpu.idle"]);
+    let v1 = r#"{"memory":{"swappiness":60},"cpu":{"shares":2,"idle":1}}"#;
+    assert!(plan_update(&serde_json::from_str(v1).unwrap(), Mode::V1).unwrap().warnings.is_empty());
 }
 
 #[test]

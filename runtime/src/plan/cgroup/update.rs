@@ -12,6 +12,9 @@ pub(crate) fn complete(change: &Resources, current: &Resources) -> Resources {
     if let (Some(cpu), Some(current)) = (&mut write.cpu, &current.cpu) {
         complete_cpu(cpu, current);
     }
+    if is_idle(current) && weighs(change) && !speaks_of_idle(change) {
+        end_idleness(&mut write, current);
+    }
     // The rules for devices can't be changed, nor are they ours alone to write again.
     write.devices = Vec::new();
     write
@@ -41,6 +44,32 @@ fn complete_cpu(cpu: &mut Cpu, current: &Cpu) {
         (true, false) => cpu.quota = current.quota,
         (false, true) => cpu.period = current.period,
         _ => {}
+    }
+}
+
+fn is_idle(current: &Resources) -> bool {
+    current.cpu.as_ref().is_some_and(|cpu| cpu.idle == Some(1)) || is_idle_by_file(current)
+}
+
+fn is_idle_by_file(resources: &Resources) -> bool {
+    resources.unified.get("cpu.idle").is_some_and(|value| value.trim() == "1")
+}
+
+fn weighs(change: &Resources) -> bool {
+    let shares = change.cpu.as_ref().and_then(|cpu| cpu.shares);
+    shares.is_some_and(|shares| shares != 0) || change.unified.contains_key("cpu.weight")
+}
+
+fn speaks_of_idle(change: &Resources) -> bool {
+    change.cpu.as_ref().is_some_and(|cpu| cpu.idle.is_some())
+        || change.unified.contains_key("cpu.idle")
+}
+
+/// A weight is refused by an idle cgroup; systemd takes one for the end of idleness, and so do we.
+fn end_idleness(write: &mut Resources, current: &Resources) {
+    write.cpu.get_or_insert_default().idle = Some(0);
+    if is_idle_by_file(current) {
+        write.unified.insert("cpu.idle".to_owned(), "0".to_owned());
     }
 }
 
@@ -165,10 +194,26 @@ mod tests {
             (r#"{"cpu":{"cpus":"1"}}"#, r#"{"cpu":{"cpus":"1"}}"#),
             (r#"{"cpu":{"idle":0}}"#, r#"{"cpu":{"idle":0,"shares":3}}"#),
             (r#"{"cpu":{"idle":1}}"#, r#"{"cpu":{"idle":1}}"#),
+            (r#"{"cpu":{"shares":4}}"#, r#"{"cpu":{"shares":4,"idle":0}}"#),
+            (r#"{"cpu":{"shares":4,"idle":1}}"#, r#"{"cpu":{"shares":4,"idle":1}}"#),
+            (
+                r#"{"unified":{"cpu.weight":"8"}}"#,
+                r#"{"cpu":{"idle":0},"unified":{"cpu.weight":"8"}}"#,
+            ),
             (r#"{"devices":[{"allow":true}]}"#, "{}"),
         ] {
             assert_eq!(complete(&resources(change), &resources(current)), resources(write));
         }
+    }
+
+    #[test]
+    fn a_weight_ends_what_a_file_made_idle() {
+        let current = resources(r#"{"unified":{"cpu.idle":"1"}}"#);
+        let write = complete(&resources(r#"{"cpu":{"shares":4}}"#), &current);
+        let expected = r#"{"cpu":{"shares":4,"idle":0},"unified":{"cpu.idle":"0"}}"#;
+        assert_eq!(write, resources(expected));
+        let other = resources(r#"{"unified":{"cpu.max":"max"}}"#);
+        assert_eq!(complete(&other, &current), other);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The writes for the unified hierarchy; the spec's v1 numbers are converted.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context, Result, bail};
 
 use super::{DevicePlan, Setting, Step, hugetlb, memory_limits, pids, rdma, throttles, together};
@@ -30,11 +32,22 @@ pub(super) fn warnings(resources: &Resources) -> Vec<String> {
         "linux.resources.cpu.shares is ignored: with linux.resources.cpu.idle a cgroup has no weight"
             .to_owned()
     });
+    let file = weighs_what_is_idle(&resources.unified).then(|| {
+        "linux.resources.unified: cpu.weight is ignored: with cpu.idle a cgroup has no weight"
+            .to_owned()
+    });
     fields
         .into_iter()
         .map(|field| format!("linux.resources.{field} is ignored: cgroup v2 has nothing like it"))
         .chain(idle)
+        .chain(file)
         .collect()
+}
+
+/// Both files are given, and the kernel would take one alone.
+fn weighs_what_is_idle(files: &BTreeMap<String, String>) -> bool {
+    files.get("cpu.idle").is_some_and(|value| value.trim() == "1")
+        && files.contains_key("cpu.weight")
 }
 
 fn is_idle(cpu: &Cpu) -> bool {
@@ -81,6 +94,9 @@ pub(super) fn steps(resources: &Resources, devices: Option<DevicePlan>) -> Resul
                 "linux.resources.unified: unified resource {file:?} must be in the form \
                  CONTROLLER.PARAMETER"
             );
+        }
+        if file == "cpu.weight" && weighs_what_is_idle(&resources.unified) {
+            continue;
         }
         steps.push(Step::Unified { file: file.clone(), value: value.clone() });
     }
