@@ -13,9 +13,10 @@ mod sublink;
 mod vlan;
 
 use anyhow::{Context, Error, Result, anyhow};
+use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal};
 
-use crate::netlink::Connection;
+use crate::netlink::{Connection, is_errno};
 use crate::netns::NetworkNamespace;
 use crate::nft::{self, Contents, Published};
 use crate::state::Store;
@@ -92,11 +93,17 @@ impl Host<'_> {
         if contents.bridges.iter().all(|bridge| bridge.bare) && contents.ports.is_empty() {
             return Ok(());
         }
-        if nft::exists(&mut self.netfilter)? {
-            nft::add(&mut self.netfilter, contents)
-        } else {
+        if !nft::exists(&mut self.netfilter)? {
             let whole = self.whole_contents()?;
-            nft::create(&mut self.netfilter, &whole)
+            return nft::create(&mut self.netfilter, &whole);
+        }
+        match nft::add(&mut self.netfilter, contents) {
+            // A set is missing: somebody took it away, or the table is of an earlier version.
+            Err(error) if is_errno(&error, Errno::ENOENT) => {
+                let whole = self.whole_contents()?;
+                nft::replace(&mut self.netfilter, &whole)
+            }
+            outcome => outcome,
         }
     }
 

@@ -72,9 +72,20 @@ pub(crate) fn add(connection: &mut Connection, contents: &Contents) -> Result<()
 
 /// Takes out of the table; what is out already is no error.
 pub(crate) fn remove(connection: &mut Connection, contents: &Contents) -> Result<()> {
-    let changes =
-        elements(contents).into_iter().flat_map(|(set, elements)| remove_elements(set, &elements));
-    commit(connection, changes.collect())
+    let sets: Vec<Vec<Change>> = elements(contents)
+        .into_iter()
+        .map(|(set, elements)| remove_elements(set, &elements))
+        .collect();
+    match commit(connection, sets.concat()) {
+        Err(error) if is_errno(&error, Errno::ENOENT) => {
+            // A set is gone, which must not keep the others' elements where they are.
+            sets.into_iter().try_for_each(|changes| match commit(connection, changes) {
+                Err(error) if is_errno(&error, Errno::ENOENT) => Ok(()),
+                outcome => outcome,
+            })
+        }
+        outcome => outcome,
+    }
 }
 
 /// Removes the table with everything in it; that there is none is no error.

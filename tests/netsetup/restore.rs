@@ -35,6 +35,33 @@ fn a_flushed_ruleset_is_noticed_and_brought_back() {
 }
 
 #[test]
+fn a_table_that_lacks_a_set_is_in_nobodys_way() {
+    scene(|scene| {
+        let container = Netns::new("container");
+        let path = container.path();
+        let lose = || {
+            for line in ["flush chain inet netsetup publish", "delete map inet netsetup ports"] {
+                Cmd::line("nft").args(line.split(' ')).run().success();
+            }
+        };
+        netsetup(scene, ["bridge", "create", "e2e0", "--subnet", "10.198.0.0/24"]);
+        netsetup(scene, ["attach", &path, "--network", "e2e0", "-p", "18080:80"]);
+        let rules = || Cmd::line("nft list table inet netsetup").run().success().stdout;
+        let before = rules();
+        lose();
+        netsetup(scene, ["unpublish", &path]);
+        // The next change brings the whole table back.
+        netsetup(scene, ["publish", &path, "18080:80"]);
+        assert_eq!(rules(), before);
+        netsetup(scene, ["check"]);
+        lose();
+        netsetup(scene, ["detach", &path]);
+        assert!(!rules().contains("18080"));
+        netsetup(scene, ["bridge", "delete", "e2e0"]);
+    });
+}
+
+#[test]
 fn defined_bridges_come_back_after_a_reboot() {
     scene(|scene| {
         let create =
