@@ -1,6 +1,6 @@
 //! What can't be is refused in one line, and nothing is left of the attempt.
 
-use super::{Netns, address_of, netsetup, scene};
+use super::{Cmd, Netns, address_of, netsetup, scene};
 
 #[test]
 fn a_port_that_is_taken_is_refused_by_the_name_of_its_owner() {
@@ -66,6 +66,30 @@ fn a_full_subnet_says_so() {
         netsetup(scene, ["detach", &netns[0].path()]);
         netsetup(scene, ["attach", &netns[1].path(), "--network", "e2e0"]);
         netsetup(scene, ["detach", &netns[1].path()]);
+        netsetup(scene, ["bridge", "delete", "e2e0"]);
+    });
+}
+
+#[test]
+fn a_full_bridge_says_so() {
+    scene(|scene| {
+        let (container, others) = (Netns::new("container"), Netns::new("others"));
+        netsetup(scene, ["bridge", "create", "e2e0", "--subnet", "10.198.0.0/16"]);
+        let name = &others.name;
+        let port = |number: u32| {
+            format!(
+                "link add e2e-{number} master e2e0 type veth peer name p{number} netns {name}\n"
+            )
+        };
+        let lines: String = (0..1023).map(port).collect();
+        Cmd::line("ip -batch -").stdin(lines).run().success();
+        let attach = ["attach", &container.path(), "--network", "e2e0"];
+        scene.netsetup().args(attach).run().refused(&["e2e0", "1023", "another bridge"]);
+        Cmd::line("ip link del e2e-7").run().success();
+        netsetup(scene, attach);
+        netsetup(scene, ["detach", &container.path()]);
+        let lines: String = (0..1023).map(|number| format!("link del e2e-{number}\n")).collect();
+        Cmd::line("ip -force -batch -").stdin(lines).run();
         netsetup(scene, ["bridge", "delete", "e2e0"]);
     });
 }

@@ -274,6 +274,19 @@ impl Host<'_> {
     /// Takes a bridge away that has no containers; with the last one goes all else that is ours.
     pub(super) fn unmake_bridge(&mut self, record: &BridgeRecord) -> Result<()> {
         let name = &record.bridge.name;
+        let mut failures = Failures::default();
+        failures.note(self.close_bridge(record));
+        if !record.found {
+            failures.note(removal::remove(name, Some(&self.netfilter)));
+        }
+        failures.into_result()?;
+        // The record goes last: as long as it is there, the next attempt does all of this again.
+        self.store.forget_bridge(name)
+    }
+
+    /// Takes everything of a bridge away but its link.
+    pub(super) fn close_bridge(&mut self, record: &BridgeRecord) -> Result<()> {
+        let name = &record.bridge.name;
         let is_last = self.store.bridges()?.iter().all(|other| other.bridge.name == *name);
         let mut failures = Failures::default();
         failures.note(foreign::close_way(&mut self.netfilter, name));
@@ -283,15 +296,11 @@ impl Host<'_> {
         } else {
             self.remove_from_table(&contents)
         });
-        if !record.found {
-            failures.note(removal::remove(name));
-        }
-        failures.into_result()?;
-        // The record goes last: as long as it is there, the next attempt does all of this again.
         if is_last {
-            self.restore_forwarding()?;
+            // While a link is being removed, this would wait for it.
+            failures.note(self.restore_forwarding());
         }
-        self.store.forget_bridge(name)
+        failures.into_result()
     }
 
     /// Takes away automatic bridges that no container is on: the command that took the last one

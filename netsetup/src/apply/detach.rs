@@ -50,12 +50,11 @@ impl Host<'_> {
         let mut failures = Failures::default();
         failures.note(self.withdraw(id, &bindings));
         failures.note(self.clear_inside(attachment));
-        if let Some(record) = bridge.as_ref().filter(|record| !record.found) {
-            failures.note(self.delete_with_bridge(&record.bridge, host_interface));
+        if let Some(record) = &bridge {
+            failures.note(self.close_bridge(record));
         }
-        if !host_interface.is_empty() {
-            failures.note(removal::remove(host_interface));
-        }
+        let made = bridge.as_ref().filter(|record| !record.found).map(|record| &record.bridge);
+        failures.note(self.delete_links(made, host_interface));
         failures.into_result()?;
         for address in &attachment.addresses {
             self.store.release_lease(network, address.address, id)?;
@@ -63,7 +62,7 @@ impl Host<'_> {
         self.store.leave(network, id, interface)?;
         self.store.forget_attachment(id, interface)?;
         self.withdraw_names(network, id)?;
-        bridge.map_or(Ok(()), |record| self.unmake_bridge(&record))
+        bridge.map_or(Ok(()), |record| self.store.forget_bridge(&record.bridge.name))
     }
 
     /// Whether nobody else is on its network.
@@ -75,17 +74,29 @@ impl Host<'_> {
         Ok(members.iter().all(is_it))
     }
 
-    /// Removes a bridge's link and its last container's together: each alone takes the kernel
-    /// tens of milliseconds.
-    fn delete_with_bridge(&mut self, bridge: &Bridge, host_interface: &str) -> Result<()> {
-        let group = plan::link_group(bridge);
-        let Some(link) = link::find(&mut self.route, &bridge.name)? else { return Ok(()) };
-        if link.group != group {
-            return Ok(());
+    /// Removes a container's link, and its bridge's if that is to go with it.
+    fn delete_links(&mut self, bridge: Option<&Bridge>, host_interface: &str) -> Result<()> {
+        let mut rest = vec![host_interface];
+        if let Some(bridge) = bridge {
+            // Together: each alone takes the kernel tens of milliseconds.
+            let group = plan::link_group(bridge);
+            let mut of_group = |name: &str| -> Result<Option<u32>> {
+                let link = if name.is_empty() { None } else { link::find(&mut self.route, name)? };
+                Ok(link.filter(|link| link.group == group).map(|link| link.index))
+            };
+            let (own, port) = (of_group(&bridge.name)?, of_group(host_interface)?);
+            rest.push(&bridge.name);
+            if let Some(own) = own {
+                let links: Vec<u32> = [own].into_iter().chain(port).collect();
+                removal::remove_group(group, &links, Some(&self.netfilter))?;
+                rest.clear();
+                rest.extend(port.is_none().then_some(host_interface));
+            }
         }
-        let mut links = vec![link.index];
-        let port = link::find(&mut self.route, host_interface)?;
-        links.extend(port.filter(|it| it.group == group).map(|it| it.index));
-        removal::remove_group(group, &links)
+        let mut failures = Failures::default();
+        for name in rest.into_iter().filter(|name| !name.is_empty()) {
+            failures.note(removal::remove(name, Some(&self.netfilter)));
+        }
+        failures.into_result()
     }
 }

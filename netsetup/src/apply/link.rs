@@ -1,10 +1,11 @@
 //! The links of an attachment, and what the container's end needs.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
+use nix::errno::Errno;
 
 use super::Host;
 use crate::netlink::link::{self, Link, Mac, VethEnd};
-use crate::netlink::{Connection, Request, address, bridge_port, route, shape};
+use crate::netlink::{Connection, Request, address, bridge_port, is_errno, route, shape};
 use crate::plan::{self, End, Seed};
 use crate::request::AttachRequest;
 use crate::state::{Attachment, Bridge, Isolation, RouteKind, StaticRoute};
@@ -28,9 +29,15 @@ impl Host<'_> {
         let inside = VethEnd { name: interface, mac: own, mtu };
         let group = plan::link_group(bridge);
         let create = link::create_veth(&host, link, &inside, group, request.netns.as_fd());
-        self.route
-            .transact(vec![create])
-            .with_context(|| format!("create link {interface} in the container"))?;
+        self.route.transact(vec![create]).map_err(|error| {
+            if is_errno(&error, Errno::EXFULL) {
+                return anyhow!(
+                    "bridge {} is full: the kernel gives it 1023 ports, use another bridge",
+                    bridge.name
+                );
+            }
+            error.context(format!("create link {interface} in the container"))
+        })?;
         sysctl::close_ipv6(host_interface)?;
         equip(request, attachment)?;
         if let Some(limit) = request.limits.ingress {

@@ -108,7 +108,7 @@ impl Host<'_> {
         let Some(netns) = self.namespace(&attachment.id)? else { return Ok(()) };
         netns.enter(|| {
             if is_sublink {
-                removal::remove(&attachment.interface)?;
+                removal::remove(&attachment.interface, None)?;
             }
             let mut inside = Connection::route()?;
             loose.into_iter().try_for_each(|route| route::delete(&mut inside, route))
