@@ -15,6 +15,7 @@ mod mounts;
 mod outputs;
 mod rootless;
 mod shared;
+mod shown;
 
 const NAME: &str = "e2e.test/build:new";
 

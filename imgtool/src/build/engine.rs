@@ -180,13 +180,15 @@ impl<'a> Engine<'a> {
         let ahead = self.settings.contexts.is_empty() && self.reporter.style != Style::Legacy;
         let others = (0..self.plan.stages.len())
             .filter(|index| ahead && self.plan.needed[*index] && *index != self.plan.target);
-        let made = thread::scope(|scope| {
-            for index in others {
-                let thread = thread::Builder::new().stack_size(STACK_BYTES);
-                // Where no more threads may be started, the target does it itself.
-                let _ = thread.spawn_scoped(scope, move || self.stage(index).map(drop));
-            }
-            self.stage(self.plan.target)
+        let made = self.reporter.while_shown(|| {
+            thread::scope(|scope| {
+                for index in others {
+                    let thread = thread::Builder::new().stack_size(STACK_BYTES);
+                    // Where no more threads may be started, the target does it itself.
+                    let _ = thread.spawn_scoped(scope, move || self.stage(index).map(drop));
+                }
+                self.stage(self.plan.target)
+            })
         });
         match lock(&self.failure).take() {
             Some(first) => Err(first),

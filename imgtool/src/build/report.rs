@@ -1,15 +1,19 @@
 //! What a build shows while it runs.
 
-use std::io::Write;
+mod screen;
+
+use std::io::{IsTerminal, Write, stderr};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Result, bail, ensure};
 use base64::Engine as _;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use self::screen::Screen;
 use crate::digest::Digest;
 use crate::error::printable;
 use crate::output;
@@ -19,6 +23,8 @@ use crate::output;
 pub(crate) enum Style {
     /// BuildKit's numbered lines, on standard error.
     Plain,
+    /// A view of all steps that is drawn anew while they run, on a terminal at standard error.
+    Screen,
     /// Nothing.
     Quiet,
     /// The lines of Docker's classic builder, on standard output.
@@ -27,9 +33,38 @@ pub(crate) enum Style {
     Json,
 }
 
+impl Style {
+    /// What `--progress` or `BUILDKIT_PROGRESS` asks for.
+    pub(crate) fn parse(word: &str) -> Result<Self> {
+        Ok(match word {
+            "" | "auto" if on_terminal() => Self::Screen,
+            "" | "auto" | "plain" => Self::Plain,
+            "tty" => {
+                ensure!(
+                    stderr().is_terminal(),
+                    "tty needs a terminal at standard error: use auto or plain"
+                );
+                Self::Screen
+            }
+            "quiet" => Self::Quiet,
+            "legacy" => Self::Legacy,
+            "rawjson" => Self::Json,
+            other => bail!("{other:?} is not one of auto, tty, plain, quiet, rawjson, legacy"),
+        })
+    }
+}
+
+/// Whether lines can be drawn over.
+fn on_terminal() -> bool {
+    let is_dumb = std::env::var_os("TERM").is_none_or(|name| name.is_empty() || name == "dumb");
+    stderr().is_terminal() && !is_dumb
+}
+
 /// Shows a build.
 pub(crate) struct Reporter {
     pub(crate) style: Style,
+    /// Where the style is that.
+    screen: Option<Screen>,
     number: AtomicUsize,
     /// All steps there are, for `Step 1/5`.
     total: usize,
@@ -46,12 +81,23 @@ pub(crate) struct Step<'a> {
     name: String,
     /// Whether it is work, and not only a setting.
     is_work: bool,
+    ended: AtomicBool,
+}
+
+/// What ends without a word was left by an error.
+impl Drop for Step<'_> {
+    fn drop(&mut self) {
+        if let (Some(screen), false) = (self.screen(), self.ended.load(Ordering::Relaxed)) {
+            screen.failed(self.number);
+        }
+    }
 }
 
 impl Reporter {
     pub(crate) fn new(style: Style, total: usize) -> Self {
         Self {
             style,
+            screen: (style == Style::Screen).then(Screen::new),
             number: AtomicUsize::new(0),
             total,
             steps: AtomicUsize::new(0),
@@ -76,18 +122,46 @@ impl Reporter {
             _ => {}
         }
         let name = place.map_or_else(|| text.clone(), |place| format!("[{place}] {text}"));
-        let step = Step { reporter: self, number, begun: Instant::now(), name, is_work };
+        let number = match &self.screen {
+            Some(screen) if is_work => screen.begin(name.clone()),
+            _ => number,
+        };
+        let step = Step {
+            reporter: self,
+            number,
+            begun: Instant::now(),
+            name,
+            is_work,
+            ended: AtomicBool::new(false),
+        };
         step.record(json!({"started": now()}));
         Ok(step)
     }
 
     /// A line beside the steps.
     pub(crate) fn note(&self, text: &str) {
-        if self.style == Style::Json {
+        if let Some(screen) = &self.screen {
+            screen.note(&printable(text));
+        } else if self.style == Style::Json {
             self.error(&json!({"warnings": [{"short": text}]}).to_string());
         } else if self.style != Style::Quiet {
             self.error(&printable(text));
         }
+    }
+
+    /// Has the running steps' times drawn anew while `work` is done, by a thread beside it.
+    pub(crate) fn while_shown<T>(&self, work: impl FnOnce() -> T) -> T {
+        let Some(screen) = &self.screen else { return work() };
+        screen.start();
+        thread::scope(|scope| {
+            // Where no thread can be started, there are no times between two events.
+            if thread::Builder::new().spawn_scoped(scope, || screen.tick()).is_err() {
+                screen.stop();
+            }
+            let done = work();
+            screen.stop();
+            done
+        })
     }
 
     fn error(&self, line: &str) {
@@ -105,7 +179,20 @@ impl Reporter {
     }
 }
 
+impl Drop for Reporter {
+    fn drop(&mut self) {
+        if let Some(screen) = &self.screen {
+            screen.finish();
+        }
+    }
+}
+
 impl Step<'_> {
+    /// The view, for a step that has a line there.
+    fn screen(&self) -> Option<&Screen> {
+        self.reporter.screen.as_ref().filter(|_| self.is_work)
+    }
+
     /// Tells of the step as BuildKit does.
     fn record(&self, mut vertex: Value) {
         if self.reporter.style == Style::Json && self.is_work {
@@ -122,6 +209,10 @@ impl Step<'_> {
     /// What was made before is taken.
     pub(crate) fn cached(&self, id: &str) -> Result<()> {
         self.record(json!({"completed": now(), "cached": true}));
+        if let Some(screen) = self.screen() {
+            screen.cached(self.number);
+        }
+        self.ended.store(true, Ordering::Relaxed);
         match self.reporter.style {
             Style::Plain if self.is_work => {
                 self.reporter.error(&format!("#{} CACHED\n", self.number));
@@ -136,6 +227,10 @@ impl Step<'_> {
 
     pub(crate) fn done(&self, id: &str) -> Result<()> {
         self.record(json!({"completed": now()}));
+        if let Some(screen) = self.screen() {
+            screen.done(self.number);
+        }
+        self.ended.store(true, Ordering::Relaxed);
         match self.reporter.style {
             Style::Plain if self.is_work => {
                 let seconds = self.begun.elapsed().as_secs_f64();
@@ -149,6 +244,10 @@ impl Step<'_> {
 
     pub(crate) fn failed(&self, error: &anyhow::Error) {
         self.record(json!({"completed": now(), "error": format!("{error:#}")}));
+        if let Some(screen) = self.screen() {
+            screen.failed(self.number);
+        }
+        self.ended.store(true, Ordering::Relaxed);
         if self.reporter.style == Style::Plain && self.is_work {
             let text = printable(&format!("{error:#}"));
             self.reporter.error(&format!("#{} ERROR: {text}", self.number));
@@ -172,6 +271,11 @@ impl Step<'_> {
     pub(crate) fn output(&self, bytes: &[u8]) {
         match self.reporter.style {
             Style::Quiet => {}
+            Style::Screen => {
+                if let Some(screen) = self.screen() {
+                    screen.output(self.number, bytes);
+                }
+            }
             Style::Json => {
                 let data = base64::engine::general_purpose::STANDARD.encode(bytes);
                 let log = json!({

@@ -122,8 +122,9 @@ pub(crate) struct Args {
     /// Write the ID of the image into a file
     #[arg(long, value_name = "FILE")]
     iidfile: Option<PathBuf>,
-    /// How to show it: plain, quiet, rawjson, or legacy, the "Step 1/5" of docker's classic builder
-    #[arg(long, value_name = "STYLE", value_parser = style)]
+    /// How to show it: auto (tty on a terminal, else plain), tty, plain, quiet, rawjson, or legacy,
+    /// the "Step 1/5" of docker's classic builder
+    #[arg(long, value_name = "STYLE", value_parser = Style::parse)]
     progress: Option<Style>,
     /// Print the ID only
     #[arg(short, long)]
@@ -150,14 +151,15 @@ fn allowed(word: &str) -> Result<Allowed> {
     }
 }
 
-fn style(word: &str) -> Result<Style> {
-    match word {
-        // A terminal gets the same lines as everybody.
-        "auto" | "plain" => Ok(Style::Plain),
-        "quiet" => Ok(Style::Quiet),
-        "legacy" => Ok(Style::Legacy),
-        "rawjson" => Ok(Style::Json),
-        other => Err(anyhow!("{other:?} is not one of auto, plain, quiet, rawjson, legacy")),
+/// How it is shown: as the flags say, else as the variable that BuildKit reads does.
+fn style(args: &Args) -> Result<Style> {
+    match (args.quiet, args.progress) {
+        (true, _) => Ok(Style::Quiet),
+        (false, Some(style)) => Ok(style),
+        (false, None) => {
+            let word = std::env::var("BUILDKIT_PROGRESS").unwrap_or_default();
+            Style::parse(&word).context("BUILDKIT_PROGRESS")
+        }
     }
 }
 
@@ -221,7 +223,7 @@ fn agent(word: &str) -> Result<(String, PathBuf)> {
 }
 
 pub(crate) fn run(store: &Store, args: &Args) -> Result<()> {
-    let style = if args.quiet { Style::Quiet } else { args.progress.unwrap_or(Style::Plain) };
+    let style = style(args)?;
     let request = request(args, style)?;
     if args.check {
         return check_only(store, &request);
@@ -263,7 +265,7 @@ pub(crate) fn run(store: &Store, args: &Args) -> Result<()> {
                 writeln!(stdout, "Successfully tagged {}", name.familiar())?;
             }
         }
-        Style::Plain | Style::Quiet | Style::Json => writeln!(stdout, "{id}")?,
+        Style::Plain | Style::Screen | Style::Quiet | Style::Json => writeln!(stdout, "{id}")?,
     }
     Ok(())
 }
