@@ -66,7 +66,8 @@ impl Store {
             return Ok(());
         }
         let made = || -> Result<()> {
-            let staged = tempfile::Builder::new().prefix("volume-").tempdir_in(self.staging())?;
+            let staged =
+                tempfile::Builder::new().prefix("volume-").tempdir_in(self.make_staging()?)?;
             fs::DirBuilder::new().mode(0o755).create(staged.path().join(DATA))?;
             let volume = Volume {
                 name: name.to_owned(),
@@ -131,7 +132,7 @@ impl Store {
         // What is half removed must not be found under the name.
         let grave = tempfile::Builder::new()
             .prefix("volume-")
-            .tempdir_in(self.staging())
+            .tempdir_in(self.make_staging()?)
             .with_context(|| format!("remove volume {name}"))?;
         let buried = grave.path().join("removed");
         fs::rename(self.volumes_dir().join(name), &buried)
@@ -140,13 +141,6 @@ impl Store {
         userns::enter()?;
         rooted::remove_path(&buried).with_context(|| format!("remove volume {name}"))?;
         grave.close().with_context(|| format!("remove volume {name}"))
-    }
-
-    fn staging(&self) -> PathBuf {
-        let staging = self.staging_dir();
-        // A store that was never written to has none; what fails is told by what needs it.
-        let _ = make_dir(&staging);
-        staging
     }
 }
 

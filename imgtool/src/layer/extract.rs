@@ -278,7 +278,13 @@ impl<'a> Extractor<'a> {
     ) -> Result<()> {
         let parent = self.parent(parent)?;
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-        let create = || fs::openat(parent.fd(), name, flags, Mode::RUSR | Mode::WUSR);
+        // With the mode that it is to have, as far as the umask lets it: most need no other call
+        // then. Attributes may be set by who may write.
+        let mode = match entry.xattrs.is_empty() {
+            true => Mode::from_raw_mode(entry.mode & 0o777),
+            false => Mode::RUSR | Mode::WUSR,
+        };
+        let create = || fs::openat(parent.fd(), name, flags, mode);
         let file = match create() {
             Err(Errno::EXIST) => {
                 self.remove(&parent, name)?;
@@ -289,7 +295,11 @@ impl<'a> Extractor<'a> {
         let file = file.context("create file")?;
         self.made(&parent, name);
         write(file.as_fd())?;
-        self.describe(&parent, name, entry)
+        let place = Place { parent: parent.fd(), name };
+        if parent.has_default_acl() {
+            place.remove_inherited_acl()?;
+        }
+        self.setter.all_of_open(file.as_fd(), place, entry)
     }
 
     /// Makes an entry without contents, in the place of whatever has its name.

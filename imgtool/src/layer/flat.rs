@@ -19,7 +19,7 @@ use super::record::read_entry;
 use super::tar::Kind;
 use super::{OpenLayer, extract_layer, visible};
 use crate::rooted;
-use crate::store::{Image, Store, chain_ids, make_dir};
+use crate::store::{Image, Store, chain_ids};
 use crate::userns;
 
 /// Unpacks all layers into one plain tree beneath the empty directory `rootfs`, and gives what
@@ -54,12 +54,11 @@ fn unpacked(store: &Store, image: &Image) -> Vec<PathBuf> {
 
 /// Whether files of the store can be had here without their bytes being copied.
 fn can_clone(store: &Store, rootfs: BorrowedFd<'_>) -> Result<bool> {
-    make_dir(&store.staging_dir())?;
     let unnamed = |directory: BorrowedFd<'_>| {
         let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
         fs::openat(directory, ".", flags, Mode::RUSR | Mode::WUSR)
     };
-    let staging = lower::open_directory(&store.staging_dir())?;
+    let staging = lower::open_directory(&store.make_staging()?)?;
     let clone =
         || -> Result<(), Errno> { fs::ioctl_ficlone(unnamed(rootfs)?, unnamed(staging.as_fd())?) };
     // Whatever the reason is: what can't be cloned is written.

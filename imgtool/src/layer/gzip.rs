@@ -29,7 +29,9 @@ pub(crate) struct GzipWriter<W> {
     output: W,
     block: Vec<u8>,
     checksum: Crc,
-    jobs: SyncSender<Job>,
+    level: u32,
+    /// Where the threads take their work from: there are none before there is more than one block.
+    jobs: Option<SyncSender<Job>>,
     pending: VecDeque<Receiver<io::Result<Vec<u8>>>>,
     workers: usize,
 }
@@ -43,20 +45,14 @@ impl<W: Write> GzipWriter<W> {
     /// The same with a level from 0, which only stores, to 9.
     pub(crate) fn with_level(mut output: W, level: u32) -> io::Result<Self> {
         output.write_all(&HEADER)?;
-        let workers = thread::available_parallelism().map_or(1, usize::from).min(16);
-        let (jobs, queue) = sync_channel::<Job>(workers);
-        let queue = Arc::new(Mutex::new(queue));
-        for _ in 0..workers {
-            let queue = Arc::clone(&queue);
-            thread::Builder::new().name("gzip".to_owned()).spawn(move || work(&queue, level))?;
-        }
         Ok(Self {
             output,
-            block: Vec::with_capacity(BLOCK),
+            block: Vec::new(),
             checksum: Crc::new(),
-            jobs,
+            level,
+            jobs: None,
             pending: VecDeque::new(),
-            workers,
+            workers: 0,
         })
     }
 
@@ -72,12 +68,32 @@ impl<W: Write> GzipWriter<W> {
     }
 
     fn deflate(&mut self, last: bool) -> io::Result<()> {
+        self.checksum.update(&self.block);
+        if last && self.jobs.is_none() {
+            return self.output.write_all(&deflate(&self.block, last, self.level)?);
+        }
+        if self.jobs.is_none() {
+            self.start()?;
+        }
         let block = std::mem::replace(&mut self.block, Vec::with_capacity(BLOCK));
-        self.checksum.update(&block);
         let (result, receiver) = channel();
-        self.jobs.send(Job { block, last, result }).map_err(|_| stopped())?;
+        let jobs = self.jobs.as_ref().ok_or_else(stopped)?;
+        jobs.send(Job { block, last, result }).map_err(|_| stopped())?;
         self.pending.push_back(receiver);
         if self.pending.len() > 2 * self.workers { self.collect() } else { Ok(()) }
+    }
+
+    fn start(&mut self) -> io::Result<()> {
+        self.workers = thread::available_parallelism().map_or(1, usize::from).min(16);
+        let (jobs, queue) = sync_channel::<Job>(self.workers);
+        let queue = Arc::new(Mutex::new(queue));
+        let level = self.level;
+        for _ in 0..self.workers {
+            let queue = Arc::clone(&queue);
+            thread::Builder::new().name("gzip".to_owned()).spawn(move || work(&queue, level))?;
+        }
+        self.jobs = Some(jobs);
+        Ok(())
     }
 
     fn collect(&mut self) -> io::Result<()> {

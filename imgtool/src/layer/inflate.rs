@@ -80,6 +80,20 @@ impl Read for Inflated<'_> {
     }
 }
 
+/// Reads until the buffer is full or the input ends: inflating is fast where much fits.
+fn fill(input: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut length = 0;
+    while length < buffer.len() {
+        match input.read(&mut buffer[length..]) {
+            Ok(0) => break,
+            Ok(read) => length += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(length)
+}
+
 fn inflate(
     blob: impl Read + Send,
     mut hasher: Hasher,
@@ -90,12 +104,13 @@ fn inflate(
         let mut plain = compress::reader(blob)?;
         loop {
             let mut piece = reuse.try_recv().unwrap_or_default();
-            piece.clear();
-            piece.reserve(BUFFER);
-            (&mut plain).take(BUFFER as u64).read_to_end(&mut piece)?;
-            if piece.is_empty() {
+            // A buffer that comes back is full of bytes already and is not cleared again.
+            piece.resize(BUFFER, 0);
+            let length = fill(&mut plain, &mut piece)?;
+            if length == 0 {
                 return Ok(());
             }
+            piece.truncate(length);
             hasher.update(&piece);
             if send.send(Ok(piece)).is_err() {
                 // The reader failed and says why itself.

@@ -67,13 +67,42 @@ impl Setter {
         set_mtime(place, entry.mtime)
     }
 
+    /// The same for a file that is still open, without what it has since it was made.
+    pub(crate) fn all_of_open(
+        &mut self,
+        file: BorrowedFd<'_>,
+        place: Place<'_>,
+        entry: &Entry,
+    ) -> Result<()> {
+        let stat = fs::fstat(file).context("look at file")?;
+        if !self.privileged || (stat.st_uid, stat.st_gid) != (entry.uid, entry.gid) {
+            self.owner(place, entry)?;
+        }
+        self.xattrs(place, entry)?;
+        // An ACL among the attributes has permissions of its own.
+        if !entry.xattrs.is_empty() || stat.st_mode & 0o7777 != entry.mode {
+            set_mode(place, entry.mode)?;
+        }
+        fs::futimens(file, &timestamps(entry.mtime)).context("set time")
+    }
+
     /// Sets what can be set of a directory before its entries are there.
     pub(crate) fn owner_and_xattrs(&mut self, place: Place<'_>, entry: &Entry) -> Result<()> {
+        self.owner(place, entry)?;
+        self.xattrs(place, entry)
+    }
+
+    fn owner(&mut self, place: Place<'_>, entry: &Entry) -> Result<()> {
         if self.privileged {
-            set_owner(place, entry.uid, entry.gid)?;
-        } else if (entry.uid, entry.gid) != (0, 0) {
+            return set_owner(place, entry.uid, entry.gid);
+        }
+        if (entry.uid, entry.gid) != (0, 0) {
             self.warn("without root all files belong to the user that unpacks them".to_owned());
         }
+        Ok(())
+    }
+
+    fn xattrs(&mut self, place: Place<'_>, entry: &Entry) -> Result<()> {
         for (name, value) in &entry.xattrs {
             if is_kept(name) && name != DEFAULT_ACL {
                 self.xattr(place, name, value)?;
@@ -202,9 +231,13 @@ pub(crate) fn set_mode(place: Place<'_>, mode: u32) -> Result<()> {
 
 /// Sets both times; there is no better one for the last access.
 pub(crate) fn set_mtime(place: Place<'_>, mtime: Time) -> Result<()> {
-    let time = Timespec { tv_sec: mtime.seconds, tv_nsec: mtime.nanoseconds.into() };
-    let times = Timestamps { last_access: time, last_modification: time };
+    let times = timestamps(mtime);
     fs::utimensat(place.parent, place.name, &times, AtFlags::SYMLINK_NOFOLLOW).context("set time")
+}
+
+fn timestamps(mtime: Time) -> Timestamps {
+    let time = Timespec { tv_sec: mtime.seconds, tv_nsec: mtime.nanoseconds.into() };
+    Timestamps { last_access: time, last_modification: time }
 }
 
 /// The time of last modification.

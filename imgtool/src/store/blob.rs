@@ -14,7 +14,7 @@ use crate::manifest::Descriptor;
 use crate::sys::{WriteBack, write_back};
 
 /// So many bytes are sent on their way to the disk at a time, while the next ones come.
-const WRITE_BACK: u64 = 8 << 20;
+pub(super) const WRITE_BACK: u64 = 8 << 20;
 /// As many files are open at a time while their bytes go to the disk.
 const MAX_OPEN: usize = 64;
 
@@ -45,8 +45,7 @@ impl Store {
 
     /// The same for a blob whose digest is of the given kind.
     pub(crate) fn blob_writer_for(&self, algorithm: Algorithm) -> Result<BlobWriter> {
-        let staging = self.staging_dir();
-        make_dir(&staging)?;
+        let staging = self.make_staging()?;
         let file = tempfile::Builder::new()
             .prefix("blob-")
             .tempfile_in(&staging)

@@ -52,8 +52,7 @@ pub(crate) fn put(store: &Store, key: &Digest, record: &Record) -> Result<()> {
     make_dir(&directory)?;
     let path = directory.join(key.hex());
     let write = || -> Result<()> {
-        let staging = store.staging_dir();
-        make_dir(&staging)?;
+        let staging = store.make_staging()?;
         let mut file = tempfile::Builder::new().prefix("file-").tempfile_in(&staging)?;
         file.write_all(&serde_json::to_vec(record)?)?;
         file.persist(&path)?;

@@ -13,7 +13,7 @@ use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
-use super::{Store, cgroups, make_dir};
+use super::{Store, cgroups};
 use crate::userns;
 
 /// Interrupted downloads are kept this long, so that a second pull resumes them.
@@ -101,8 +101,7 @@ impl Store {
 
     /// Removes what is left in staging. Only for the holder of the exclusive lock.
     fn clear_staging(&self) -> Result<()> {
-        let staging = self.staging_dir();
-        make_dir(&staging)?;
+        let staging = self.make_staging()?;
         let entries =
             fs::read_dir(&staging).with_context(|| format!("read {}", staging.display()))?;
         for entry in entries {

@@ -11,10 +11,12 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use tempfile::TempPath;
 
+use super::blob::WRITE_BACK;
 use super::lock::PARTIAL_PREFIX;
 use super::{Store, make_dir, sync_dir};
 use crate::digest::{Digest, Hasher};
 use crate::manifest::Descriptor;
+use crate::sys::{WriteBack, write_back};
 
 const BUFFER: usize = 256 << 10;
 
@@ -30,14 +32,15 @@ pub(crate) struct Partial {
     file: Flock<File>,
     hasher: Hasher,
     length: u64,
+    /// How much of that is on its way to the disk.
+    sent: u64,
     blob: Descriptor,
 }
 
 impl Store {
     /// Begins the download of a blob, or goes on with an earlier one.
     pub(crate) fn partial(&self, blob: &Descriptor) -> Result<Partial> {
-        let staging = self.staging_dir();
-        make_dir(&staging)?;
+        let staging = self.make_staging()?;
         let digest = &blob.digest;
         let name = format!("{PARTIAL_PREFIX}{}-{}", digest.algorithm().name(), digest.hex());
         let path = staging.join(name);
@@ -64,6 +67,7 @@ impl Store {
             file,
             hasher: Hasher::new(digest.algorithm()),
             length: 0,
+            sent: 0,
             blob: blob.clone(),
         };
         partial.take_up()?;
@@ -94,6 +98,10 @@ impl Partial {
         self.file.write_all(bytes).context("write download")?;
         self.hasher.update(bytes);
         self.length = length;
+        if length - self.sent >= WRITE_BACK {
+            write_back(&self.file, self.sent, length - self.sent, WriteBack::Begin);
+            self.sent = length;
+        }
         Ok(())
     }
 
@@ -106,7 +114,7 @@ impl Partial {
         };
         rewind().context("empty download")?;
         self.hasher = Hasher::new(self.blob.digest.algorithm());
-        self.length = 0;
+        (self.length, self.sent) = (0, 0);
         Ok(())
     }
 
@@ -118,8 +126,9 @@ impl Partial {
         Ok(())
     }
 
-    /// Puts the whole blob into the store. What turns out wrong is removed.
-    pub(crate) fn commit(self) -> Result<()> {
+    /// Puts the whole blob into the store. What turns out wrong is removed; `verified` is called
+    /// when nothing has, before the disk is waited for.
+    pub(crate) fn commit(self, verified: impl FnOnce()) -> Result<()> {
         let digest: Digest = self.hasher.finish();
         if self.length != self.blob.size || digest != self.blob.digest {
             bail!(
@@ -129,6 +138,7 @@ impl Partial {
                 self.blob.size
             );
         }
+        verified();
         let directory = self.store.blob_dir(digest.algorithm());
         make_dir(&directory)?;
         let target = directory.join(digest.hex());
@@ -211,7 +221,7 @@ mod tests {
         assert_eq!(second.length(), 5);
         assert!(second.write(b" world and more").is_err());
         second.write(b" world").unwrap();
-        second.commit().unwrap();
+        second.commit(|| ()).unwrap();
         assert_eq!(store.read_blob(&blob, 100).unwrap(), b"hello world");
         assert_eq!(fs::read_dir(store.staging_dir()).unwrap().count(), 0);
     }
@@ -222,7 +232,7 @@ mod tests {
         let store = Store::open(Some(&dir.path().join("s"))).unwrap();
         let mut partial = store.partial(&blob(b"right")).unwrap();
         partial.write(b"wrong").unwrap();
-        let error = partial.commit().unwrap_err();
+        let error = partial.commit(|| unreachable!()).unwrap_err();
         assert!(error.to_string().contains("wrong content"), "{error}");
         assert_eq!(fs::read_dir(store.staging_dir()).unwrap().count(), 0);
     }

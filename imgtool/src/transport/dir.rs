@@ -50,7 +50,7 @@ impl Dir {
         loop {
             let n = input.read(&mut buffer).context("read blob")?;
             if n == 0 {
-                return partial.commit();
+                return partial.commit(|| ());
             }
             partial.write(&buffer[..n])?;
         }

@@ -25,12 +25,15 @@ pub(super) fn write_contents(
         if entry.size < HOLE as u64 {
             return reader.contents(|bytes| write_all(file, bytes, None));
         }
-        let mut offset = 0;
+        let (mut offset, mut ends_with_data) = (0, false);
         reader.contents(|bytes| {
-            write_past_zeros(file, bytes, offset)?;
+            ends_with_data = write_past_zeros(file, bytes, offset)?;
             offset += bytes.len() as u64;
             Ok(())
         })?;
+        if ends_with_data {
+            return Ok(());
+        }
         return fs::ftruncate(file, entry.size).context("set size of file");
     };
     for segment in segments {
@@ -44,8 +47,8 @@ pub(super) fn write_contents(
     fs::ftruncate(file, entry.size).context("set size of file")
 }
 
-/// Writes all but the stretches of zeros.
-fn write_past_zeros(file: BorrowedFd<'_>, mut bytes: &[u8], mut offset: u64) -> Result<()> {
+/// Writes all but the stretches of zeros; false if one ends it.
+fn write_past_zeros(file: BorrowedFd<'_>, mut bytes: &[u8], mut offset: u64) -> Result<bool> {
     let mut data = 0;
     while data < bytes.len() {
         let rest = bytes.len() - data;
@@ -60,7 +63,8 @@ fn write_past_zeros(file: BorrowedFd<'_>, mut bytes: &[u8], mut offset: u64) -> 
         bytes = &bytes[data + length..];
         data = 0;
     }
-    write_all(file, bytes, Some(offset))
+    write_all(file, bytes, Some(offset))?;
+    Ok(!bytes.is_empty())
 }
 
 fn write_all(file: BorrowedFd<'_>, mut bytes: &[u8], mut offset: Option<u64>) -> Result<()> {

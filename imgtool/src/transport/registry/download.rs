@@ -40,18 +40,18 @@ impl Registry<'_> {
             }
             return Err(error);
         }
-        match partial.commit() {
+        // Who unpacks it need not wait until it is on the disk.
+        let whole = || self.arrivals.whole(&blob.digest);
+        match partial.commit(whole) {
             // What an earlier process left may be what is wrong.
             Err(_) if resumed => {
                 let mut partial = store.partial(blob)?;
                 self.arrivals.begin(&blob.digest, partial.reader()?, partial.length());
                 self.fill(&mut partial, blob, item)?;
-                partial.commit()
+                partial.commit(whole)
             }
             result => result,
-        }?;
-        self.arrivals.whole(&blob.digest);
-        Ok(())
+        }
     }
 
     /// Fetches what is missing, going on after broken connections.
