@@ -117,12 +117,26 @@ fn limits(resources: &Resources, devices: Option<DevicePlan>, mode: Mode) -> Res
              (valid range is 0-100)"
         );
     }
+    check_rdma(resources)?;
     let steps = match mode {
         Mode::V1 | Mode::Hybrid => v1::steps(resources, devices)?,
         Mode::V2 => v2::steps(resources, devices)?,
     };
     let warnings = if mode == Mode::V2 { v2::warnings(resources) } else { Vec::new() };
     Ok(CgroupPlan { steps, warnings })
+}
+
+/// The kernel takes the first word for the device and the others for limits.
+fn check_rdma(resources: &Resources) -> Result<()> {
+    for (device, limits) in &resources.rdma {
+        if device.is_empty() || device.contains(char::is_whitespace) {
+            bail!("linux.resources.rdma: {device:?} is no name of a device");
+        }
+        if limits.hca_handles.is_none() && limits.hca_objects.is_none() {
+            bail!("linux.resources.rdma.{device}: neither hcaHandles nor hcaObjects is given");
+        }
+    }
+    Ok(())
 }
 
 impl CgroupPlan {

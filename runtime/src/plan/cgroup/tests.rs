@@ -116,6 +116,17 @@ fn the_users_own_files_come_last_and_need_the_unified_hierarchy() {
         error(r#"{"unified":{"xy":"1"}}"#, Mode::V2),
         "unified resource \"xy\" must be in the form CONTROLLER.PARAMETER"
     );
+    for (rdma, told) in [
+        (r#"{"mlx5_1":{}}"#, ".mlx5_1: neither hcaHandles nor hcaObjects is given"),
+        (
+            r#"{"a hca_handle=max":{"hcaObjects":1}}"#,
+            ": \"a hca_handle=max\" is no name of a device",
+        ),
+        (r#"{"":{"hcaObjects":1}}"#, ": \"\" is no name of a device"),
+    ] {
+        let told = format!("linux.resources.rdma{told}");
+        assert_eq!(error(&format!(r#"{{"rdma":{rdma}}}"#), Mode::V2), told);
+    }
     assert_eq!(
         error(r#"{"memory":{"swappiness":101}}"#, Mode::V1),
         "linux.resources.memory.swappiness: invalid memory swappiness value: 101 (valid range is 0-100)"
