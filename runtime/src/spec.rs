@@ -321,7 +321,12 @@ pub(crate) struct TimeOffset {
 
 /// Parses config.json. The second parse, which finds out the path, costs only those who err.
 pub(crate) fn parse(bytes: &[u8]) -> Result<Spec> {
-    parse_document(bytes)
+    let mut spec: Spec = parse_document(bytes)?;
+    if let Some(linux) = &mut spec.linux {
+        linux.resources =
+            linux.resources.take().map(resources::Resources::in_the_specifications_letters);
+    }
+    Ok(spec)
 }
 
 /// What is asked of a config.json after the container was created: reading all of one that has a

@@ -132,7 +132,9 @@ fn replace(asked: &mut IntelRdt, schemata: &Schemata) {
 }
 
 fn read(path: &Path) -> Result<Resources> {
-    serde_json::from_slice(&super::read_input(path)?).with_context(|| path.display().to_string())
+    let read: Resources = serde_json::from_slice(&super::read_input(path)?)
+        .with_context(|| path.display().to_string())?;
+    Ok(read.in_the_specifications_letters())
 }
 
 fn of_flags(args: &Update) -> Result<Resources> {

@@ -17,6 +17,9 @@ pub(crate) struct Resources {
     pub(crate) memory: Option<Memory>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) cpu: Option<Cpu>,
+    /// The same in other letters; see [`Resources::in_the_specifications_letters`].
+    #[serde(rename = "CPU", skip_serializing)]
+    pub(crate) other_cpu: Option<Cpu>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) pids: Option<Pids>,
     #[serde(rename = "blockIO", skip_serializing_if = "Option::is_none")]
@@ -29,6 +32,17 @@ pub(crate) struct Resources {
     pub(crate) rdma: BTreeMap<String, Rdma>,
     #[serde(deserialize_with = "or_default", skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) unified: BTreeMap<String, String>,
+}
+
+impl Resources {
+    /// runc reads keys without regard to case: of two that mean one the second changes the first.
+    /// Configurations made for it have `CPU`.
+    pub(crate) fn in_the_specifications_letters(mut self) -> Self {
+        if let Some(other) = self.other_cpu.take() {
+            self.cpu = Some(self.cpu.take().unwrap_or_default().changed_by(other));
+        }
+        self
+    }
 }
 
 /// One entry of the device allow or deny list; absent numbers are wildcards.
@@ -92,12 +106,39 @@ pub(crate) struct Cpu {
     pub(crate) realtime_runtime: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) realtime_period: Option<u64>,
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "String::is_empty")]
+    #[serde(
+        alias = "Cpus",
+        deserialize_with = "or_default",
+        skip_serializing_if = "String::is_empty"
+    )]
     pub(crate) cpus: String,
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "String::is_empty")]
+    #[serde(
+        alias = "Mems",
+        deserialize_with = "or_default",
+        skip_serializing_if = "String::is_empty"
+    )]
     pub(crate) mems: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) idle: Option<i64>,
+}
+
+impl Cpu {
+    /// The values of `new`, and for what it leaves out its own.
+    pub(crate) fn changed_by(self, new: Cpu) -> Cpu {
+        let old = self;
+        let list = |new: String, old| if new.is_empty() { old } else { new };
+        Cpu {
+            shares: new.shares.or(old.shares),
+            quota: new.quota.or(old.quota),
+            burst: new.burst.or(old.burst),
+            period: new.period.or(old.period),
+            realtime_runtime: new.realtime_runtime.or(old.realtime_runtime),
+            realtime_period: new.realtime_period.or(old.realtime_period),
+            cpus: list(new.cpus, old.cpus),
+            mems: list(new.mems, old.mems),
+            idle: new.idle.or(old.idle),
+        }
+    }
 }
 
 /// How many tasks; negative is unlimited.
@@ -228,6 +269,17 @@ mod tests {
         assert_eq!(resources.pids.clone().unwrap().limit, Some(0));
         assert_eq!(resources.cpu.clone().unwrap().idle, Some(0));
         assert_eq!(resources.cpu.unwrap().burst, Some(0));
+    }
+
+    #[test]
+    fn limits_of_the_processor_are_read_in_runcs_letters_too() {
+        let text = r#"{"cpu":{"shares":100,"cpus":"1"},"CPU":{"Cpus":"0","Mems":"0"}}"#;
+        let resources: Resources = serde_json::from_str(text).unwrap();
+        let cpu = resources.in_the_specifications_letters().cpu.unwrap();
+        assert_eq!((cpu.shares, cpu.cpus.as_str(), cpu.mems.as_str()), (Some(100), "0", "0"));
+        let alone: Resources = serde_json::from_str(r#"{"CPU":{"quota":7}}"#).unwrap();
+        let alone = alone.in_the_specifications_letters();
+        assert_eq!(serde_json::to_string(&alone).unwrap(), r#"{"cpu":{"quota":7}}"#);
     }
 
     #[test]

@@ -81,7 +81,7 @@ pub(crate) fn merge(mut current: Resources, write: Resources) -> Resources {
     }
     if let Some(cpu) = write.cpu {
         let old = current.cpu.take().unwrap_or_default();
-        current.cpu = Some(merge_cpu(old, cpu));
+        current.cpu = Some(old.changed_by(cpu));
     }
     if let Some(limit) = write.pids.and_then(|pids| pids.limit) {
         current.pids.get_or_insert_default().limit = Some(limit);
@@ -114,21 +114,6 @@ fn merge_memory(old: &Memory, new: &Memory) -> Memory {
         disable_oom_killer: new.disable_oom_killer.or(old.disable_oom_killer),
         use_hierarchy: new.use_hierarchy.or(old.use_hierarchy),
         check_before_update: new.check_before_update.or(old.check_before_update),
-    }
-}
-
-fn merge_cpu(old: Cpu, new: Cpu) -> Cpu {
-    let list = |new: String, old| if new.is_empty() { old } else { new };
-    Cpu {
-        shares: new.shares.or(old.shares),
-        quota: new.quota.or(old.quota),
-        burst: new.burst.or(old.burst),
-        period: new.period.or(old.period),
-        realtime_runtime: new.realtime_runtime.or(old.realtime_runtime),
-        realtime_period: new.realtime_period.or(old.realtime_period),
-        cpus: list(new.cpus, old.cpus),
-        mems: list(new.mems, old.mems),
-        idle: new.idle.or(old.idle),
     }
 }
 
