@@ -67,6 +67,7 @@ fn run(words: &[&str]) -> io::Result<u8> {
         ["count-locked", path] => return alive::count_locked(path),
         ["fork-bomb", limit] => print_json(&json!({ "forked": fork_until_refused(limit)? })),
         ["eat", bytes] => eat(bytes)?,
+        ["map-huge", bytes] => println!("{}", map_huge(bytes)?),
         ["serve", port, text] => serve_tcp(port, text)?,
         ["serve-udp", port, text] => serve_udp(port, text)?,
         ["fetch", address] => {
@@ -125,10 +126,25 @@ fn report() -> io::Result<Value> {
         "personality": trimmed("/proc/self/personality"),
         "scheduling": scheduling(),
         "apparmor": trimmed("/proc/self/attr/apparmor/current"),
-        "selinux": trimmed("/proc/self/attr/current"),
+        "selinux": trimmed("/proc/self/attr/current").map(|it| it.trim_end_matches('\0').to_owned()),
+        "keyring": keyring_label(),
         "tty": nix::unistd::isatty(io::stdin()).unwrap_or(false),
         "loopback": TcpListener::bind("127.0.0.1:0").is_ok(),
     }))
+}
+
+/// The SELinux label of the session's keyring.
+#[allow(unsafe_code)]
+fn keyring_label() -> Option<String> {
+    const GET_SECURITY: i64 = 17;
+    const SESSION: i64 = -3;
+    let mut label = [0_u8; 256];
+    // SAFETY: the kernel writes no further than the length that goes with the buffer.
+    let length = unsafe {
+        libc::syscall(libc::SYS_keyctl, GET_SECURITY, SESSION, label.as_mut_ptr(), label.len())
+    };
+    let length = usize::try_from(length).ok()?.min(label.len());
+    Some(String::from_utf8_lossy(&label[..length]).trim_end_matches('\0').to_owned())
 }
 
 /// Policy and nice value as numbers, class and level of I/O, and where memory comes from.
@@ -392,7 +408,20 @@ fn errno_name(error: &io::Error) -> String {
     }
 }
 
-/// Starts children that sleep until one is refused or `limit` live; how many lived.
+/// Maps huge pages without touching them; `ok`, or the error.
+#[allow(unsafe_code)]
+fn map_huge(bytes: &str) -> io::Result<String> {
+    let bytes = bytes.parse().map_err(io::Error::other)?;
+    let access = libc::PROT_READ | libc::PROT_WRITE;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_HUGETLB;
+    // SAFETY: a new mapping, at an address that the kernel picks; nothing looks into it.
+    let mapped = unsafe { libc::mmap(std::ptr::null_mut(), bytes, access, flags, -1, 0) };
+    if mapped == libc::MAP_FAILED {
+        return Ok(errno_name(&io::Error::last_os_error()));
+    }
+    Ok("ok".to_owned())
+}
+
 /// Takes memory and touches all of it.
 fn eat(bytes: &str) -> io::Result<()> {
     let mut memory: Vec<u8> = Vec::new();
@@ -401,6 +430,7 @@ fn eat(bytes: &str) -> io::Result<()> {
     Ok(())
 }
 
+/// Starts children that sleep until one is refused or `limit` live; how many lived.
 fn fork_until_refused(limit: &str) -> io::Result<usize> {
     let limit: usize = limit.parse().map_err(io::Error::other)?;
     let mut children = Vec::new();

@@ -6,6 +6,8 @@ use std::path::Path;
 use super::{Subject, under_ours};
 use crate::harness::{Bundle, Cmd};
 
+mod selinux;
+
 const NO_APPARMOR: &str = "apparmor: config provided but apparmor not supported";
 const NO_SELINUX: &str =
     "selinux label is specified in config, but selinux is disabled or not supported";

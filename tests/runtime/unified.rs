@@ -11,6 +11,7 @@ use crate::harness::{Bundle, Cmd, Scene, Unified, scene, wait_for_exit};
 mod devices;
 mod limits;
 mod processes;
+mod rare;
 mod shapes;
 
 /// Our runtime on a host with cgroup v2 alone.
