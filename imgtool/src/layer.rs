@@ -114,19 +114,32 @@ fn unpack_alone(
     let next = AtomicUsize::new(0);
     let failed = AtomicBool::new(false);
     let results = Mutex::new(Vec::new());
-    let work = || {
-        while !failed.load(Ordering::Relaxed) {
-            let position = next.fetch_add(1, Ordering::Relaxed);
-            let Some(index) = missing.get(position) else { break };
-            let result = stage(store, image, *index, open);
-            failed.fetch_or(result.is_err(), Ordering::Relaxed);
-            if let Ok(mut results) = results.lock() {
-                results.push((position, result));
-            }
+    let settled = Mutex::new(Ok(()));
+    let settle = || {
+        if let Err(error) = sync_layers(store)
+            && let Ok(mut settled) = settled.lock()
+        {
+            *settled = Err(error);
         }
     };
     let workers = thread::available_parallelism().map_or(1, usize::from).min(MAX_WORKERS);
     thread::scope(|scope| {
+        let work = || {
+            while !failed.load(Ordering::Relaxed) {
+                let position = next.fetch_add(1, Ordering::Relaxed);
+                let Some(index) = missing.get(position) else { break };
+                let result = stage(store, image, *index, open);
+                failed.fetch_or(result.is_err(), Ordering::Relaxed);
+                if let Ok(mut results) = results.lock() {
+                    results.push((position, result));
+                }
+                if next.load(Ordering::Relaxed) < missing.len() {
+                    // The disk takes what there is while the rest is unpacked. What this can't do,
+                    // `publish` will.
+                    let _ = thread::Builder::new().spawn_scoped(scope, settle);
+                }
+            }
+        };
         for _ in 1..workers.min(missing.len()) {
             let thread = thread::Builder::new().stack_size(STACK_BYTES);
             // Where no more threads may be started there are fewer workers.
@@ -134,6 +147,8 @@ fn unpack_alone(
         }
         work();
     });
+    // The kernel tells of a failure once.
+    settled.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)?;
     let mut results = results.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     results.sort_by_key(|(position, _)| *position);
     let staged = results.into_iter().map(|(_, staged)| staged).collect::<Result<Vec<_>>>()?;
@@ -194,9 +209,7 @@ fn publish(
     staged: Vec<(usize, tempfile::TempDir)>,
     homes: &[PathBuf],
 ) -> Result<()> {
-    let directory = lower::open_directory(&store.layers_dir())?;
-    let readable = crate::rooted::reopen(directory.as_fd())?;
-    fs::syncfs(&readable).context("write layers to the disk")?;
+    sync_layers(store)?;
     for (index, layer) in staged {
         let home = &homes[index];
         match std::fs::rename(layer.path(), home) {
@@ -209,6 +222,13 @@ fn publish(
         }
     }
     sync_dir(&store.layers_dir()).context("write layers to the disk")
+}
+
+/// Waits until all that was written to the store's file system is on the disk.
+fn sync_layers(store: &Store) -> Result<()> {
+    let directory = lower::open_directory(&store.layers_dir())?;
+    let readable = crate::rooted::reopen(directory.as_fd())?;
+    fs::syncfs(&readable).context("write layers to the disk")
 }
 
 fn extract_layer(

@@ -1,4 +1,4 @@
-//! A layer's blob, inflated and hashed by a thread of its own while the caller unpacks: the two
+//! A layer's blob, inflated by a thread and hashed by another while the caller unpacks: the three
 //! take about as long, and a layer is not taken for good before its digest is known.
 
 use std::io::{self, BufRead, Read};
@@ -11,7 +11,7 @@ use super::compress::{self, BUFFER};
 use crate::digest::{Digest, Hasher};
 
 /// Pieces that may wait for the reader.
-const QUEUE: usize = 8;
+const QUEUE: usize = 4;
 
 /// The layer's archive, to be read to its end and then verified.
 pub(crate) struct Inflated<'scope> {
@@ -29,11 +29,15 @@ impl<'scope> Inflated<'scope> {
         blob: impl Read + Send + 'scope,
         diff_id: &Digest,
     ) -> Result<Self> {
+        let (inflated, unhashed) = sync_channel(QUEUE);
         let (send, pieces) = sync_channel(QUEUE);
-        let (spent, reuse) = sync_channel(QUEUE);
+        let (spent, reuse) = sync_channel(2 * QUEUE);
         let hasher = Hasher::new(diff_id.algorithm());
+        Builder::new()
+            .spawn_scoped(scope, move || inflate(blob, &inflated, &reuse))
+            .context("start a thread")?;
         let hash = Builder::new()
-            .spawn_scoped(scope, move || inflate(blob, hasher, &send, &reuse))
+            .spawn_scoped(scope, move || hash(hasher, &unhashed, &send))
             .context("start a thread")?;
         Ok(Self { pieces, spent, current: Vec::new(), position: 0, hash })
     }
@@ -96,10 +100,9 @@ fn fill(input: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
 
 fn inflate(
     blob: impl Read + Send,
-    mut hasher: Hasher,
     send: &SyncSender<io::Result<Vec<u8>>>,
     reuse: &Receiver<Vec<u8>>,
-) -> Digest {
+) {
     let step = || -> io::Result<()> {
         let mut plain = compress::reader(blob)?;
         loop {
@@ -111,7 +114,6 @@ fn inflate(
                 return Ok(());
             }
             piece.truncate(length);
-            hasher.update(&piece);
             if send.send(Ok(piece)).is_err() {
                 // The reader failed and says why itself.
                 return Ok(());
@@ -120,6 +122,22 @@ fn inflate(
     };
     if let Err(error) = step() {
         let _ = send.send(Err(error));
+    }
+}
+
+/// Hashes what passes.
+fn hash(
+    mut hasher: Hasher,
+    unhashed: &Receiver<io::Result<Vec<u8>>>,
+    send: &SyncSender<io::Result<Vec<u8>>>,
+) -> Digest {
+    for piece in unhashed {
+        if let Ok(piece) = &piece {
+            hasher.update(piece);
+        }
+        if send.send(piece).is_err() {
+            break;
+        }
     }
     hasher.finish()
 }
