@@ -11,6 +11,7 @@ mod astray;
 mod bad_input;
 mod build;
 mod bundles;
+mod cdi;
 mod commit;
 mod config;
 mod copy;
@@ -39,6 +40,7 @@ mod push;
 mod referrers;
 mod rootless;
 mod transfers;
+mod volumes;
 
 /// Loads `image` as `name`.
 pub(crate) fn load(scene: &Scene, image: &Image, name: &str) -> PathBuf {

@@ -6,6 +6,7 @@ use crate::harness::image::Image;
 use crate::harness::netns::Netns;
 use crate::harness::{Cmd, Scene, eventually, scene, wait_for_exit};
 
+mod transcript;
 mod tutorial;
 
 const NAME: &str = "e2e.test/together:latest";

@@ -5,6 +5,7 @@
 
 mod annotations;
 pub(crate) mod capabilities;
+mod cdi;
 pub(crate) mod config;
 mod create;
 pub(crate) mod files;
@@ -117,10 +118,15 @@ pub(crate) fn users_of(store: &Store, image_id: &Digest) -> Result<Vec<PathBuf>>
     Ok(entries.into_iter().map(|entry| entry.directory).collect())
 }
 
-/// The bundles that mount this directory of the host. The caller keeps others from being made.
-pub(crate) fn users_of_directory(store: &Store, path: &Path) -> Result<Vec<PathBuf>> {
+/// The bundles that mount this volume, whose directory is `path`. The caller keeps others from being
+/// made.
+pub(crate) fn users_of_volume(store: &Store, name: &str, path: &Path) -> Result<Vec<PathBuf>> {
     let mounts = |entry: &Entry| -> Result<bool> {
         let document = crate::commit::tree::bundle_config(&entry.directory)?;
+        let named = document["annotations"][annotations::VOLUMES].as_str().unwrap_or_default();
+        if named.split(',').any(|other| other == name) {
+            return Ok(true);
+        }
         let mut mounts = document["mounts"].as_array().into_iter().flatten();
         Ok(mounts.any(|mount| mount["source"].as_str().is_some_and(|it| Path::new(it) == path)))
     };

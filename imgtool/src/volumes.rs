@@ -1,6 +1,8 @@
 //! Volumes by name: directories of the store that outlive bundles, `volumes/NAME/_data`, each with
 //! a record beside it.
 
+pub(crate) mod options;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
@@ -27,6 +29,9 @@ pub(crate) struct Volume {
     pub(crate) created: String,
     #[serde(default)]
     pub(crate) labels: BTreeMap<String, String>,
+    /// What makes it a mount of something else.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) options: BTreeMap<String, String>,
 }
 
 /// Docker's rule; such a name is no path.
@@ -58,11 +63,14 @@ impl Store {
         &self,
         name: &str,
         labels: &BTreeMap<String, String>,
+        options: &BTreeMap<String, String>,
     ) -> Result<()> {
         check_name(name)?;
         make_dir(&self.volumes_dir())?;
         let target = self.volumes_dir().join(name);
         if target.exists() {
+            let other = !options.is_empty() && self.volume(name)?.options != *options;
+            ensure!(!other, "volume {name} is there already, with other options");
             return Ok(());
         }
         let made = || -> Result<()> {
@@ -73,6 +81,7 @@ impl Store {
                 name: name.to_owned(),
                 created: Timestamp::now().to_string(),
                 labels: labels.clone(),
+                options: options.clone(),
             };
             fs::write(staged.path().join(RECORD), serde_json::to_vec_pretty(&volume)?)?;
             match fs::rename(staged.path(), &target) {
@@ -86,7 +95,7 @@ impl Store {
 
     /// The directory of a volume that a bundle mounts, made if it is not there.
     pub(crate) fn use_volume(&self, name: &str) -> Result<PathBuf> {
-        self.create_volume(name, &BTreeMap::new())?;
+        self.create_volume(name, &BTreeMap::new(), &BTreeMap::new())?;
         let data = self.volume_data(name);
         data.canonicalize().with_context(|| format!("find {}", data.display()))
     }
@@ -126,7 +135,7 @@ impl Store {
         let volume = self.volume(name)?;
         let data = self.volume_data(&volume.name);
         let data = data.canonicalize().unwrap_or(data);
-        if let Some(user) = bundle::users_of_directory(self, &data)?.first() {
+        if let Some(user) = bundle::users_of_volume(self, name, &data)?.first() {
             bail!("volume {name} is in use by bundle {} (imgtool rm removes that)", user.display());
         }
         // What is half removed must not be found under the name.
@@ -164,9 +173,12 @@ mod tests {
         let store = Store::open(Some(&scratch.path().join("store"))).unwrap();
         assert!(store.volumes().unwrap().is_empty());
         let labels = BTreeMap::from([("k".to_owned(), "v".to_owned())]);
-        store.create_volume("data", &labels).unwrap();
+        let none = BTreeMap::new();
+        store.create_volume("data", &labels, &none).unwrap();
         fs::write(store.use_volume("data").unwrap().join("kept"), "x").unwrap();
-        store.create_volume("data", &BTreeMap::new()).unwrap();
+        store.create_volume("data", &none, &none).unwrap();
+        let other = BTreeMap::from([("type".to_owned(), "tmpfs".to_owned())]);
+        assert!(store.create_volume("data", &none, &other).is_err());
         assert_eq!(store.volume("data").unwrap().labels, labels);
         assert!(store.volume_data("data").join("kept").exists());
         store.use_volume("another").unwrap();

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags};
 use rustix::process::DumpableBehavior;
 
 use crate::apply::devices::Making;
@@ -151,7 +151,7 @@ fn create_steps(start: &Create, channel: &mut Option<Channel>) -> Result<Infalli
     let mut mounter = Mounter::new(&root, &plan.root.mount_label, start.cgroups);
     let mut in_place = false;
     for (index, mount) in plan.mounts.iter().enumerate() {
-        let from_parent = needs_parent(mount, start.reaches_further);
+        let from_parent = needs_parent(mount, start.reaches_further) || hosts_own(mount, plan);
         let shows_cgroup = mount.kind == MountKind::Cgroup || mount.filesystem == "cgroup2";
         // A cgroup mount shows where we are: be there first, and in the namespace rooted there. And
         // what the parent half says of that comes before any answer.
@@ -314,6 +314,19 @@ fn open_root(path: &Path) -> Result<Root> {
 fn needs_parent(mount: &MountPlan, reaches_further: bool) -> bool {
     let binds = matches!(mount.kind, MountKind::Bind { .. }) && !mount.remount;
     binds && (reaches_further || mount.id_map.is_some())
+}
+
+/// Whether it is for the host to mount: a disk, which the cgroup lets no container open, or a
+/// server, which the container's network need not reach. A user namespace has no right to either.
+fn hosts_own(mount: &MountPlan, plan: &Plan) -> bool {
+    const SERVERS: [&str; 6] = ["nfs", "nfs4", "cifs", "smb3", "ceph", "9p"];
+    let is_disk = || {
+        rustix::fs::stat(&mount.source)
+            .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::BlockDevice)
+    };
+    mount.kind == MountKind::Other
+        && !plan.namespaces.has(Kind::User)
+        && (SERVERS.contains(&mount.filesystem.as_str()) || is_disk())
 }
 
 fn ask_for_source(parent: &Channel, index: usize) -> Result<OwnedFd> {

@@ -7,7 +7,7 @@ use super::{IMAGE, archive};
 use crate::harness::containerd::{CRI_NAMESPACE, Containerd, PAUSE};
 use crate::harness::cri::{Cri, Message};
 use crate::harness::image::Image;
-use crate::harness::{Scene, Witness, requires, scene};
+use crate::harness::{Scene, Witness, scene};
 
 /// NamespaceMode of the interface: shared by the pod, the container's own.
 const POD: u64 = 0;
@@ -70,9 +70,8 @@ impl Pod {
 }
 
 #[test]
-fn a_pod_of_kubernetes_lives_under_our_runtime() {
+fn a_pod_of_kubernetes_lives_under_our_runtime_in_our_network() {
     scene(|scene| {
-        requires::program("/usr/lib/cni/ptp", "containernetworking-plugins");
         let witness = Witness::new(scene);
         let containerd = Containerd::start(&witness, scene);
         let pause = Image::probe(&["pause"]).docker_archive(&scene.path("pause.tar"), PAUSE);

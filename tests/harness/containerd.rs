@@ -2,9 +2,10 @@
 //! and links in namespaces of its own.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use super::command::Cmd;
+use super::command::{Cmd, binary};
 use super::daemon::{CgroupParent, Daemon};
 use super::{Scene, Witness, requires};
 
@@ -38,7 +39,7 @@ state = "{at}/state"
   netns_mounts_under_state_dir = true
   restrict_oom_score_adj = true
   [plugins."io.containerd.grpc.v1.cri".cni]
-    bin_dir = "/usr/lib/cni"
+    bin_dir = "{at}/cni/bin"
     conf_dir = "{at}/cni"
   [plugins."io.containerd.grpc.v1.cri".containerd]
     default_runtime_name = "ours"
@@ -51,16 +52,22 @@ state = "{at}/state"
             program = program.display(),
         );
         fs::write(&config, text).expect("write containerd's configuration");
-        let network = format!(
-            r#"{{"cniVersion": "0.4.0", "name": "e2e", "plugins": [{{"type": "ptp", "ipam": {{
-                "type": "host-local", "dataDir": "{at}/leases",
-                "ranges": [[{{"subnet": "10.199.7.0/24"}}]]}}}}]}}"#
-        );
+        // As the README has it.
+        let network = r#"{"cniVersion": "1.0.0", "name": "pods", "plugins": [
+            {"type": "netsetup", "bridge": "cni0", "capabilities": {"portMappings": true},
+             "ipam": {"type": "netsetup", "ranges": [[{"subnet": "10.199.7.0/24"}]]}}]}"#;
+        let plugins = dir.join("cni/bin");
+        fs::create_dir_all(&plugins).expect("make the plugins' directory");
+        symlink(binary("netsetup"), plugins.join("netsetup")).expect("link the plugin");
+        // The runtime adds the loopback device by a plugin of that name.
+        symlink(binary("netsetup"), plugins.join("loopback")).expect("link the plugin");
         fs::write(dir.join("cni/1.conflist"), network).expect("write the network's configuration");
         let namespace = scene.id("ctr");
         let cgroup = CgroupParent::new(&namespace);
-        let words = ["--config".to_owned(), config.display().to_string()];
-        let daemon = Daemon::start(&dir, &["--net"], "containerd", &words);
+        // Its network is that of another host, and so is what netsetup notes of it.
+        let state = format!("NETSETUP_STATE={at}/netsetup");
+        let words = [&state, "containerd", "--config", &config.display().to_string()];
+        let daemon = Daemon::start(&dir, &["--net"], "env", &words.map(str::to_owned));
         Self { dir, namespace, daemon, cgroup }
     }
 

@@ -43,14 +43,24 @@ impl Pty {
         self.master.write_all(text.as_bytes()).expect("type");
     }
 
-    /// Waits until this is seen, and forgets all up to its end.
+    /// Waits until this is seen, and returns all up to its end, which it forgets.
     #[track_caller]
-    pub(crate) fn expect(&mut self, text: &str) {
+    pub(crate) fn expect(&mut self, text: &str) -> String {
         while !self.seen.contains(text) {
             assert!(self.read(), "{text:?} is not seen, but:\n{}", self.seen);
         }
         let end = self.seen.find(text).unwrap_or_default() + text.len();
-        self.seen.drain(..end);
+        self.seen.drain(..end).collect()
+    }
+
+    /// The same; that `end` is seen first is a failure.
+    #[track_caller]
+    pub(crate) fn expect_before(&mut self, text: &str, end: &str) -> String {
+        while !self.seen.contains(text) {
+            assert!(!self.seen.contains(end), "{text:?} is not seen, but:\n{}", self.seen);
+            assert!(self.read(), "{text:?} is not seen, but:\n{}", self.seen);
+        }
+        self.expect(text)
     }
 
     /// The next whole line that begins with this.

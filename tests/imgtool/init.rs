@@ -73,7 +73,8 @@ fn a_shell_under_it_leads_its_terminal() {
         let mut terminal = Pty::start(run.arg(scene.id("tty")), 24, 80);
         // Ctrl-C ends what runs in front, and not the shell.
         terminal.expect("# ");
-        terminal.type_in("echo go''ing; busybox sleep 1000\n");
+        // Said by who is in front by then.
+        terminal.type_in("sh -c \"echo go''ing; exec busybox sleep 1000\"\n");
         terminal.expect("going");
         terminal.type_in("\u{3}");
         terminal.type_in("echo still $((6 * 7)); exit 3\n");

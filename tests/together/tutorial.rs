@@ -10,13 +10,13 @@ use crate::harness::tarball::{Entry, Tarball};
 use crate::harness::{Cmd, Outcome, Scene, eventually, scene, web};
 
 /// What stands for a distribution: a shell, and the file by which one tells them apart.
-fn centos() -> Image {
+pub(super) fn centos() -> Image {
     let release = Entry::file("etc/centos-release", "CentOS Linux release 7.9 (Core)\n");
     Image::busybox().layer(Tarball::of([release]))
 }
 
 /// A line typed into a shell, where our binaries are found.
-fn line(scene: &Scene, text: &str) -> Cmd {
+pub(super) fn line(scene: &Scene, text: &str) -> Cmd {
     let bin = binary("runtime").parent().unwrap().display().to_string();
     let path = format!("PATH={bin}:{}", std::env::var("PATH").unwrap());
     let store = format!("IMGTOOL_ROOT={}", scene.store().display());

@@ -27,6 +27,8 @@ pub(crate) const COMMAND: &str = "org.imgtool.command";
 pub(crate) const HEALTHCHECK: &str = "org.imgtool.healthcheck";
 /// `id`: nobody asked for a host name, so the container's short id may replace ours.
 pub(crate) const HOSTNAME: &str = "org.imgtool.hostname";
+/// The volumes by name, with commas between.
+pub(crate) const VOLUMES: &str = "org.imgtool.volumes";
 /// `true`: keep standard input open.
 pub(crate) const INTERACTIVE: &str = "org.imgtool.interactive";
 

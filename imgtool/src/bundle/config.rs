@@ -44,13 +44,17 @@ pub(crate) struct Inputs<'a> {
     pub(crate) device_rules: Vec<Value>,
 }
 
-/// A bind mount; a relative source starts at the bundle, which may be moved.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A bind mount; a relative source starts at the bundle, which may be moved. Or what another volume
+/// is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Mount {
     pub(crate) source: String,
     pub(crate) target: String,
     pub(crate) read_only: bool,
+    /// Only a bind mount has one.
     pub(crate) propagation: &'static str,
+    /// Type and options of what is no bind mount of a directory.
+    pub(crate) filesystem: Option<(String, Vec<String>)>,
 }
 
 /// The command to run: entrypoint and arguments of the image, or what the caller put in their place.
@@ -194,8 +198,8 @@ fn mounts(config: &mut Value, inputs: &Inputs<'_>) -> Result<()> {
     let files = FILES.iter().filter(|(_, target)| !taken(target)).map(|(name, target)| Mount {
         source: (*name).to_owned(),
         target: (*target).to_owned(),
-        read_only: false,
         propagation: "rprivate",
+        ..Mount::default()
     });
     let binds = volumes.iter().cloned().chain(files).map(|mount| mount.json());
     let mut more: Vec<Value> = binds.chain(options.tmpfs.iter().map(tmpfs)).collect();
@@ -224,12 +228,17 @@ fn tmpfs(tmpfs: &Tmpfs) -> Value {
 
 impl Mount {
     fn json(&self) -> Value {
-        let mut options = vec!["rbind"];
+        let (kind, mut options) = match &self.filesystem {
+            Some((kind, options)) => (kind.as_str(), options.iter().map(String::as_str).collect()),
+            None => ("bind", vec!["rbind"]),
+        };
         if self.read_only {
             options.push("ro");
         }
-        options.push(self.propagation);
-        json!({"destination": self.target, "type": "bind", "source": self.source, "options": options})
+        if kind == "bind" {
+            options.push(self.propagation);
+        }
+        json!({"destination": self.target, "type": kind, "source": self.source, "options": options})
     }
 }
 

@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use rustix::fs::{Mode as FileMode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use serde_json::Value;
@@ -17,12 +17,13 @@ use super::plan::Plan;
 use super::record::{Mode, TREE, write_json};
 use super::registry::{self, Entry, Held, State};
 use super::{
-    ROOTFS, annotations, config, files, host, init, overlay, profile, remove, seccomp, user,
+    ROOTFS, annotations, cdi, config, files, host, init, overlay, profile, remove, seccomp, user,
     volumes,
 };
 use crate::layer;
 use crate::manifest::Platform;
 use crate::store::{Image, Store};
+use crate::volumes::options;
 
 /// What the user asked for.
 pub(crate) struct Request {
@@ -100,7 +101,7 @@ fn make(
     if let Some(maps) = &plan.host.rootless {
         maps.check(wanted_user, identity.uid, identity.gid)?;
     }
-    let mut volumes = volume_mounts(store, image, options, directory, rootfs.as_fd())?;
+    let mut volumes = volume_mounts(store, image, request, plan, rootfs.as_fd(), notes)?;
     if let Some(program) = &plan.init {
         volumes.push(init::copy(program, directory)?);
     }
@@ -114,7 +115,18 @@ fn make(
     if held.entry.record.mode == Mode::Overlay {
         words.insert(annotations::BUNDLE.to_owned(), "overlay".to_owned());
     }
-    let document = config::generate(&Inputs {
+    let named: Vec<&str> = options
+        .volumes
+        .iter()
+        .filter_map(|volume| match &volume.source {
+            Source::Named(name) => Some(name.as_str()),
+            Source::Host(_) | Source::Bundle => None,
+        })
+        .collect();
+    if !named.is_empty() {
+        words.insert(annotations::VOLUMES.to_owned(), named.join(","));
+    }
+    let mut document = config::generate(&Inputs {
         image: &image.config,
         options,
         arguments: &plan.arguments,
@@ -130,6 +142,7 @@ fn make(
         devices,
         device_rules,
     })?;
+    cdi::apply(&options.cdi, &mut document)?;
     held.entry.record.mount_points = missing_mount_points(&document, rootfs.as_fd())?;
     write_json(&directory.join("config.json"), &document)?;
     held.entry.record.write(directory)
@@ -192,10 +205,12 @@ fn seccomp_profile(options: &Options, capabilities: &[&str]) -> Result<Option<Va
 fn volume_mounts(
     store: &Store,
     image: &Image,
-    options: &Options,
-    directory: &Path,
+    request: &Request,
+    plan: &Plan,
     rootfs: std::os::fd::BorrowedFd<'_>,
+    notes: &mut Vec<String>,
 ) -> Result<Vec<Mount>> {
+    let (directory, options) = (&plan.directory, &request.options);
     let mut mounts = Vec::new();
     let mut own = Vec::new();
     for volume in &options.volumes {
@@ -206,6 +221,10 @@ fn volume_mounts(
                 mounts.push(bind(volume, path)?);
             }
             Source::Named(name) => {
+                if let Some(mount) = mounted(store, name, volume, plan, notes)? {
+                    mounts.push(mount);
+                    continue;
+                }
                 let path = store.use_volume(name)?;
                 volumes::fill(&path, &volume.target, rootfs)
                     .with_context(|| format!("fill volume {name}"))?;
@@ -223,9 +242,42 @@ fn volume_mounts(
     for (number, target) in own.into_iter().enumerate() {
         let source = volumes::make(directory, number, &target, rootfs)
             .with_context(|| format!("make volume {target}"))?;
-        mounts.push(Mount { source, target, read_only: false, propagation: "rprivate" });
+        mounts.push(Mount { source, target, propagation: "rprivate", ..Mount::default() });
     }
     Ok(mounts)
+}
+
+/// A volume that is a mount of something else, if this is one. It is nobody's to be filled.
+fn mounted(
+    store: &Store,
+    name: &str,
+    volume: &Volume,
+    plan: &Plan,
+    notes: &mut Vec<String>,
+) -> Result<Option<Mount>> {
+    let known = store.volumes()?.into_iter().find(|known| known.name == name);
+    let Some(known) = known.filter(|known| !known.options.is_empty()) else { return Ok(None) };
+    let filesystem =
+        options::filesystem(&known.options).with_context(|| format!("volume {name}"))?;
+    let kind = &filesystem.kind;
+    let unprivileged = matches!(kind.as_str(), "bind" | "tmpfs");
+    ensure!(
+        plan.host.rootless.is_none() || unprivileged,
+        "volume {name} is of type {kind}, which only root can mount"
+    );
+    if !options::is_known(kind) {
+        notes.push(format!(
+            "volume {name}: the kernel does not know {kind} yet; unless a module brings it, the \
+             container won't start"
+        ));
+    }
+    Ok(Some(Mount {
+        source: filesystem.source,
+        target: volume.target.clone(),
+        read_only: volume.read_only,
+        propagation: volume.propagation,
+        filesystem: Some((filesystem.kind, filesystem.options)),
+    }))
 }
 
 fn bind(volume: &Volume, path: &Path) -> Result<Mount> {
@@ -234,6 +286,7 @@ fn bind(volume: &Volume, path: &Path) -> Result<Mount> {
         target: volume.target.clone(),
         read_only: volume.read_only,
         propagation: volume.propagation,
+        ..Mount::default()
     })
 }
 

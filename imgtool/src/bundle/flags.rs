@@ -29,6 +29,7 @@ pub(crate) use volume::{Source, Volume, clean_target};
 
 use super::annotations::PREFIX;
 use super::capabilities::CapabilityChange;
+use super::cdi;
 
 /// The container flags of `imgtool bundle`, as typed.
 #[derive(Debug, Default, clap::Args)]
@@ -93,9 +94,8 @@ pub(crate) struct Words {
     limits: limits::Words,
     #[command(flatten)]
     health: health::Words,
-    /// Give the container a device of the host, or all of a directory
-    #[arg(long, value_name = "HOST[:CONTAINER[:ACCESS]]")]
-    device: Vec<String>,
+    #[command(flatten)]
+    devices: device::Words,
     /// Start the program by a small init, which hands signals on and reaps what nobody waits for
     #[arg(long)]
     init: bool,
@@ -155,6 +155,8 @@ pub(crate) struct Options {
     pub(crate) volumes: Vec<Volume>,
     pub(crate) tmpfs: Vec<Tmpfs>,
     pub(crate) devices: Vec<Device>,
+    /// What vendors describe.
+    pub(crate) cdi: cdi::Wanted,
     /// Labels and annotations, which are one here.
     pub(crate) annotations: Vec<(String, String)>,
     pub(crate) stop_signal: Option<String>,
@@ -202,6 +204,7 @@ pub(crate) fn resolve(
         );
     }
     let (volumes, tmpfs) = mounts(&words, cwd)?;
+    let (devices, cdi) = words.devices.resolve()?;
     let memory_bytes = words.memory.as_deref().map(quantity::memory).transpose()?;
     if let Some(dir) = words.workdir.as_deref().filter(|dir| !dir.starts_with('/')) {
         bail!("the working directory {dir:?} is invalid, it needs to be an absolute path");
@@ -229,7 +232,8 @@ pub(crate) fn resolve(
         hosts: words.hosts.resolve()?,
         volumes,
         tmpfs,
-        devices: devices(&words.device)?,
+        devices,
+        cdi,
         annotations: annotations(&words.label, &words.annotation)?,
         stop_signal: words.stop_signal.map(check_signal).transpose()?,
         memory_bytes,
@@ -260,12 +264,6 @@ fn mounts(words: &Words, cwd: &Path) -> Result<(Vec<Volume>, Vec<Tmpfs>)> {
     }
     volume::refuse_duplicates(&volumes, &tmpfs)?;
     Ok((volumes, tmpfs))
-}
-
-fn devices(words: &[String]) -> Result<Vec<Device>> {
-    let parse =
-        |word: &String| Device::parse(word).with_context(|| format!("invalid device {word:?}"));
-    words.iter().map(parse).collect()
 }
 
 /// A label may have no value.

@@ -32,5 +32,6 @@ pub(crate) fn copy(program: &Path, directory: &Path) -> Result<Mount> {
         target: TARGET.to_owned(),
         read_only: true,
         propagation: "rprivate",
+        ..Mount::default()
     })
 }

@@ -13,7 +13,7 @@ use crate::output;
 use crate::store::Store;
 use crate::table;
 use crate::template::Format;
-use crate::volumes::Volume;
+use crate::volumes::{Volume, options};
 
 /// Make, list and remove volumes, which `bundle -v NAME:/path` mounts
 #[derive(Debug, clap::Args)]
@@ -31,6 +31,12 @@ enum Command {
         /// Set a label
         #[arg(short, long, value_name = "KEY[=VALUE]")]
         label: Vec<String>,
+        /// The driver; there is one
+        #[arg(short, long, value_name = "NAME", default_value = "local", value_parser = ["local"])]
+        driver: String,
+        /// What it is a mount of: type=nfs|ext4|tmpfs|none|..., device=SOURCE, o=OPTION,...
+        #[arg(short, long, value_name = "KEY=VALUE")]
+        opt: Vec<String>,
     },
     /// List the volumes of the store
     #[command(visible_alias = "ls")]
@@ -63,15 +69,16 @@ enum Command {
 
 pub(crate) fn run(store: &Store, args: &Args) -> Result<()> {
     match &args.command {
-        Command::Create { name, label } => {
+        Command::Create { name, label, driver: _, opt } => {
             let name = name.clone().map_or_else(random_name, Ok)?;
             let labels: BTreeMap<String, String> = label
                 .iter()
                 .map(|word| word.split_once('=').unwrap_or((word, "")))
                 .map(|(key, value)| (key.to_owned(), value.to_owned()))
                 .collect();
+            let options = options::parse(opt)?;
             let _lock = store.lock_shared()?;
-            store.create_volume(&name, &labels)?;
+            store.create_volume(&name, &labels, &options)?;
             Ok(writeln!(output::stdout(), "{name}")?)
         }
         Command::List { quiet, format } => list(store, *quiet, format),
@@ -141,7 +148,8 @@ fn describe(store: &Store, volume: &Volume) -> Value {
     json!({
         "CreatedAt": volume.created, "Driver": "local", "Labels": volume.labels,
         "Mountpoint": store.volume_data(&volume.name), "Name": volume.name,
-        "Options": null, "Scope": "local",
+        "Options": if volume.options.is_empty() { Value::Null } else { json!(volume.options) },
+        "Scope": "local",
     })
 }
 

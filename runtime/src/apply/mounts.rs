@@ -4,7 +4,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use rustix::fs::{CWD, FileType, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{
@@ -258,7 +258,12 @@ pub(crate) fn detached(plan: &MountPlan) -> Result<OwnedFd> {
         let attributes = plan.attributes.set.0;
         rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
     };
-    make().with_context(|| describe(plan))
+    make()
+        .map_err(|errno| match errno {
+            Errno::NODEV => anyhow!("the kernel knows no file system of this type: {errno}"),
+            errno => errno.into(),
+        })
+        .with_context(|| format!("{}, type={}", describe(plan), plan.filesystem))
 }
 
 /// Tells a file system its source and its options.

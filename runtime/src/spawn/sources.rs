@@ -1,5 +1,7 @@
 //! What is bound, opened by the runtime for a container that can't do so itself: the root of a user
-//! namespace may lack the right to reach it, and nobody in there may map the owners of files.
+//! namespace may lack the right to reach it, and nobody in there may map the owners of files. And what
+//! is mounted by us: a disk that the container's cgroup may not open, a server that its network does not
+//! reach.
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
@@ -9,7 +11,7 @@ use rustix::fs::{Mode, OFlags};
 
 use super::child::Child;
 use super::idmap;
-use crate::apply::mounts::clone_tree;
+use crate::apply::mounts::{clone_tree, detached};
 use crate::channel::Channel;
 use crate::plan::Plan;
 use crate::plan::mounts::{IdMap, Kind as MountKind, MountPlan};
@@ -29,6 +31,13 @@ pub(super) fn open(child: &Child, plan: &Plan, index: u32) -> Result<OwnedFd> {
 }
 
 fn open_one(child: &Child, plan: &Plan, mount: &MountPlan) -> Result<OwnedFd> {
+    if mount.kind == MountKind::Other {
+        let mut mount = mount.clone();
+        if !plan.root.mount_label.is_empty() {
+            mount.data.push(format!("context={}", plan.root.mount_label));
+        }
+        return detached(&mount);
+    }
     // Where the mounts are that came before: this one may be of a part of them, and it is to be
     // locked like all that the container's namespace got from the host.
     let among = plan.namespaces.has(Kind::Mount).then_some(child);

@@ -149,6 +149,7 @@ fn volumes_come_parents_first_and_replace_our_files() {
         target: target.into(),
         read_only,
         propagation: "rprivate",
+        filesystem: None,
     };
     let volumes = [
         mount("/a/b", true),

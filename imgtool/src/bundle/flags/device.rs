@@ -1,8 +1,50 @@
-//! `--device`: nodes of the host.
+//! `--device` and `--gpus`: nodes of the host, and what vendors describe.
+
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
 
 use super::clean_target;
+use crate::bundle::cdi::{self, Gpus};
+
+/// As typed.
+#[derive(Debug, Default, clap::Args)]
+#[group(id = "devices")]
+pub(crate) struct Words {
+    /// Give the container a device of the host, all of a directory, or by CDI VENDOR/CLASS=NAME
+    #[arg(long, value_name = "HOST[:CONTAINER[:ACCESS]]")]
+    device: Vec<String>,
+    /// Give it GPUs by CDI: all, a number, or device=NAME,...
+    #[arg(long, value_name = "WHICH")]
+    gpus: Option<String>,
+    /// Where the CDI specifications lie [default: /etc/cdi and /var/run/cdi]
+    #[arg(long, value_name = "DIR")]
+    cdi_spec_dir: Vec<PathBuf>,
+}
+
+impl Words {
+    /// The nodes, and what is to be looked up in vendors' files.
+    pub(super) fn resolve(self) -> Result<(Vec<Device>, cdi::Wanted)> {
+        let gpus =
+            self.gpus.map(|word| Gpus::parse(&word).with_context(|| format!("--gpus {word:?}")));
+        let mut wanted = cdi::Wanted {
+            gpus: gpus.transpose()?,
+            directories: self.cdi_spec_dir,
+            devices: Vec::new(),
+        };
+        let mut nodes = Vec::new();
+        for word in &self.device {
+            let invalid = || format!("invalid device {word:?}");
+            // A node's path begins with a slash, a vendor's name does not.
+            if !word.starts_with('/') && word.contains('=') {
+                wanted.devices.push(word.parse().with_context(invalid)?);
+            } else {
+                nodes.push(Device::parse(word).with_context(invalid)?);
+            }
+        }
+        Ok((nodes, wanted))
+    }
+}
 
 /// One `--device`: a node, or all beneath a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
