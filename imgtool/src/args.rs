@@ -1,12 +1,14 @@
 //! The command line: global flags and one arm per verb. Each verb's own
 //! arguments stand in its file under `commands/`.
 
+mod examples;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::error::ErrorKind;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands;
 use crate::layer::compress;
@@ -77,6 +79,11 @@ enum Command {
 }
 
 impl Cli {
+    /// Reads the command line.
+    pub(crate) fn read() -> Result<Self, clap::Error> {
+        Self::from_arg_matches(&examples::add(Self::command()).try_get_matches()?)
+    }
+
     /// Runs the verb.
     pub(crate) fn run(self) -> Result<()> {
         rooted::allow_many_descriptors().context("raise the limit of open files")?;

@@ -1,12 +1,14 @@
 //! The command line as the user types it; nothing here touches the host.
 
+mod examples;
+
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
 
 use clap::error::ErrorKind;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::netlink::link::Mac;
 use crate::netlink::shape::Limit;
@@ -375,6 +377,13 @@ pub(crate) struct Output {
 pub(crate) enum Format {
     Table,
     Json,
+}
+
+impl Arguments {
+    /// Reads the command line.
+    pub(crate) fn read() -> Result<Self, clap::Error> {
+        Self::from_arg_matches(&examples::add(Self::command()).try_get_matches()?)
+    }
 }
 
 /// Prints what clap has to say: help in full, a mistake in one line with a hint.

@@ -24,8 +24,6 @@ mod user_mode;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 fn main() -> ExitCode {
     if cni::is_called() {
         return cni::run();
@@ -33,7 +31,7 @@ fn main() -> ExitCode {
     if netavark::is_called() {
         return netavark::run();
     }
-    let arguments = match args::Arguments::try_parse() {
+    let arguments = match args::Arguments::read() {
         Ok(arguments) => arguments,
         Err(misuse) => return args::report(&misuse),
     };

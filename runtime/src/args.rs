@@ -9,6 +9,7 @@ use clap::{Args, FromArgMatches, ValueEnum};
 use crate::log;
 
 mod checkpoint;
+mod examples;
 mod grammar;
 mod line;
 mod supervise;

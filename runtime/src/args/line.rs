@@ -6,7 +6,7 @@ use std::io::Write;
 use anyhow::{Context, Result, anyhow};
 use clap::{Args, FromArgMatches};
 
-use super::{Command, Globals, SPEC_VERSION, grammar};
+use super::{Command, Globals, SPEC_VERSION, examples, grammar};
 use crate::host::Program;
 
 const TOP_HELP: &str = "COMMANDS:
@@ -255,7 +255,9 @@ fn help(command: &clap::Command) -> String {
     } else {
         String::new()
     };
-    format!("NAME:\n   {name} - {about}\n\n{usage}{}", command.clone().render_help())
+    let own = name.strip_prefix(Program::Runtime.name()).and_then(|name| examples::of(name.trim()));
+    let examples = own.unwrap_or_default();
+    format!("NAME:\n   {name} - {about}\n\n{usage}{}{examples}", command.clone().render_help())
 }
 
 fn misuse(command: &clap::Command, message: &str) -> Misuse {
