@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use crate::harness::command::binary;
 use crate::harness::image::Image;
-use crate::harness::{Scene, scene};
+use crate::harness::{Cmd, Scene, scene};
 
 const NAME: &str = "e2e.test/outputs:latest";
 const COMMANDS: [&str; 32] = [
@@ -74,6 +74,21 @@ fn outputs_that_can_not_be_written_make_nobody_panic() {
             }
         }
     });
+}
+
+#[test]
+fn completions_are_scripts_that_the_shell_reads() {
+    for name in ["runtime", "imgtool", "netsetup"] {
+        let script = Cmd::new(binary(name)).args(["completion", "bash"]).run().success().stdout;
+        let ask = format!(
+            "{script}\nCOMP_WORDS=({name} co) COMP_CWORD=1; _{name} {name} co {name}; echo ${{COMPREPLY[@]}}"
+        );
+        let offered = Cmd::new("bash").args(["-c", &ask]).run().success().stdout;
+        assert!(offered.split_whitespace().any(|word| word == "completion"), "{name}: {offered}");
+        for shell in ["zsh", "fish"] {
+            Cmd::new(binary(name)).args(["completion", shell]).run().success().stdout_has(name);
+        }
+    }
 }
 
 #[test]

@@ -46,6 +46,7 @@ enum Command {
     Bundle(Box<commands::bundle::Args>),
     Bundles(commands::bundles::Args),
     Commit(commands::commit::Args),
+    Completion(commands::completion::Args),
     Copy(Box<commands::copy::Args>),
     Cp(commands::cp::Args),
     Delete(Box<commands::delete::Args>),
@@ -81,7 +82,11 @@ enum Command {
 impl Cli {
     /// Reads the command line.
     pub(crate) fn read() -> Result<Self, clap::Error> {
-        Self::from_arg_matches(&examples::add(Self::command()).try_get_matches()?)
+        Self::from_arg_matches(&Self::line().try_get_matches()?)
+    }
+
+    fn line() -> clap::Command {
+        examples::add(Self::command())
     }
 
     /// Runs the verb.
@@ -93,6 +98,7 @@ impl Cli {
             Command::Build(args) => commands::build::run(&store, &args),
             Command::Bundle(args) => commands::bundle::run(&store, *args),
             Command::Bundles(args) => commands::bundles::run(&store, &args),
+            Command::Completion(args) => commands::completion::run(&args, Self::line()),
             Command::Commit(args) => commands::commit::run(&store, &args),
             Command::Copy(args) => commands::copy::run(&store, &args),
             Command::Cp(args) => commands::cp::run(&store, &args),

@@ -5,6 +5,7 @@ pub(crate) mod build;
 pub(crate) mod bundle;
 pub(crate) mod bundles;
 pub(crate) mod commit;
+pub(crate) mod completion;
 pub(crate) mod copy;
 pub(crate) mod cp;
 pub(crate) mod delete;

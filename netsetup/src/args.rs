@@ -75,6 +75,15 @@ pub(crate) enum Command {
     Restore,
     /// Collect what containers left that are gone
     Gc,
+    /// Print a script by which a shell completes the command line
+    Completion(Completion),
+}
+
+/// `netsetup completion`
+#[derive(Debug, Args)]
+pub(crate) struct Completion {
+    /// The shell, whose start file is to read the script
+    pub(crate) shell: clap_complete::Shell,
 }
 
 /// `netsetup bridge …`
@@ -382,7 +391,12 @@ pub(crate) enum Format {
 impl Arguments {
     /// Reads the command line.
     pub(crate) fn read() -> Result<Self, clap::Error> {
-        Self::from_arg_matches(&examples::add(Self::command()).try_get_matches()?)
+        Self::from_arg_matches(&Self::line().try_get_matches()?)
+    }
+
+    /// All that there is.
+    pub(crate) fn line() -> clap::Command {
+        examples::add(Self::command())
     }
 }
 

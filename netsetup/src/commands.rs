@@ -3,6 +3,7 @@
 mod attach;
 mod bridge;
 mod check;
+mod completion;
 mod detach;
 mod forward;
 mod hook;
@@ -20,6 +21,9 @@ use crate::user_mode;
 
 /// Runs what was asked for.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    if let Command::Completion(completion) = &arguments.command {
+        return completion::run(completion);
+    }
     if user_mode::is_needed() {
         return user_mode::run(arguments);
     }
@@ -37,6 +41,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         Command::Status(status) => status::run(status, directories),
         Command::Check => check::check(directories),
         Command::Restore => check::restore(directories),
+        // Above, for it needs no right.
+        Command::Completion(_) => Ok(()),
         Command::Gc => check::gc(directories),
     }
 }

@@ -9,6 +9,7 @@ use clap::{Args, FromArgMatches, ValueEnum};
 use crate::log;
 
 mod checkpoint;
+mod completion;
 mod examples;
 mod grammar;
 mod line;
@@ -19,6 +20,7 @@ pub(crate) use supervise::{Attach, Inspect, Logs, Start, Stats, Stop, Supervisio
 pub(crate) use update::Update;
 
 pub(crate) use checkpoint::{Checkpoint, Images, Restore};
+pub(crate) use completion::Completion;
 pub(crate) use line::{Request, open, print};
 
 /// The newest runtime-spec that we know.
@@ -121,6 +123,7 @@ macro_rules! verbs {
 verbs! {
     Attach(Attach), "attach", "join the standard streams of a supervised container";
     Checkpoint(Box<Checkpoint>), "checkpoint", "checkpoint a running container";
+    Completion(Completion), "completion", "print a script by which a shell completes the command line";
     Create(Create), "create", "create a container";
     Delete(Delete), "delete", "delete any resources held by the container";
     Events(Events), "events", "display container events: want of memory, and what is used";

@@ -57,6 +57,7 @@ pub(crate) fn run(
         Command::Exec(args) => exec::run(*args, host, store),
         Command::Features(_) => features::run(),
         Command::Inspect(args) => inspect::run(&args, store, records),
+        Command::Completion(args) => crate::args::print(&args.shell.script()).map(|()| 0),
         Command::Kill(args) => kill::run(args, host, store, records),
         Command::List(args) => list::run(&args, host, store, records),
         Command::Logs(args) => logs::run(&args, store, records),

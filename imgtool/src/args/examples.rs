@@ -1,7 +1,7 @@
 //! Lines to begin with, at the end of each verb's help.
 
 /// By verb, each line as it may be typed.
-const EXAMPLES: [(&str, &str); 34] = [
+const EXAMPLES: [(&str, &str); 35] = [
     (
         "build",
         "imgtool build -t site:v1 .\nimgtool build -t site --build-arg MODE=test --target base -f Dockerfile.dev .",
@@ -13,6 +13,7 @@ const EXAMPLES: [(&str, &str); 34] = [
     ),
     ("bundles", "imgtool bundles\nimgtool bundles -q"),
     ("commit", "imgtool commit web site:v2\nimgtool commit -m installed -a me web site:v2"),
+    ("completion", "imgtool completion bash"),
     (
         "copy",
         "imgtool copy docker://centos:7 oci:layout:centos\nimgtool copy --all docker://alpine docker://localhost:5000/alpine",

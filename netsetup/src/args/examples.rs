@@ -1,7 +1,7 @@
 //! Lines to begin with, at the end of each command's help.
 
 /// By command, each line as it may be typed.
-const EXAMPLES: [(&str, &str); 17] = [
+const EXAMPLES: [(&str, &str); 18] = [
     (
         "bridge create",
         "netsetup bridge create net1 --subnet 10.9.0.0/24\nnetsetup bridge create net2 --ipv6",
@@ -22,6 +22,7 @@ const EXAMPLES: [(&str, &str); 17] = [
     ("check", "netsetup check"),
     ("restore", "netsetup restore"),
     ("gc", "netsetup gc"),
+    ("completion", "netsetup completion bash"),
 ];
 
 /// The command line with its examples.

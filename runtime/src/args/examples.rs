@@ -1,9 +1,10 @@
 //! Lines to begin with, at the end of each command's help.
 
 /// By command, each line as it may be typed.
-const EXAMPLES: [(&str, &str); 26] = [
+const EXAMPLES: [(&str, &str); 27] = [
     ("attach", "runtime attach web\nruntime attach --detach-keys ctrl-x web"),
     ("checkpoint", "runtime checkpoint --image-path /var/tmp/web web"),
+    ("completion", "runtime completion bash"),
     ("create", "runtime create -b bundle web"),
     ("delete", "runtime delete web db\nruntime delete -f web"),
     ("events", "runtime events --stats web\nruntime events --interval 1s web"),
@@ -52,7 +53,8 @@ mod tests {
         assert_eq!(names, Command::NAMES);
         for line in EXAMPLES.iter().flat_map(|(_, lines)| lines.lines()) {
             let words: Vec<String> = line.split_whitespace().skip(1).map(str::to_owned).collect();
-            let read = open(Program::Runtime, &words).and_then(|opening| opening.request());
+            let read =
+                open(Program::Runtime, &words).and_then(super::super::line::Opening::request);
             assert!(matches!(read, Ok(Request::Run(_))), "{line}: {:?}", read.err());
         }
     }

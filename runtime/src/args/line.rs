@@ -17,8 +17,18 @@ GLOBAL OPTIONS:
 ";
 
 /// The commands that runc does not have.
-const EXTENSIONS: [&str; 9] =
-    ["attach", "inspect", "logs", "mounts", "restart", "stats", "stop", "unit", "wait"];
+const EXTENSIONS: [&str; 10] = [
+    "attach",
+    "completion",
+    "inspect",
+    "logs",
+    "mounts",
+    "restart",
+    "stats",
+    "stop",
+    "unit",
+    "wait",
+];
 
 /// The flags that runc does not have, by command.
 const EXTENSION_FLAGS: [(&str, &str); 15] = [
@@ -101,7 +111,7 @@ fn globals(program: Program) -> clap::Command {
 }
 
 /// All that there is, for the help.
-fn whole(program: Program) -> clap::Command {
+pub(super) fn whole(program: Program) -> clap::Command {
     globals(program)
         .bin_name(program.name())
         .help_template(TOP_HELP)
@@ -206,6 +216,7 @@ impl Opening {
             | "update" | "checkpoint" | "restore" | "attach" | "logs" => (1, Some(1)),
             "inspect" | "restart" | "stop" | "wait" => (1, None),
             "unit" => (0, Some(1)),
+            "completion" => (1, Some(1)),
             "kill" if runc => (1, Some(2)),
             "exec" | "ps" | "kill" => (1, None),
             "list" | "spec" => (0, Some(0)),
