@@ -22,6 +22,7 @@ mod publish;
 mod restore;
 mod rootless;
 mod vlan;
+mod wishes;
 
 /// `netsetup <words>`, which must succeed.
 #[track_caller]

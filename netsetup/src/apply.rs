@@ -6,6 +6,7 @@ mod attach;
 mod bridge;
 mod check;
 mod detach;
+mod foresee;
 mod link;
 mod names;
 mod ports;

@@ -1,6 +1,7 @@
 //! The command line as the user types it; nothing here touches the host.
 
 mod examples;
+mod bridge;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -10,12 +11,15 @@ use std::str::FromStr;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
+pub(crate) use self::bridge::{
+    BridgeCommand, BridgeCreate, BridgeDelete, BridgeFilter, BridgeInspect, BridgeList, BridgePrune,
+};
 use crate::netlink::link::Mac;
 use crate::netlink::shape::Limit;
 use crate::output;
 use crate::plan;
 use crate::port::{PortSelector, PortSpec};
-use crate::state::{Isolation, Kind, RouteDetails, RouteKind, StaticRoute, Vlan};
+use crate::state::{Kind, RouteDetails, RouteKind, StaticRoute};
 use crate::subnet::{Family, Subnet};
 
 /// The exit code of a wrong command line.
@@ -86,83 +90,6 @@ pub(crate) struct Completion {
     pub(crate) shell: clap_complete::Shell,
 }
 
-/// `netsetup bridge …`
-#[derive(Debug, Subcommand)]
-pub(crate) enum BridgeCommand {
-    /// Define a bridge, make it, and print its name
-    Create(BridgeCreate),
-    /// List bridges
-    List(BridgeList),
-    /// Show bridges and the containers on them
-    Inspect(BridgeInspect),
-    /// Remove bridges that no container uses
-    Delete(BridgeDelete),
-    /// Remove all bridges that no container uses, and print their names
-    Prune,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct BridgeCreate {
-    /// Name of the bridge and of its link
-    pub(crate) name: String,
-    /// Addresses of the containers, as 10.1.0.0/24 or fd00:1::/64; may be repeated [default: a free one]
-    #[arg(long, value_name = "CIDR")]
-    pub(crate) subnet: Vec<Subnet>,
-    /// The host's address in one of the subnets [default: the first of each]
-    #[arg(long, value_name = "ADDRESS")]
-    pub(crate) gateway: Vec<IpAddr>,
-    /// Addresses to give out in one of the subnets, as 10.1.0.16-10.1.0.31 [default: all]
-    #[arg(long, value_name = "FIRST-LAST")]
-    pub(crate) range: Vec<AddressRange>,
-    /// A free IPv6 subnet too
-    #[arg(long)]
-    pub(crate) ipv6: bool,
-    /// Largest packet [default: that of the default route's link]
-    #[arg(long, value_name = "BYTES")]
-    pub(crate) mtu: Option<u32>,
-    /// Leave the source address of outgoing packets alone
-    #[arg(long)]
-    pub(crate) no_masquerade: bool,
-    /// No way out of this bridge and none in: no default route, no masquerade, no forwarding
-    #[arg(long)]
-    pub(crate) internal: bool,
-    /// Source address of packets that leave, one of each family [default: that of the link that they leave by]
-    #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["no_masquerade", "internal"])]
-    pub(crate) outbound: Vec<IpAddr>,
-    /// VLAN that its containers and its gateways are in
-    #[arg(long, value_name = "ID", value_parser = clap::value_parser!(u16).range(1..=i64::from(Vlan::LAST)))]
-    pub(crate) vlan: Option<u16>,
-    /// From whom its containers are kept
-    #[arg(long, value_enum, value_name = "WHOM", default_value = "bridges")]
-    pub(crate) isolation: Isolation,
-    /// Let other hosts and bridges reach its containers by their own addresses
-    #[arg(long, conflicts_with = "internal")]
-    pub(crate) routed: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct BridgeList {
-    #[command(flatten)]
-    pub(crate) output: Output,
-    /// Names only
-    #[arg(short, long)]
-    pub(crate) quiet: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct BridgeInspect {
-    /// Bridges to show
-    #[arg(required = true)]
-    pub(crate) names: Vec<String>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct BridgeDelete {
-    /// Bridges to remove
-    #[arg(required = true)]
-    pub(crate) names: Vec<String>,
-}
-
 /// What an attachment may ask for; the same for `attach` and `hook`.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct Wishes {
@@ -181,12 +108,15 @@ pub(crate) struct Wishes {
     /// Name of the interface in the container [default: the first free one of eth0, eth1, …]
     #[arg(long, value_name = "NAME")]
     pub(crate) interface: Option<String>,
-    /// Route through the interface: DESTINATION[=GATEWAY], as 10.9.0.0/16=10.1.0.1; may be repeated
+    /// Route: DESTINATION[=GATEWAY|blackhole|unreachable|prohibit][@METRIC], as 10.9.0.0/16=10.1.0.1; may be repeated
     #[arg(long, value_name = "ROUTE")]
     pub(crate) route: Vec<RouteWish>,
     /// Further name of the container on this network; may be repeated
     #[arg(long, value_name = "NAME", value_parser = plan::parse_host_name)]
     pub(crate) alias: Vec<String>,
+    /// Metric of the default route
+    #[arg(long, value_name = "METRIC", conflicts_with = "no_default_route")]
+    pub(crate) metric: Option<u32>,
     /// No default route through this network
     #[arg(long)]
     pub(crate) no_default_route: bool,
@@ -233,7 +163,7 @@ impl FromStr for HostAddress {
     }
 }
 
-/// `DESTINATION[=GATEWAY]`
+/// `DESTINATION[=GATEWAY|blackhole|unreachable|prohibit][@METRIC]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RouteWish(pub(crate) StaticRoute);
 
@@ -241,45 +171,28 @@ impl FromStr for RouteWish {
     type Err = String;
 
     fn from_str(text: &str) -> Result<RouteWish, String> {
-        let (destination, gateway) = match text.split_once('=') {
-            Some((destination, gateway)) => (destination, Some(gateway)),
+        let (way, metric) = match text.split_once('@') {
+            Some((way, metric)) => {
+                let metric = metric.parse().map_err(|_| format!("{metric:?} is no metric"))?;
+                (way, Some(metric))
+            }
             None => (text, None),
         };
+        let (destination, target) = match way.split_once('=') {
+            Some((destination, target)) => (destination, Some(target)),
+            None => (way, None),
+        };
         let destination: Subnet = destination.parse().map_err(|error| format!("{error}"))?;
-        let gateway = gateway
+        let kind = target.and_then(RouteKind::of_refusal);
+        let gateway = target
+            .filter(|_| kind.is_none())
             .map(|gateway| gateway.parse::<IpAddr>().map_err(|error| format!("{gateway}: {error}")))
             .transpose()?;
         if gateway.is_some_and(|gateway| Family::of(gateway) != destination.family()) {
             return Err(format!("{text:?} leads from one family of addresses to the other"));
         }
-        Ok(RouteWish(StaticRoute {
-            destination,
-            gateway,
-            details: RouteDetails::default(),
-            kind: RouteKind::Unicast,
-        }))
-    }
-}
-
-/// `FIRST-LAST`
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct AddressRange {
-    pub(crate) first: IpAddr,
-    pub(crate) last: IpAddr,
-}
-
-impl FromStr for AddressRange {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<AddressRange, String> {
-        let range = text.split_once('-').and_then(|(first, last)| {
-            Some(AddressRange { first: first.parse().ok()?, last: last.parse().ok()? })
-        });
-        let is_range =
-            |it: &AddressRange| Family::of(it.first) == Family::of(it.last) && it.first <= it.last;
-        range
-            .filter(is_range)
-            .ok_or_else(|| format!("{text:?} is no range of addresses, as 10.1.0.16-10.1.0.31"))
+        let details = RouteDetails { metric, ..RouteDetails::default() };
+        Ok(RouteWish(StaticRoute { destination, gateway, details, kind: kind.unwrap_or_default() }))
     }
 }
 
@@ -292,6 +205,9 @@ pub(crate) struct Attach {
     /// Id to record the attachment under [default: the container's, else made from the target]
     #[arg(long, value_name = "ID")]
     pub(crate) id: Option<String>,
+    /// Print what would be made, and make nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
     #[command(flatten)]
     pub(crate) output: Output,
 }
@@ -312,6 +228,9 @@ pub(crate) struct Publish {
     /// [[IP:][HOST[-HOST]]:]CONTAINER[-CONTAINER][/tcp|udp|sctp], IPv6 in brackets
     #[arg(required = true, value_name = "SPEC")]
     pub(crate) ports: Vec<PortSpec>,
+    /// Print what would be published, and publish nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }
 
 #[derive(Debug, Args)]

@@ -13,6 +13,8 @@ pub(crate) enum AddressError {
     Outside(IpAddr, Subnet),
     #[error("address {0} is the gateway's")]
     Gateway(IpAddr),
+    #[error("address {0} is reserved")]
+    Reserved(IpAddr),
     #[error("address {0} is taken by container {1}")]
     Taken(IpAddr, String),
     #[error("subnet {0} has no free address left")]
@@ -21,20 +23,24 @@ pub(crate) enum AddressError {
 
 /// What addresses may be given out on a bridge.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Pool {
+pub(crate) struct Pool<'a> {
     pub(crate) subnet: Subnet,
     pub(crate) gateway: Option<IpAddr>,
     /// The part of the subnet that is given out to those who ask for no address of their own.
     pub(crate) range: Option<(IpAddr, IpAddr)>,
+    /// Addresses of others, which are given to nobody.
+    pub(crate) reserved: &'a [IpAddr],
 }
 
-impl Pool {
+impl Pool<'_> {
     /// Checks an address that was asked for.
     pub(crate) fn check(self, address: IpAddr) -> Result<(), AddressError> {
         if !self.subnet.is_host(address) {
             Err(AddressError::Outside(address, self.subnet))
         } else if Some(address) == self.gateway {
             Err(AddressError::Gateway(address))
+        } else if self.reserved.contains(&address) {
+            Err(AddressError::Reserved(address))
         } else {
             Ok(())
         }
@@ -60,7 +66,8 @@ impl Pool {
         };
         for number in (start..=end).chain(first..start) {
             let address = self.subnet.host(number);
-            if Some(address) != self.gateway && !is_taken(address)? {
+            let is_free = Some(address) != self.gateway && !self.reserved.contains(&address);
+            if is_free && !is_taken(address)? {
                 return Ok(Some(address));
             }
         }
@@ -74,9 +81,9 @@ mod tests {
 
     use super::*;
 
-    fn pool(subnet: &str) -> Pool {
+    fn pool(subnet: &str) -> Pool<'static> {
         let subnet: Subnet = subnet.parse().unwrap();
-        Pool { subnet, gateway: Some(subnet.first_host()), range: None }
+        Pool { subnet, gateway: Some(subnet.first_host()), range: None, reserved: &[] }
     }
 
     fn next(pool: Pool, last: &str, taken: &[&str]) -> Option<String> {

@@ -140,6 +140,7 @@ impl AttachRequest {
             routes: wishes.route.iter().map(|wish| wish.0.clone()).collect(),
             names: wishes.alias.clone(),
             default_route: !wishes.no_default_route,
+            default_details: RouteDetails { metric: wishes.metric, ..RouteDetails::default() },
             ..AttachRequest::plain(target, network)?
         })
     }

@@ -25,9 +25,7 @@ impl Host<'_> {
             return Ok(attachment.clone());
         }
         let subnets = attachment.addresses.iter();
-        let subnets = subnets
-            .map(|it| BridgeSubnet { subnet: it.subnet, gateway: None, range: None })
-            .collect();
+        let subnets = subnets.map(|it| BridgeSubnet::with_gateway(it.subnet, None)).collect();
         let mut bridge = Bridge::new(network, subnets);
         bridge.masquerade = false;
         bridge.routed = true;

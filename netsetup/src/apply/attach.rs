@@ -16,11 +16,11 @@ use crate::state::{Address, Attachment, Bridge, BridgeRecord, BridgeSubnet, Kind
 use crate::subnet::Family;
 
 /// Everything that an attachment comes down to, decided before the first change.
-struct Plan {
+pub(super) struct Plan {
     /// `None` for a link without one.
-    bridge: Option<BridgeRecord>,
-    attachment: Attachment,
-    ports: Vec<Binding>,
+    pub(super) bridge: Option<BridgeRecord>,
+    pub(super) attachment: Attachment,
+    pub(super) ports: Vec<Binding>,
 }
 
 impl Host<'_> {
@@ -72,7 +72,11 @@ impl Host<'_> {
     }
 
     /// An attachment that is there already must be the one that is asked for.
-    fn check_kept(&self, request: &AttachRequest, attachment: &Attachment) -> Result<()> {
+    pub(super) fn check_kept(
+        &self,
+        request: &AttachRequest,
+        attachment: &Attachment,
+    ) -> Result<()> {
         let Attachment { id, addresses, .. } = attachment;
         for wish in request.addresses.wishes() {
             if !attachment.has_address(wish) {
@@ -86,7 +90,7 @@ impl Host<'_> {
         Ok(())
     }
 
-    fn plan(&mut self, request: &AttachRequest, present: &[Attachment]) -> Result<Plan> {
+    pub(super) fn plan(&mut self, request: &AttachRequest, present: &[Attachment]) -> Result<Plan> {
         if request.kind != Kind::Bridge {
             let attachment = self.plan_sublink(request, present)?;
             return Ok(Plan { bridge: None, attachment, ports: Vec::new() });

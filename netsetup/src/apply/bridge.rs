@@ -21,17 +21,7 @@ impl Host<'_> {
     pub(crate) fn create_bridge(&mut self, bridge: Bridge) -> Result<()> {
         let made_before = self.store.bridge(&bridge.name)?;
         let defined_before = self.store.definition(&bridge.name)?;
-        let existing = made_before.as_ref().map(|record| &record.bridge);
-        if let Some(existing) = existing.or(defined_before.as_ref())
-            && *existing != bridge
-        {
-            bail!(
-                "bridge {} exists already, with subnet {} and other settings",
-                bridge.name,
-                existing.subnets_text()
-            );
-        }
-        self.check_bridge(&bridge)?;
+        self.check_definition(&bridge)?;
         let record = BridgeRecord { bridge, automatic: false, found: false, ready: false };
         self.store.save_definition(&record.bridge)?;
         self.complete_bridge(&record).map_err(|error| {
@@ -45,6 +35,20 @@ impl Host<'_> {
             }
             undone(error, failures.into_result().and_then(|()| self.store.tidy()))
         })
+    }
+
+    /// Checks that a bridge can be defined as this one: it is new, or is so already.
+    pub(super) fn check_definition(&mut self, bridge: &Bridge) -> Result<()> {
+        let made = self.store.bridge(&bridge.name)?.map(|record| record.bridge);
+        let defined = self.store.definition(&bridge.name)?;
+        if let Some(existing) = made.or(defined).filter(|existing| existing != bridge) {
+            bail!(
+                "bridge {} exists already, with subnet {} and other settings",
+                bridge.name,
+                existing.subnets_text()
+            );
+        }
+        self.check_bridge(bridge)
     }
 
     /// Makes whatever is missing of a bridge, its part of the table too.
@@ -358,7 +362,7 @@ impl Host<'_> {
 
     /// What fits through the link of the default route: larger packets would vanish in VPNs and
     /// clouds that lose the kernel's complaint.
-    fn default_mtu(&mut self) -> Result<u32> {
+    pub(super) fn default_mtu(&mut self) -> Result<u32> {
         let routes = route::list(&mut self.route)?;
         let defaults =
             routes.iter().filter(|route| route.is_main && route.destination.length() == 0);

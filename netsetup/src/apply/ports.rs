@@ -28,13 +28,17 @@ impl Host<'_> {
         if specs.is_empty() {
             return Ok(Vec::new());
         }
+        let addresses = self.addresses_of(id)?;
+        self.publish_to(id, specs, &addresses)
+    }
+
+    /// The addresses of an attached container.
+    pub(super) fn addresses_of(&self, id: &str) -> Result<Vec<IpAddr>> {
         let attachments = self.store.attachments(id)?;
         if attachments.is_empty() {
             bail!("container {id} is not attached");
         }
-        let addresses = attachments.iter().flat_map(|it| &it.addresses);
-        let addresses: Vec<IpAddr> = addresses.map(|it| it.address).collect();
-        self.publish_to(id, specs, &addresses)
+        Ok(attachments.iter().flat_map(|it| &it.addresses).map(|it| it.address).collect())
     }
 
     /// Publishes ports of a container with these addresses, whoever gave it them.

@@ -57,7 +57,8 @@ fn attach(
         for range in ipam.ranges.iter().flatten().chain(single) {
             let pool = pool(range)?;
             let gateway = pool.gateway.filter(|_| is_gateway);
-            bridge.subnets.push(BridgeSubnet { subnet: pool.subnet, gateway, range: pool.range });
+            let plain = BridgeSubnet::with_gateway(pool.subnet, gateway);
+            bridge.subnets.push(BridgeSubnet { range: pool.range, ..plain });
         }
         request.addresses = Addresses::Wishes(config.wished_ips(call.argument("IP"))?);
     } else {
@@ -99,7 +100,7 @@ fn gateways(leased: &Leased, is_gateway: bool) -> Vec<BridgeSubnet> {
         let gateway = address.gateway.unwrap_or_else(|| subnet.first_host());
         let gateway = is_gateway.then_some(gateway);
         if !subnets.iter().any(|other| other.subnet == subnet) {
-            subnets.push(BridgeSubnet { subnet, gateway, range: None });
+            subnets.push(BridgeSubnet::with_gateway(subnet, gateway));
         }
     }
     subnets

@@ -152,7 +152,7 @@ fn directory_path(config: &Config, ipam: &Ipam) -> PathBuf {
 }
 
 /// The runtime's ranges come first, then the one without a list, then the lists.
-fn range_sets(config: &Config, ipam: &Ipam) -> Result<Vec<Vec<Pool>>> {
+fn range_sets(config: &Config, ipam: &Ipam) -> Result<Vec<Vec<Pool<'static>>>> {
     let single = ipam.range.subnet.is_some().then(|| vec![ipam.range.clone()]);
     let lists = config.runtime_config.ip_ranges.iter().cloned().chain(single);
     let sets = lists.chain(ipam.ranges.iter().cloned());
@@ -175,7 +175,7 @@ fn range_sets(config: &Config, ipam: &Ipam) -> Result<Vec<Vec<Pool>>> {
 }
 
 /// What may be given out of a range.
-pub(super) fn pool(range: &Range) -> Result<Pool> {
+pub(super) fn pool(range: &Range) -> Result<Pool<'static>> {
     let bad = |text: String| Failure::new(Code::Config, text);
     let subnet = range.subnet.as_deref().unwrap_or_default();
     let subnet: Subnet = subnet.parse().map_err(|error| bad(format!("{error}")))?;
@@ -192,7 +192,12 @@ pub(super) fn pool(range: &Range) -> Result<Pool> {
     }
     let is_part = range.range_start.is_some() || range.range_end.is_some();
     let gateway = range.gateway.unwrap_or_else(|| subnet.first_host());
-    Ok(Pool { subnet, gateway: Some(gateway), range: is_part.then_some((first, last)) })
+    Ok(Pool {
+        subnet,
+        gateway: Some(gateway),
+        range: is_part.then_some((first, last)),
+        reserved: &[],
+    })
 }
 
 /// A network's directory, locked.
@@ -301,7 +306,7 @@ fn resolver(path: &str) -> Result<Value> {
 mod tests {
     use super::*;
 
-    fn sets(ipam: &str) -> Result<Vec<Vec<Pool>>> {
+    fn sets(ipam: &str) -> Result<Vec<Vec<Pool<'static>>>> {
         let text = format!(r#"{{"cniVersion":"1.0.0","name":"a","ipam":{ipam}}}"#);
         let config = Config::parse(&text).unwrap();
         let ipam = config.ipam.clone().unwrap();

@@ -19,6 +19,9 @@ pub(crate) fn run(attach: &Attach, directories: &Directories) -> Result<()> {
         return Ok(());
     }
     let store = Store::open(directories)?;
+    if attach.dry_run {
+        return output::lines(Host::open(&store)?.foresee_attach(&request)?);
+    }
     let attachment = Host::open_at_once(&store)?.attach(&request)?;
     match attach.output.format {
         Format::Table => {

@@ -7,7 +7,8 @@ use serde::Serialize;
 
 use crate::apply::Host;
 use crate::args::{
-    BridgeCommand, BridgeCreate, BridgeDelete, BridgeInspect, BridgeList, Directories, Format,
+    BridgeCommand, BridgeCreate, BridgeDelete, BridgeFilter, BridgeInspect, BridgeList,
+    BridgePrune, Directories, Format,
 };
 use crate::ipam::Pool;
 use crate::output;
@@ -43,7 +44,7 @@ pub(crate) fn run(command: &BridgeCommand, directories: &Directories) -> Result<
         BridgeCommand::List(list) => run_list(list, &store),
         BridgeCommand::Inspect(inspect) => run_inspect(inspect, &store),
         BridgeCommand::Delete(delete) => run_delete(delete, &mut host),
-        BridgeCommand::Prune => run_prune(&mut host),
+        BridgeCommand::Prune(prune) => run_prune(prune, &mut host),
     }
 }
 
@@ -69,6 +70,10 @@ fn run_create(create: &BridgeCreate, host: &mut Host) -> Result<()> {
     if let Some(address) = create.outbound.iter().find(|it| !bridge.has(Family::of(**it))) {
         bail!("bridge {} has no subnet whose packets {address} could be given to", create.name);
     }
+    bridge.labels = create.label.iter().map(|it| (it.key.clone(), it.value.clone())).collect();
+    if create.dry_run {
+        return output::lines(host.foresee_bridge(&bridge)?);
+    }
     host.create_bridge(bridge)?;
     output::lines([create.name.clone()])
 }
@@ -92,17 +97,27 @@ fn chosen_subnets(create: &BridgeCreate, host: &mut Host) -> Result<Vec<BridgeSu
     let mut subnets: Vec<BridgeSubnet> = subnets.into_iter().map(BridgeSubnet::new).collect();
     for gateway in &create.gateway {
         let subnet = holding(&mut subnets, *gateway)?;
-        Pool { subnet: subnet.subnet, gateway: None, range: None }.check(*gateway)?;
+        whole(subnet.subnet).check(*gateway)?;
         subnet.gateway = Some(*gateway);
     }
     for range in &create.range {
         let subnet = holding(&mut subnets, range.first)?;
         for end in [range.first, range.last] {
-            Pool { subnet: subnet.subnet, gateway: None, range: None }.check(end)?;
+            whole(subnet.subnet).check(end)?;
         }
         subnet.range = Some((range.first, range.last));
     }
+    for address in &create.reserve {
+        let subnet = holding(&mut subnets, *address)?;
+        subnet.pool().check(*address)?;
+        subnet.reserved.push(*address);
+    }
     Ok(subnets)
+}
+
+/// Every address that a subnet's hosts can have.
+fn whole(subnet: Subnet) -> Pool<'static> {
+    Pool { subnet, gateway: None, range: None, reserved: &[] }
 }
 
 /// The subnet that an address is in.
@@ -112,10 +127,10 @@ fn holding(subnets: &mut [BridgeSubnet], address: IpAddr) -> Result<&mut BridgeS
 }
 
 /// Removes what no container uses, and says what that was.
-fn run_prune(host: &mut Host) -> Result<()> {
+fn run_prune(prune: &BridgePrune, host: &mut Host) -> Result<()> {
     let mut removed = Vec::new();
     for view in views(host.store)? {
-        if view.containers.is_empty() && !view.automatic {
+        if view.containers.is_empty() && !view.automatic && matches(&view.bridge, &prune.filter) {
             host.delete_bridge(&view.bridge.name)?;
             removed.push(view.bridge.name);
         }
@@ -124,7 +139,8 @@ fn run_prune(host: &mut Host) -> Result<()> {
 }
 
 fn run_list(list: &BridgeList, store: &Store) -> Result<()> {
-    let views = views(store)?;
+    let mut views = views(store)?;
+    views.retain(|view| matches(&view.bridge, &list.filter));
     if list.quiet {
         return output::lines(views.into_iter().map(|view| view.bridge.name));
     }
@@ -135,6 +151,20 @@ fn run_list(list: &BridgeList, store: &Store) -> Result<()> {
             output::table(["NAME", "SUBNET", "GATEWAY", "CONTAINERS", "STATE"], &rows)
         }
     }
+}
+
+/// Whether a bridge is one of those that are asked for: by one filter at least of each key.
+fn matches(bridge: &Bridge, filters: &[BridgeFilter]) -> bool {
+    let names: Vec<&str> = filters.iter().filter_map(BridgeFilter::name).collect();
+    let has_label = |filter: &BridgeFilter| match filter {
+        BridgeFilter::Name(_) => true,
+        BridgeFilter::Label(key, value) => {
+            let present = bridge.labels.get(key);
+            present.is_some_and(|present| value.as_ref().is_none_or(|value| value == present))
+        }
+    };
+    (names.is_empty() || names.iter().any(|name| bridge.name.contains(name)))
+        && filters.iter().all(has_label)
 }
 
 fn row(view: &BridgeView) -> [String; 5] {

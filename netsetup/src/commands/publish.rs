@@ -14,6 +14,9 @@ pub(crate) fn publish(publish: &Publish, directories: &Directories) -> Result<()
     let store = Store::open(directories)?;
     let mut host = Host::open_at_once(&store)?;
     let id = attached_id(&store, &publish.target, directories)?;
+    if publish.dry_run {
+        return output::lines(host.foresee_publish(&id, &publish.ports)?);
+    }
     let bindings = host.publish(&id, &publish.ports)?;
     output::lines(bindings.iter().map(line))
 }

@@ -187,12 +187,10 @@ impl NetworkRoute {
             Err(_) => bail!("invalid IP address syntax: {:?}", self.destination),
         };
         let word = self.route_type.as_deref().unwrap_or("unicast");
-        let kind = match word {
-            "unicast" => RouteKind::Unicast,
-            "blackhole" => RouteKind::Blackhole,
-            "unreachable" => RouteKind::Unreachable,
-            "prohibit" => RouteKind::Prohibit,
-            other => bail!("route {destination} has the unknown type {other}"),
+        let kind = match (word, RouteKind::of_refusal(word)) {
+            ("unicast", _) => RouteKind::Unicast,
+            (_, Some(kind)) => kind,
+            (other, None) => bail!("route {destination} has the unknown type {other}"),
         };
         if kind == RouteKind::Unicast && self.gateway.is_none() {
             bail!("route {destination} requires a gateway for type {word}");

@@ -215,9 +215,7 @@ fn bridge(network: &Network, unmanaged: bool, has_firewall: bool) -> Result<Brid
     let name = network.interface();
     plan::check_bridge_name(name)?;
     let subnets = network.subnets().iter().filter(|_| !unmanaged);
-    let subnets = subnets
-        .map(|it| BridgeSubnet { subnet: it.subnet, gateway: it.gateway, range: None })
-        .collect();
+    let subnets = subnets.map(|it| BridgeSubnet::with_gateway(it.subnet, it.gateway)).collect();
     let mut bridge = Bridge::new(name, subnets);
     bridge.mtu = network.number("mtu")?.filter(|mtu| *mtu > 0);
     bridge.internal = network.internal;

@@ -1,5 +1,6 @@
 //! Bridges, their persistent definitions and their leases.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -45,6 +46,9 @@ pub(crate) struct Bridge {
     /// link that they leave by.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) outbound: Vec<IpAddr>,
+    /// What people note about it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) labels: BTreeMap<String, String>,
 }
 
 /// The VLAN of a bridge's containers, and of the host's own end of it.
@@ -72,17 +76,26 @@ pub(crate) struct BridgeSubnet {
     /// First and last of the addresses given out to those who ask for none of their own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) range: Option<(IpAddr, IpAddr)>,
+    /// Addresses of others on the bridge, which are given to nobody.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) reserved: Vec<IpAddr>,
 }
 
 impl BridgeSubnet {
     /// A subnet with its first address as gateway.
     pub(crate) fn new(subnet: Subnet) -> BridgeSubnet {
-        BridgeSubnet { subnet, gateway: Some(subnet.first_host()), range: None }
+        BridgeSubnet::with_gateway(subnet, Some(subnet.first_host()))
+    }
+
+    /// A subnet with this gateway or none.
+    pub(crate) fn with_gateway(subnet: Subnet, gateway: Option<IpAddr>) -> BridgeSubnet {
+        BridgeSubnet { subnet, gateway, range: None, reserved: Vec::new() }
     }
 
     /// Which of its addresses may be given out.
-    pub(crate) fn pool(&self) -> Pool {
-        Pool { subnet: self.subnet, gateway: self.gateway, range: self.range }
+    pub(crate) fn pool(&self) -> Pool<'_> {
+        let BridgeSubnet { subnet, gateway, range, ref reserved } = *self;
+        Pool { subnet, gateway, range, reserved }
     }
 }
 
@@ -115,6 +128,7 @@ impl Bridge {
             vlan: None,
             promiscuous: false,
             outbound: Vec::new(),
+            labels: BTreeMap::new(),
         }
     }
 

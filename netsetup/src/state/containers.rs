@@ -190,6 +190,18 @@ pub(crate) enum RouteKind {
     Prohibit,
 }
 
+impl RouteKind {
+    /// The kind of a route that leads nowhere, by its name.
+    pub(crate) fn of_refusal(word: &str) -> Option<RouteKind> {
+        match word {
+            "blackhole" => Some(RouteKind::Blackhole),
+            "unreachable" => Some(RouteKind::Unreachable),
+            "prohibit" => Some(RouteKind::Prohibit),
+            _ => None,
+        }
+    }
+}
+
 impl Attachment {
     /// Its first address of a family.
     pub(crate) fn address(&self, family: Family) -> Option<IpAddr> {
