@@ -97,6 +97,10 @@ pub(crate) enum PortError {
     Protocol(String),
     #[error("{0:?} is not an IP address of the host (IPv6 addresses stand in brackets)")]
     Address(String),
+    #[error("{0:?} is none of published=, target=, protocol= and host_ip=")]
+    Key(String),
+    #[error("target= is missing: the port of the container")]
+    NoTarget,
     #[error("{host} host ports cannot stand for {container} container ports")]
     Lengths { host: u32, container: u32 },
 }
@@ -139,6 +143,9 @@ impl FromStr for PortSpec {
     type Err = PortError;
 
     fn from_str(text: &str) -> Result<PortSpec, PortError> {
+        if text.contains('=') {
+            return from_pairs(text);
+        }
         let (ports, protocol) = split_protocol(text)?;
         let (outside, container) = match ports.rsplit_once(':') {
             Some((outside, container)) => (Some(outside), container),
@@ -155,6 +162,29 @@ impl FromStr for PortSpec {
         }
         Ok(PortSpec { host_ip, host, container, protocol: protocol.unwrap_or(Protocol::Tcp) })
     }
+}
+
+/// `published=8080,target=80,protocol=tcp`. What is misspelt must not be passed over: the port would
+/// be reached by others than was meant.
+fn from_pairs(text: &str) -> Result<PortSpec, PortError> {
+    let (mut host_ip, mut published, mut target, mut protocol) = (None, "", None, "tcp");
+    for pair in text.split(',') {
+        match pair.split_once('=') {
+            Some(("published", value)) => published = value,
+            Some(("target", value)) => target = Some(value),
+            Some(("protocol", value)) => protocol = value,
+            Some(("host_ip", value)) => host_ip = Some(value),
+            _ => return Err(PortError::Key(pair.to_owned())),
+        }
+    }
+    let target = target.ok_or(PortError::NoTarget)?;
+    let address = match host_ip {
+        Some(ip) if ip.contains(':') => format!("[{ip}]:{published}:"),
+        Some(ip) => format!("{ip}:{published}:"),
+        None if published.is_empty() => String::new(),
+        None => format!("{published}:"),
+    };
+    format!("{address}{target}/{protocol}").parse()
 }
 
 impl FromStr for PortSelector {
@@ -223,6 +253,8 @@ mod tests {
             ("[::]::80/udp", "::", None, range(80, 80), Protocol::Udp),
             ("7000-7002:80-82/sctp", "", Some(range(7000, 7002)), range(80, 82), Protocol::Sctp),
             ("7000-7002:80", "", Some(range(7000, 7002)), range(80, 80), tcp),
+            ("published=8080,target=80", "", Some(range(8080, 8080)), range(80, 80), tcp),
+            ("target=53,protocol=udp,host_ip=::1", "::1", None, range(53, 53), Protocol::Udp),
         ] {
             let host_ip = host_ip.parse().ok();
             let expected = PortSpec { host_ip, host, container, protocol };
@@ -248,6 +280,8 @@ mod tests {
             "[::1:1:2",
             "+80",
             "1:2:3:4",
+            "published=80",
+            "publishd=80,target=80",
         ] {
             assert!(text.parse::<PortSpec>().is_err(), "{text}");
         }

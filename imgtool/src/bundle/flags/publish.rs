@@ -30,8 +30,12 @@ pub(crate) enum Protocol {
 }
 
 impl Publish {
-    /// Parses one word; both ranges must be equally long.
+    /// Parses one word. Both ranges must be equally long, or the container's a single port: then
+    /// the first free one of the host's is meant.
     pub(crate) fn parse(word: &str) -> Result<Self> {
+        if word.contains('=') {
+            return Self::from_pairs(word);
+        }
         let (ports, protocol) = match word.rsplit_once('/') {
             Some((ports, protocol)) => (ports, Protocol::parse(protocol)?),
             None => (word, Protocol::Tcp),
@@ -43,10 +47,35 @@ impl Publish {
             None => (None, ports),
         };
         let container = Ports::parse(container)?;
-        if host.is_some_and(|host| host.count() != container.count()) {
+        Self::checked(Self { address, host, container, protocol })
+    }
+
+    fn checked(self) -> Result<Self> {
+        let Self { host, container, .. } = self;
+        if host.is_some_and(|host| host.count() != container.count()) && container.count() > 1 {
             bail!("the two ranges differ in length");
         }
-        Ok(Self { address, host, container, protocol })
+        Ok(self)
+    }
+
+    /// `published=8080,target=80,protocol=tcp,host_ip=127.0.0.1`
+    fn from_pairs(word: &str) -> Result<Self> {
+        let (mut address, mut host, mut container) = (None, None, None);
+        let mut protocol = Protocol::Tcp;
+        for pair in word.split(',') {
+            match pair.split_once('=') {
+                Some(("published", value)) => host = Some(Ports::parse(value)?),
+                Some(("target", value)) => container = Some(Ports::parse(value)?),
+                Some(("protocol", value)) => protocol = Protocol::parse(value)?,
+                Some(("host_ip", value)) => {
+                    let parsed = value.parse();
+                    address = Some(parsed.with_context(|| format!("invalid address {value:?}"))?);
+                }
+                _ => bail!("{pair:?} is none of published=, target=, protocol= and host_ip="),
+            }
+        }
+        let container = container.context("target= is missing: the port of the container")?;
+        Self::checked(Self { address, host, container, protocol })
     }
 }
 
@@ -81,8 +110,8 @@ impl Ports {
         Ok(ports)
     }
 
-    fn count(self) -> u16 {
-        self.last - self.first
+    fn count(self) -> u32 {
+        u32::from(self.last) - u32::from(self.first) + 1
     }
 }
 
@@ -157,6 +186,9 @@ mod tests {
             ("[::1]::80", "[::1]::80/tcp"),
             ("8000-8002:80-82", "8000-8002:80-82/tcp"),
             ("7000-7001", "7000-7001/tcp"),
+            ("8000-8002:80", "8000-8002:80/tcp"),
+            ("published=8080,target=80", "8080:80/tcp"),
+            ("target=53,protocol=udp,host_ip=::1", "[::1]::53/udp"),
         ] {
             assert_eq!(Publish::parse(word).unwrap().to_string(), full, "{word}");
         }
@@ -175,7 +207,9 @@ mod tests {
             "80/icmp",
             "1:2:3",
             "1.2.3.4:80",
-            "8000-8002:80",
+            "8000-8002:80-81",
+            "published=8080",
+            "publishd=8080,target=80",
             "82-80",
             "300.0.0.1:80:80",
             "[::1]80",
