@@ -158,6 +158,8 @@ fn what_is_not_valid_is_collected_and_a_full_network_says_so() {
 #[test]
 fn ports_of_containers_that_other_plugins_attached_are_published() {
     scene(|scene| {
+        let forwarding = ["net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"]
+            .map(|name| (name, Cmd::line("sysctl -n").arg(name).run().success().stdout));
         let remote = Netns::remote_host();
         let netns = Netns::new("pod");
         let path = netns.path();
@@ -190,8 +192,8 @@ fn ports_of_containers_that_other_plugins_attached_are_published() {
         network.del(&pod, Some(&result));
         Cmd::line("ip link del e2e0").run().success();
         // Debian's bridge switches forwarding on for good.
-        for name in ["net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"] {
-            Cmd::line(&format!("sysctl -qw {name}=0")).run().success();
+        for (name, value) in forwarding {
+            Cmd::line(&format!("sysctl -qw {name}={}", value.trim())).run().success();
         }
     });
 }
