@@ -1,7 +1,7 @@
 //! The command line as the user types it; nothing here touches the host.
 
-mod examples;
 mod bridge;
+mod examples;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
