@@ -115,7 +115,7 @@ fn what_scripts_say_to_docker_is_understood() {
         let cached = |record: &&Value| record["vertexes"][0]["cached"] == true;
         assert_eq!(records.iter().filter(cached).count(), 1, "{}", built.stderr);
         super::build(scene, &["--add-host", "x y"]).refused(&["want NAME:ADDRESS"]);
-        super::build(scene, &["--network", "bridge"]).refused(&["one of default, host and none"]);
+        super::build(scene, &["--network", "a b"]).refused(&["the name of a bridge"]);
         super::build(scene, &["--pull"]).code(1).stderr_has("pull e2e.test/busybox");
     });
 }
