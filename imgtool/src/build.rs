@@ -6,6 +6,8 @@ mod context;
 pub(crate) mod dockerfile;
 pub(crate) mod engine;
 mod expand;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod git;
 mod ignore;
 pub(crate) mod lint;

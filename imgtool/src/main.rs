@@ -1,6 +1,8 @@
 //! imgtool: images from registries and archives into a store, and from the
 //! store into OCI bundles.
 
+#![cfg_attr(fuzzing, no_main, allow(dead_code))]
+
 mod args;
 mod build;
 mod bundle;
@@ -11,6 +13,8 @@ mod copy;
 mod digest;
 mod error;
 mod exchange;
+#[cfg(any(test, fuzzing))]
+mod fuzz;
 mod layer;
 mod manifest;
 #[cfg(test)]
@@ -31,6 +35,9 @@ mod userns;
 mod volumes;
 
 use std::process::ExitCode;
+
+#[cfg(fuzzing)]
+libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzz::chosen()(data));
 
 fn main() -> ExitCode {
     let cli = match args::Cli::read() {

@@ -255,6 +255,43 @@ impl Document {
     }
 }
 
+/// Documents from anywhere: refused, or written as they were read; each tells which.
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz {
+    use super::{Document, ImageConfig, Platform};
+
+    fn written(document: &Document) -> Option<Vec<u8>> {
+        match document {
+            Document::Index(index) => serde_json::to_vec(index).ok(),
+            Document::Manifest(manifest) => serde_json::to_vec(manifest).ok(),
+        }
+    }
+
+    pub(crate) fn document(text: &[u8]) -> bool {
+        let Ok(document) = Document::parse(text, "") else { return false };
+        let first = written(&document).unwrap_or_default();
+        let again = Document::parse(&first, &document.media_type());
+        let again =
+            again.unwrap_or_else(|error| panic!("{error:#}: {}", String::from_utf8_lossy(text)));
+        assert_eq!(written(&again).unwrap_or_default(), first);
+        if let Document::Index(index) = &document {
+            // Chosen or not, none may panic.
+            let _ = Platform::host().choose(&index.manifests);
+        }
+        true
+    }
+
+    pub(crate) fn config(text: &[u8]) -> bool {
+        let Ok(config) = ImageConfig::parse(text) else { return false };
+        let first = serde_json::to_vec(&config).unwrap_or_default();
+        let again = ImageConfig::parse(&first)
+            .unwrap_or_else(|error| panic!("{error:#}: {}", String::from_utf8_lossy(text)));
+        assert_eq!(serde_json::to_vec(&again).unwrap_or_default(), first);
+        let _ = config.platform();
+        true
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -328,23 +365,7 @@ mod tests {
             media_type::OCI_INDEX,
             media_type::OCI_MANIFEST
         );
-        crate::mutated::each(&[&manifest, &index], |text| {
-            let Ok(document) = Document::parse(text, "") else { return false };
-            let write = |document: &Document| match document {
-                Document::Index(index) => serde_json::to_vec(index).unwrap(),
-                Document::Manifest(manifest) => serde_json::to_vec(manifest).unwrap(),
-            };
-            let written = write(&document);
-            let again = Document::parse(&written, &document.media_type());
-            let again = again
-                .unwrap_or_else(|error| panic!("{error:#}: {}", String::from_utf8_lossy(text)));
-            assert_eq!(write(&again), written);
-            if let Document::Index(index) = &document {
-                // Chosen or not, none may panic.
-                let _ = Platform::host().choose(&index.manifests);
-            }
-            true
-        });
+        crate::mutated::each(&[&manifest, &index], super::fuzz::document);
     }
 
     #[test]
@@ -357,14 +378,6 @@ mod tests {
             "rootfs":{{"type":"layers","diff_ids":["{}"]}}}}"#,
             Digest::of(b"x")
         );
-        crate::mutated::each(&[&seed], |text| {
-            let Ok(config) = ImageConfig::parse(text) else { return false };
-            let written = serde_json::to_vec(&config).unwrap();
-            let again = ImageConfig::parse(&written)
-                .unwrap_or_else(|error| panic!("{error:#}: {}", String::from_utf8_lossy(text)));
-            assert_eq!(serde_json::to_vec(&again).unwrap(), written);
-            let _ = config.platform();
-            true
-        });
+        crate::mutated::each(&[&seed], super::fuzz::config);
     }
 }

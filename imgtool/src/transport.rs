@@ -2,7 +2,7 @@
 //! and blobs it has; `copy` decides what is moved.
 
 pub(crate) mod archive;
-mod auth;
+pub(crate) mod auth;
 pub(crate) mod credentials;
 pub(crate) mod dir;
 mod directory;

@@ -150,6 +150,27 @@ fn answer(command: &str, version: &mut String) -> Result<Option<Value>> {
     }
 }
 
+/// A configuration from anywhere, as far as it is read before anything is looked up.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(text: &[u8]) {
+    let Ok(text) = std::str::from_utf8(text) else { return };
+    let Ok(config) = Config::parse(text) else { return };
+    let _ = (plugin(&config), config.origin(), config.aliases(), config.passed_on());
+    let _ = (portmap::specs(&config), bandwidth::limits(&config));
+    let _ = (config.wished_ips(None), config.wished_mac(None), config.valid_attachments());
+    if let Ok(options) = config.options::<bridge_options::Options>() {
+        let _ = (options.check(&config), options.port());
+        for whole in [Whole::Everything, Whole::BridgeAlone] {
+            let _ = options.bridge(&config, whole);
+        }
+    }
+    let Ok(previous) = config.previous() else { return };
+    let _ = (previous.host_link(), previous.host_end(), previous.addresses_of("eth0").len());
+    for version in VERSIONS {
+        let _ = previous.shaped(version);
+    }
+}
+
 /// By the name that we are called by; under our own name, by the configuration's type.
 fn plugin(config: &Config) -> Result<Plugin> {
     let name = output::called_name().unwrap_or_default();

@@ -1,11 +1,15 @@
 //! netsetup: gives containers a network by netlink and nf_tables messages alone.
 //! Words become a request, a request and the state become a plan, a plan is recorded and applied.
 
+#![cfg_attr(fuzzing, no_main, allow(dead_code))]
+
 mod apply;
 mod args;
 mod cni;
 mod commands;
 mod conntrack;
+#[cfg(any(test, fuzzing))]
+mod fuzz;
 mod hook;
 mod ipam;
 mod netavark;
@@ -23,6 +27,9 @@ mod sysctl;
 mod user_mode;
 
 use std::process::ExitCode;
+
+#[cfg(fuzzing)]
+libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzz::chosen()(data));
 
 fn main() -> ExitCode {
     if cni::is_called() {

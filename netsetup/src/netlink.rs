@@ -242,6 +242,23 @@ impl Connection {
     }
 }
 
+/// All that one datagram answers, as [`Connection::query`] reads it.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn decoded<M: NetlinkDeserializable>(datagram: &[u8]) -> Result<Vec<M>> {
+    let mut found = Vec::new();
+    for message in Messages(datagram) {
+        if let Some(answer) = message.acknowledgement()? {
+            answer?;
+            continue;
+        }
+        let whole = NetlinkMessage::deserialize(message.whole).context("decode")?;
+        if let NetlinkPayload::InnerMessage(message) = whole.payload {
+            found.push(message);
+        }
+    }
+    Ok(found)
+}
+
 /// Walks the messages of one datagram.
 struct Messages<'a>(&'a [u8]);
 
@@ -295,6 +312,6 @@ impl Message<'_> {
                 }
             }
         }
-        Ok(Some(Err(KernelError { errno: Errno::from_raw(-code), detail })))
+        Ok(Some(Err(KernelError { errno: Errno::from_raw(code.wrapping_neg()), detail })))
     }
 }

@@ -1,5 +1,7 @@
 //! `runtime`: runs OCI bundles as containers, with runc's command line.
 
+#![cfg_attr(fuzzing, no_main, allow(dead_code))]
+
 use std::ffi::OsString;
 use std::process::ExitCode;
 
@@ -22,6 +24,8 @@ mod criu;
 mod dbus;
 mod error;
 mod foreground;
+#[cfg(any(test, fuzzing))]
+mod fuzz;
 mod hooks;
 mod host;
 mod init;
@@ -41,6 +45,9 @@ mod supervise;
 #[allow(unsafe_code)]
 mod sys;
 mod validate;
+
+#[cfg(fuzzing)]
+libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzz::chosen()(data));
 
 fn main() -> ExitCode {
     let mut words = std::env::args_os();

@@ -10,6 +10,7 @@ use crate::harness::tree::{Saved, Tree, saved};
 use crate::harness::{Cmd, Outcome, Scene, eventually, requires};
 
 mod corpus;
+mod interrupted;
 mod more;
 mod mounts;
 mod outputs;

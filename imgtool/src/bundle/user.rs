@@ -27,9 +27,12 @@ pub(crate) struct Identity {
 
 /// Resolves `user` (`name`, `uid`, `name:group`, `uid:gid`, or empty for root) beneath `rootfs`.
 pub(crate) fn resolve(user: &str, rootfs: BorrowedFd<'_>) -> Result<Identity> {
-    let passwd = read(rootfs, "etc/passwd").context("read /etc/passwd of the image")?;
-    let group = read(rootfs, "etc/group").context("read /etc/group of the image")?;
-    resolve_in(user, &passwd, &group)
+    let file = |path: &str| match read(rootfs, path) {
+        // Root needs neither: it is root whatever the image has in their place.
+        Err(_) if user.is_empty() => Ok(String::new()),
+        text => text.with_context(|| format!("read /{path} of the image")),
+    };
+    resolve_in(user, &file("etc/passwd")?, &file("etc/group")?)
 }
 
 /// Reads a file of the image; an absent one is empty.

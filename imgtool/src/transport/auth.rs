@@ -141,6 +141,32 @@ fn is_plain(text: &str) -> bool {
     text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
+/// What a server says from anywhere: it leads nowhere else; each tells whether it could be used.
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz {
+    use super::*;
+
+    pub(crate) fn challenge(text: &[u8]) -> bool {
+        let Ok(registry) = Url::parse("https://reg.example") else { return false };
+        let text = String::from_utf8_lossy(text);
+        let mut any = false;
+        for challenge in parse_challenges(&text) {
+            if let Ok(url) = super::realm(&challenge, &registry) {
+                assert!(url.https && !is_private(url.host()), "{text:?} leads to {url}");
+                any = true;
+            }
+        }
+        any
+    }
+
+    pub(crate) fn token(text: &[u8]) -> bool {
+        let Ok(token) = Token::parse(text) else { return false };
+        assert!(token.header.strip_prefix("Bearer ").is_some_and(is_plain));
+        assert!(token.identity.as_deref().is_none_or(is_plain));
+        true
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -206,18 +232,7 @@ mod tests {
             r#"Bearer realm="http://127.0.0.1/t""#,
             "Negotiate, NTLM, Basic realm=x",
         ];
-        let registry = Url::parse("https://reg.example").unwrap();
-        crate::mutated::each(&seeds, |text| {
-            let text = String::from_utf8_lossy(text);
-            let mut any = false;
-            for challenge in parse_challenges(&text) {
-                if let Ok(url) = super::realm(&challenge, &registry) {
-                    assert!(url.https && !is_private(url.host()), "{text:?} leads to {url}");
-                    any = true;
-                }
-            }
-            any
-        });
+        crate::mutated::each(&seeds, super::fuzz::challenge);
     }
 
     #[test]
@@ -226,13 +241,6 @@ mod tests {
             r#"{"token":"abc.def","expires_in":300,"issued_at":"2024-01-01T00:00:00Z"}"#,
             r#"{"access_token":"abc","refresh_token":"r","token":""}"#,
         ];
-        crate::mutated::each(&seeds, |text| match Token::parse(text) {
-            Ok(token) => {
-                assert!(token.header.strip_prefix("Bearer ").is_some_and(is_plain));
-                assert!(token.identity.as_deref().is_none_or(is_plain));
-                true
-            }
-            Err(_) => false,
-        });
+        crate::mutated::each(&seeds, super::fuzz::token);
     }
 }

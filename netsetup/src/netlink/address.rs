@@ -107,7 +107,7 @@ pub(crate) fn list(connection: &mut Connection) -> Result<Vec<(u32, IpAddr)>> {
     Ok(answers.iter().filter_map(read).collect())
 }
 
-fn read(answer: &RouteNetlinkMessage) -> Option<(u32, IpAddr)> {
+pub(crate) fn read(answer: &RouteNetlinkMessage) -> Option<(u32, IpAddr)> {
     let RouteNetlinkMessage::NewAddress(message) = answer else { return None };
     // On a link that is no cable between two hosts both attributes are the same.
     message.attributes.iter().find_map(|attribute| match attribute {

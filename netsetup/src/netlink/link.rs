@@ -91,7 +91,7 @@ pub(crate) fn list(connection: &mut Connection) -> Result<Vec<Link>> {
     Ok(answers.iter().filter_map(read).collect())
 }
 
-fn read(answer: &RouteNetlinkMessage) -> Option<Link> {
+pub(crate) fn read(answer: &RouteNetlinkMessage) -> Option<Link> {
     let RouteNetlinkMessage::NewLink(message) = answer else { return None };
     let mut link = Link {
         index: message.header.index,

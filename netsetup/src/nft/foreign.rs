@@ -67,6 +67,12 @@ pub(crate) fn dropping_chains(connection: &mut Connection) -> Result<Vec<Droppin
     Ok(answers.iter().filter_map(dropping).collect())
 }
 
+/// What a fuzzer has the kernel say.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(answer: &NetfilterMessage) {
+    let _ = dropping(answer).is_some_and(|chain| chain.is_opened_by_us());
+}
+
 fn dropping(answer: &NetfilterMessage) -> Option<DroppingChain> {
     let NetfilterMessageInner::NfTables(NfTablesMessage::NewChain(chain)) = &answer.inner else {
         return None;

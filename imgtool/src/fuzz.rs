@@ -1,0 +1,114 @@
+//! What fuzzers feed: every reader of what others wrote, under a name. A reader may refuse; it may not
+//! panic, hang, or read what it would not write. The corpus beneath `tests/fuzz/corpus` is replayed
+//! by the unit tests; `tests/fuzz/README.md` says how to run them longer.
+
+use tar::{Archive, EntryType};
+
+use crate::layer::tar::{Kind, Reader};
+use crate::{build, manifest, reference, transport};
+
+type Target = fn(&[u8]);
+
+pub(crate) const TARGETS: [(&str, Target); 7] = [
+    ("tar", layer),
+    ("dockerfile", build::fuzz::dockerfile),
+    ("manifest", |data| {
+        let _ = manifest::fuzz::document(data);
+    }),
+    ("image-config", |data| {
+        let _ = manifest::fuzz::config(data);
+    }),
+    ("reference", |data| {
+        let _ = reference::fuzz(data);
+    }),
+    ("challenge", |data| {
+        let _ = transport::auth::fuzz::challenge(data);
+    }),
+    ("token", |data| {
+        let _ = transport::auth::fuzz::token(data);
+    }),
+];
+
+/// The target that the variable names.
+#[cfg(fuzzing)]
+pub(crate) fn chosen() -> Target {
+    let name = std::env::var("FUZZ_TARGET").expect("FUZZ_TARGET names a target");
+    let found = TARGETS.iter().find(|(known, _)| *known == name);
+    found.map(|(_, target)| *target).expect("FUZZ_TARGET is none of the targets")
+}
+
+/// A file of an archive, as both readers tell of it.
+#[derive(Debug, PartialEq, Eq)]
+struct Member {
+    path: Vec<u8>,
+    contents: Vec<u8>,
+    is_directory: bool,
+}
+
+/// Archives, beside the `tar` crate: where both read one whole, they read the same.
+fn layer(data: &[u8]) {
+    let Ok(ours) = read_by_us(data) else { return };
+    let Some(theirs) = read_by_tar(data) else { return };
+    assert_eq!(ours, theirs);
+}
+
+fn read_by_us(data: &[u8]) -> anyhow::Result<Vec<Member>> {
+    let mut reader = Reader::new(data);
+    let mut members = Vec::new();
+    while let Some(entry) = reader.next_entry()? {
+        let mut contents = Vec::new();
+        reader.contents(|bytes| {
+            contents.extend_from_slice(bytes);
+            Ok(())
+        })?;
+        assert!(entry.mtime.nanoseconds < 1_000_000_000, "{entry:?}");
+        let is_directory = entry.kind == Kind::Directory;
+        members.push(Member { path: entry.path, contents, is_directory });
+    }
+    Ok(members)
+}
+
+/// `None` where it can't be compared: refused, or with headers that the crate gives as entries or
+/// knows to be wrong about.
+fn read_by_tar(data: &[u8]) -> Option<Vec<Member>> {
+    let mut members = Vec::new();
+    let mut archive = Archive::new(data);
+    for entry in archive.entries().ok()? {
+        let mut entry = entry.ok()?;
+        // Extended headers are read otherwise on purpose: see the head of `layer/tar/reader.rs`.
+        let kind = entry.header().entry_type();
+        let plain = matches!(
+            kind,
+            EntryType::Regular | EntryType::Directory | EntryType::Symlink | EntryType::Link
+        );
+        if !plain || entry.pax_extensions().ok()?.is_some() {
+            return None;
+        }
+        let mut contents = Vec::new();
+        std::io::Read::read_to_end(&mut entry, &mut contents).ok()?;
+        // What follows a zero in a long name is no part of it to GNU tar and us.
+        let path: Vec<u8> = entry.path_bytes().iter().copied().take_while(|b| *b != 0).collect();
+        members.push(Member { path, contents, is_directory: kind == EntryType::Directory });
+    }
+    Some(members)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_corpus_of_the_fuzzers_is_read_or_refused() {
+        let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fuzz/corpus");
+        for (name, target) in TARGETS {
+            let directory = std::path::Path::new(corpus).join(name);
+            let inputs: Vec<_> = std::fs::read_dir(&directory).unwrap().collect();
+            assert!(!inputs.is_empty(), "{name}");
+            for input in inputs {
+                let path = input.unwrap().path();
+                println!("{}", path.display());
+                target(&std::fs::read(path).unwrap());
+            }
+        }
+    }
+}
