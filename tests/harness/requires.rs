@@ -99,6 +99,10 @@ pub(crate) fn checkpoints() -> bool {
             .stderr(std::process::Stdio::null())
             .spawn()
             .expect("start a process to save");
+        // Until then it is in this test's session, which CRIU would have to save as well.
+        let comm = format!("/proc/{}/comm", victim.id());
+        let sleeps = || std::fs::read_to_string(&comm).is_ok_and(|name| name == "sleep\n");
+        assert!(super::eventually(sleeps), "sleep does not start");
         let dump = Cmd::line("criu dump --leave-running --tree").arg(victim.id().to_string());
         let code = dump.arg("--images-dir").arg(dir.path()).run().code;
         // Both fail only if it is gone already.

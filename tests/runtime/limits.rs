@@ -91,6 +91,10 @@ fn limits_stand_in_the_cgroup() {
 /// runc sorts them.
 #[test]
 fn rules_for_devices_are_applied_in_the_listed_order() {
+    // There the rules are a program's; its tests are with those of cgroup v2.
+    if unified(std::process::id().cast_signed()).is_some() {
+        return println!("SKIP: cgroup v2 lists no rules for devices");
+    }
     under_ours(|it| {
         let allow = |kind: &str, major: u32, minor: u32, access: &str| json!({ "allow": true, "type": kind, "major": major, "minor": minor, "access": access });
         let rules = json!([
