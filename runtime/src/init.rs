@@ -29,7 +29,7 @@ pub(crate) mod joining;
 pub(crate) mod mounts;
 mod process;
 
-use joining::Join;
+use joining::{Join, Relay};
 use process::become_process;
 
 /// What the first process of a container gets from the parent half.
@@ -37,8 +37,7 @@ pub(crate) struct Create<'a> {
     pub(crate) plan: &'a Plan,
     pub(crate) filter: Option<&'a Filter>,
     pub(crate) record: &'a Record,
-    /// What is to be made only after joining, by a process in between.
-    pub(crate) relay: Option<u64>,
+    pub(crate) relay: Option<Relay>,
     pub(crate) joins: Vec<Join>,
     pub(crate) cgroups: &'a CgroupView,
     /// The parent half may open sources of mounts that we might not.
@@ -105,8 +104,8 @@ fn create_steps(start: &Create, channel: &mut Option<Channel>) -> Result<Infalli
     sys::close_inherited_but(&kept, 3 + plan.preserve_fds).context("close_range")?;
 
     // Joined namespaces come first: what is made from here on is to be made within them.
-    match start.relay {
-        Some(new) => joining::relay(&start.joins, new, parent)?,
+    match &start.relay {
+        Some(relay) => joining::relay(&start.joins, relay, parent)?,
         None => joining::join_all(&start.joins)?,
     }
     start.joins.iter().for_each(|it| sys::close_inherited(it.namespace.as_fd()));
@@ -237,6 +236,12 @@ fn create_steps(start: &Create, channel: &mut Option<Channel>) -> Result<Infalli
     *channel = None;
     drop(mounter);
     drop((procfs, root));
+    if alone && !start.reaches_further {
+        // An ordinary user's `exec` can join no one who can't be looked into. Nothing is left here to be
+        // found but the pipe's handle and the container's own /proc; the program starts anew.
+        rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable)
+            .context("prctl(PR_SET_DUMPABLE)")?;
+    }
     let fifo = descriptors.reopen(start.fifo, OFlags::WRONLY).context("open exec fifo")?;
     rustix::io::write(&fifo, b"0").context("write exec fifo")?;
     drop(fifo);

@@ -68,6 +68,7 @@ fn rootless_container_lives_through_all_its_states() {
         let run = |words: &[&str]| user.cmd(program).args(words).run();
         user.cmd(program).args(["create", "--bundle"]).arg(&bundle).arg("c").run().success();
         assert_eq!(run(&["state", "c"]).success().json()["status"], "created");
+        run(&["exec", "c", "/probe", "exit", "5"]).code(5);
         run(&["start", "c"]).success();
         run(&["list"]).success().stdout_has("running");
         let report = run(&["exec", "c", "/probe", "report"]).success().json();
@@ -86,6 +87,36 @@ fn rootless_container_lives_through_all_its_states() {
         assert_eq!(run(&["state", "c"]).success().json()["status"], "stopped");
         run(&["delete", "c"]).success();
         run(&["state", "c"]).refused(&["container does not exist"]);
+    });
+}
+
+#[test]
+fn rootless_containers_share_namespaces_of_others() {
+    under_both(Subids::None, |user, program| {
+        let run = |words: &[&str]| user.cmd(program).args(words).run();
+        let first = user.bundle(program, "a", &["pause"]);
+        user.cmd(program).args(["run", "-d", "--bundle"]).arg(&first).arg("c").run().success();
+        let init = run(&["state", "c"]).success().json()["pid"].as_i64().unwrap();
+        let second = user.bundle(program, "b", &["report"]);
+        user.edit(&second, |config| {
+            for namespace in config["linux"]["namespaces"].as_array_mut().unwrap() {
+                let name = namespace["type"].as_str().unwrap().to_owned();
+                if let "user" | "pid" | "ipc" = name.as_str() {
+                    namespace["path"] = json!(format!("/proc/{init}/ns/{name}"));
+                }
+            }
+            // Debian's runc wants the ids of a namespace that has them already.
+            for key in ["uidMappings", "gidMappings"].iter().filter(|_| program == "runtime") {
+                config["linux"].as_object_mut().unwrap().remove(*key);
+            }
+        });
+        let joined = user.cmd(program).args(["run", "--bundle"]).arg(&second).arg("d").run();
+        let report = joined.success().json();
+        for name in ["user", "pid", "ipc"] {
+            let own = fs::read_link(format!("/proc/{init}/ns/{name}")).unwrap();
+            assert_eq!(report["namespaces"][name], own.to_str().unwrap(), "{name}");
+        }
+        run(&["delete", "-f", "c"]).success();
     });
 }
 

@@ -71,12 +71,22 @@ pub(crate) fn enter_new_time_namespace(offsets: &str) -> Result<()> {
         .context("enter the new time namespace")
 }
 
+/// What is to be made only after joining, by a process in between.
+pub(crate) struct Relay {
+    pub(crate) new: u64,
+    /// The parent half could not enter the pid namespace, which only those of its user namespace may.
+    pub(crate) enters_pids: bool,
+}
+
 /// Where new namespaces are to belong to a user namespace that has to be joined or made after
 /// others were joined: a process in between does that, makes the container's as its sibling, tells
 /// the parent half, and leaves. Returns in the container's process.
-pub(crate) fn relay(joins: &[Join], new: u64, channel: &Channel) -> Result<()> {
+pub(crate) fn relay(joins: &[Join], relay: &Relay, channel: &Channel) -> Result<()> {
     join_all(joins)?;
-    make_sibling(new, channel)
+    for pids in joins.iter().filter(|join| relay.enters_pids && join.kind == Kind::Pid) {
+        pids.enter().context("join the pid namespace")?;
+    }
+    make_sibling(relay.new, channel)
 }
 
 /// The same to come into a container: `namespaces` of its first process are joined before.

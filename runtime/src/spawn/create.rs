@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
+use rustix::io::Errno;
 
 use super::child::Child;
 use super::placing::{self, Forked};
@@ -22,7 +23,7 @@ use crate::channel::{Channel, Message};
 use crate::error::Sentinel;
 use crate::host::Host;
 use crate::init;
-use crate::init::joining::Join;
+use crate::init::joining::{Join, Relay};
 use crate::plan::cgroup::CgroupPlan;
 use crate::plan::mounts::Kind as MountKind;
 use crate::plan::namespaces::{Kind, Namespaces};
@@ -186,9 +187,9 @@ impl<'a> Work<'a> {
         } else {
             self.make_cgroup(cgroup, &mut made.cgroup)?;
         }
-        let (child, placed) = self.clone(&record, cgroup, &claim, setter)?;
+        let Begun { child, placed, relayed } = self.clone(&record, cgroup, &claim, setter)?;
         let child = made.child.insert(child);
-        if needs_relay(&plan.namespaces) {
+        if relayed {
             child.follow_relay()?;
         }
         log_clone(child.pid);
@@ -245,26 +246,26 @@ impl<'a> Work<'a> {
         make_cgroup(cgroup, self.limits, self.plan, &self.request.bundle.spec, owned)
     }
 
-    /// The child, and whether it is in its cgroup already.
     fn clone(
         &self,
         record: &Record,
         cgroup: &Cgroup,
         claim: &Claim,
         limits: Setter,
-    ) -> Result<(Child, bool)> {
+    ) -> Result<Begun> {
         let Work { request, plan, .. } = *self;
         let directory = request.store.directory(request.id);
         let fifo = files::make_fifo(&directory, idmap::container_root(&request.bundle.spec))?;
         let view = cgroup_view(cgroup.mode(), cgroup.shown()?, &plan.namespaces);
         let new = plan.namespaces.clone_flags();
-        let relay = needs_relay(&plan.namespaces);
+        let mut relayed = needs_relay(&plan.namespaces);
+        let mut enters_pids = false;
         let into = cgroup.dir_fd()?;
         let mut start = init::Create {
             plan,
             filter: self.filter,
             record,
-            relay: relay.then_some(new),
+            relay: None,
             joins: open_joins(&plan.namespaces)?,
             cgroups: &view,
             reaches_further: plan.namespaces.has(Kind::User) && request.host.euid == 0,
@@ -279,10 +280,16 @@ impl<'a> Work<'a> {
         if let Some(pids) = pids {
             // Those who live there already must not look into the newcomer.
             set_undumpable()?;
-            pids.enter().context("join the pid namespace")?;
+            match pids.enter() {
+                // Those of the user namespace may, where the process in between will be.
+                Err(Errno::PERM) if plan.namespaces.joins(Kind::User) => enters_pids = true,
+                other => other.context("join the pid namespace")?,
+            }
         }
+        relayed |= enters_pids;
+        start.relay = relayed.then_some(Relay { new, enters_pids });
         let (ours, theirs) = Channel::pair()?;
-        let flags = if relay { 0 } else { new };
+        let flags = if relayed { 0 } else { new };
         let forked = placing::fork(flags, into.as_ref().map(AsFd::as_fd));
         if let Ok(Forked { cloned: Cloned::Child, placed }) = forked {
             // The lock is the parent's: held here too it would outlive it.
@@ -294,16 +301,25 @@ impl<'a> Work<'a> {
             start.placed = placed;
             init::create(&start, theirs)
         }
-        if let Some(own) = own {
+        if let Some(own) = own.filter(|_| !enters_pids) {
             own.enter().context("return to our pid namespace")?;
         }
         match forked.context("clone3")? {
             Forked { cloned: Cloned::Parent { pid, pidfd }, placed } => {
-                Ok((Child { pid, pidfd, channel: ours }, placed))
+                Ok(Begun { child: Child { pid, pidfd, channel: ours }, placed, relayed })
             }
             Forked { cloned: Cloned::Child, .. } => bail!("the child has come back"),
         }
     }
+}
+
+/// What clone3 has made.
+struct Begun {
+    child: Child,
+    /// It is in its cgroup already.
+    placed: bool,
+    /// It is the one in between, which makes the container's.
+    relayed: bool,
 }
 
 fn privilege(host: &Host) -> Privilege {
