@@ -2,12 +2,15 @@
 //! panic, hang, or read what it would not write. The corpus beneath `tests/fuzz/corpus` is replayed
 //! by the unit tests; `tests/fuzz/README.md` says how to run them longer.
 
+#[path = "../../tests/fuzz/targets.rs"]
+mod targets;
+
 use tar::{Archive, EntryType};
 
 use crate::layer::tar::{Kind, Reader};
 use crate::{build, manifest, reference, transport};
 
-type Target = fn(&[u8]);
+use self::targets::Target;
 
 pub(crate) const TARGETS: [(&str, Target); 7] = [
     ("tar", layer),
@@ -32,9 +35,7 @@ pub(crate) const TARGETS: [(&str, Target); 7] = [
 /// The target that the variable names.
 #[cfg(fuzzing)]
 pub(crate) fn chosen() -> Target {
-    let name = std::env::var("FUZZ_TARGET").expect("FUZZ_TARGET names a target");
-    let found = TARGETS.iter().find(|(known, _)| *known == name);
-    found.map(|(_, target)| *target).expect("FUZZ_TARGET is none of the targets")
+    targets::chosen(&TARGETS)
 }
 
 /// A file of an archive, as both readers tell of it.
@@ -99,16 +100,6 @@ mod tests {
 
     #[test]
     fn the_corpus_of_the_fuzzers_is_read_or_refused() {
-        let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fuzz/corpus");
-        for (name, target) in TARGETS {
-            let directory = std::path::Path::new(corpus).join(name);
-            let inputs: Vec<_> = std::fs::read_dir(&directory).unwrap().collect();
-            assert!(!inputs.is_empty(), "{name}");
-            for input in inputs {
-                let path = input.unwrap().path();
-                println!("{}", path.display());
-                target(&std::fs::read(path).unwrap());
-            }
-        }
+        targets::replay(&TARGETS);
     }
 }

@@ -18,6 +18,7 @@ mod fuzz;
 mod layer;
 mod manifest;
 #[cfg(test)]
+#[path = "../../tests/fuzz/mutated.rs"]
 mod mutated;
 mod output;
 mod progress;

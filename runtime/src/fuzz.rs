@@ -1,13 +1,16 @@
 //! What fuzzers feed: config.json, which may be refused and no more. The corpus beneath
 //! `tests/fuzz/corpus` is replayed by the unit tests; `tests/fuzz/README.md` says how to run it longer.
 
+#[path = "../../tests/fuzz/targets.rs"]
+mod targets;
+
 use std::path::Path;
 
 use crate::plan::cgroup::Mode;
 use crate::plan::{self, Choices};
 use crate::spec::parse;
 
-type Target = fn(&[u8]);
+use self::targets::Target;
 
 pub(crate) const TARGETS: [(&str, Target); 1] = [("config", |data| {
     let _ = config(data);
@@ -16,9 +19,7 @@ pub(crate) const TARGETS: [(&str, Target); 1] = [("config", |data| {
 /// The target that the variable names.
 #[cfg(fuzzing)]
 pub(crate) fn chosen() -> Target {
-    let name = std::env::var("FUZZ_TARGET").expect("FUZZ_TARGET names a target");
-    let found = TARGETS.iter().find(|(known, _)| *known == name);
-    found.map(|(_, target)| *target).expect("FUZZ_TARGET is none of the targets")
+    targets::chosen(&TARGETS)
 }
 
 /// A configuration from anywhere: what was read is written back as what reads the same, and can be
@@ -46,16 +47,12 @@ mod tests {
 
     #[test]
     fn the_corpus_of_the_fuzzers_is_read_or_refused() {
-        let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fuzz/corpus");
-        for (name, target) in TARGETS {
-            let directory = std::path::Path::new(corpus).join(name);
-            let inputs: Vec<_> = std::fs::read_dir(&directory).unwrap().collect();
-            assert!(!inputs.is_empty(), "{name}");
-            for input in inputs {
-                let path = input.unwrap().path();
-                println!("{}", path.display());
-                target(&std::fs::read(path).unwrap());
-            }
-        }
+        targets::replay(&TARGETS);
+    }
+
+    #[test]
+    fn a_configuration_changed_at_random_is_read_or_refused_and_never_more() {
+        let seed = include_str!("../../tests/runtime/config_table/full.json");
+        crate::mutated::each(&[seed], config);
     }
 }

@@ -30,6 +30,9 @@ mod hooks;
 mod host;
 mod init;
 mod log;
+#[cfg(test)]
+#[path = "../../tests/fuzz/mutated.rs"]
+mod mutated;
 mod netlink;
 mod plan;
 mod procfs;

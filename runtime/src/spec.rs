@@ -375,9 +375,6 @@ where
 }
 
 #[cfg(test)]
-mod mutated;
-
-#[cfg(test)]
 mod tests {
     use super::*;
 

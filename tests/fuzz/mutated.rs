@@ -1,23 +1,29 @@
 //! Input changed at random, for tests of whatever reads what others wrote: it is read or refused,
-//! and nothing else. The changes are the same in every run.
+//! and nothing else. The changes are the same in every run. It is part of the unit tests of `imgtool` and
+//! `runtime` by `#[path]`.
 //!
-//! `MUTATIONS=1000000 cargo test -p imgtool changed_at_random` for more of them.
+//! `MUTATIONS=1000000 cargo test changed_at_random` for more of them.
 
 const COUNT: usize = 3000;
 /// What makes sense in many documents, and what does not.
-const WORDS: [&str; 24] = [
+const WORDS: [&str; 29] = [
     "null",
     "true",
     "-1",
     "0",
+    "4294967295",
     "4294967296",
     "9223372036854775808",
     "1e400",
     "0.5",
     "\"\"",
+    "\"/\"",
     "\"..\"",
     "\"\\u0000\"",
     "\"\\ud800\"",
+    "\"rbind\"",
+    "\"SCMP_ACT_NOTIFY\"",
+    "\"a\":",
     "[]",
     "{}",
     "[[",
@@ -83,7 +89,7 @@ fn change(text: &mut Vec<u8>, seeds: &[&str], chance: &mut Chance) {
             // A value by another one: from a colon to what ends it.
             let from = text[at..].iter().position(|byte| *byte == b':').map(|it| at + it + 1);
             let Some(from) = from else { return };
-            let ends = text[from..].iter().position(|byte| b",}]".contains(byte));
+            let ends = text[from..].iter().position(|byte| b",}]\n".contains(byte));
             let to = ends.map_or(text.len(), |it| from + it);
             text.splice(from..to, chance.of(&WORDS).bytes());
         }
