@@ -16,6 +16,7 @@ mod partial;
 mod resolve;
 mod verify;
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::DirBuilderExt;
@@ -260,6 +261,17 @@ pub(crate) fn make_dir(path: &Path) -> Result<()> {
         .mode(0o700)
         .create(path)
         .with_context(|| format!("create directory {}", path.display()))
+}
+
+/// What is in a directory, which need not be there, in no order.
+pub(crate) fn names_in(directory: &Path) -> Result<Vec<OsString>> {
+    let list = || -> io::Result<Vec<OsString>> {
+        fs::read_dir(directory)?.map(|entry| Ok(entry?.file_name())).collect()
+    };
+    match list() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        names => names.with_context(|| format!("read {}", directory.display())),
+    }
 }
 
 /// Tells the file system that the directories made in here have nothing to do with each other. ext4

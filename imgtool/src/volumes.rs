@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail, ensure};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::store::{Lock, Store, make_dir, sync_dir};
+use crate::store::{Lock, Store, make_dir, names_in, sync_dir};
 use crate::{bundle, rooted, userns};
 
 const DIRECTORY: &str = "volumes";
@@ -102,14 +102,8 @@ impl Store {
 
     /// All of them, by name.
     pub(crate) fn volumes(&self) -> Result<Vec<Volume>> {
-        let directory = self.volumes_dir();
-        let entries = match fs::read_dir(&directory) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            entries => entries.with_context(|| format!("read {}", directory.display()))?,
-        };
         let mut volumes = Vec::new();
-        for entry in entries {
-            let name = entry.with_context(|| format!("read {}", directory.display()))?.file_name();
+        for name in names_in(&self.volumes_dir())? {
             volumes.push(self.volume(&name.to_string_lossy())?);
         }
         volumes.sort_by(|a, b| a.name.cmp(&b.name));

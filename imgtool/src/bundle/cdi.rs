@@ -7,7 +7,6 @@
 mod edits;
 mod spec;
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -15,6 +14,8 @@ use serde_json::Value;
 
 pub(crate) use spec::Device;
 use spec::Spec;
+
+use crate::store::names_in;
 
 /// Where vendors leave them, unless `--cdi-spec-dir` says another place.
 pub(crate) const DIRECTORIES: [&str; 2] = ["/etc/cdi", "/var/run/cdi"];
@@ -167,19 +168,12 @@ impl Registry {
 
 /// The specifications of a directory, which need not be there, in order.
 fn files(directory: &Path) -> Result<Vec<PathBuf>> {
-    let entries = match fs::read_dir(directory) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error).with_context(|| format!("read {}", directory.display())),
-    };
-    let mut files = Vec::new();
-    for entry in entries {
-        let path = entry.with_context(|| format!("read {}", directory.display()))?.path();
+    let mut files: Vec<PathBuf> =
+        names_in(directory)?.into_iter().map(|name| directory.join(name)).collect();
+    files.retain(|path| {
         let kind = path.extension().and_then(|extension| extension.to_str());
-        if matches!(kind, Some("json" | "yaml" | "yml")) {
-            files.push(path);
-        }
-    }
+        matches!(kind, Some("json" | "yaml" | "yml"))
+    });
     files.sort();
     Ok(files)
 }

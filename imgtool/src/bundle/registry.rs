@@ -15,7 +15,7 @@ use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
 use super::record::{Record, write_json};
-use crate::store::{Store, make_dir};
+use crate::store::{Store, make_dir, names_in};
 
 const ENTRY: &str = "entry.json";
 
@@ -171,17 +171,8 @@ fn is_id(id: &str) -> bool {
 }
 
 fn ids(directory: &Path) -> Result<Vec<String>> {
-    let entries = match fs::read_dir(directory) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error).with_context(|| format!("read {}", directory.display())),
-    };
-    let mut ids = Vec::new();
-    for entry in entries {
-        let name = entry.with_context(|| format!("read {}", directory.display()))?.file_name();
-        ids.extend(name.into_string().ok().filter(|name| is_id(name)));
-    }
-    Ok(ids)
+    let names = names_in(directory)?.into_iter();
+    Ok(names.filter_map(|name| name.into_string().ok()).filter(|name| is_id(name)).collect())
 }
 
 /// `None` where another has the lock, or the entry is gone, also if it goes while we wait.

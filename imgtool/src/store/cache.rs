@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use super::{Store, make_dir};
+use super::{Store, make_dir, names_in};
 use crate::digest::Digest;
 use crate::manifest::Descriptor;
 
@@ -64,15 +64,9 @@ pub(crate) fn put(store: &Store, key: &Digest, record: &Record) -> Result<()> {
 /// All records, for whoever collects garbage.
 pub(crate) fn all(store: &Store) -> Result<Vec<Record>> {
     let directory = directory(store);
-    let entries = match fs::read_dir(&directory) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error).with_context(|| format!("read {}", directory.display())),
-    };
     let mut records = Vec::new();
-    for entry in entries {
-        let path = entry.with_context(|| format!("read {}", directory.display()))?.path();
-        if let Ok(bytes) = fs::read(&path)
+    for name in names_in(&directory)? {
+        if let Ok(bytes) = fs::read(directory.join(name))
             && let Ok(record) = serde_json::from_slice::<Record>(&bytes)
         {
             records.push(record);

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::{Lock, Store, cache, sync_dir};
+use super::{Lock, Store, cache, names_in, sync_dir};
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::manifest::{Descriptor, Document, ImageConfig, MAX_CONFIG_SIZE};
 
@@ -148,14 +148,8 @@ pub(crate) fn chain_ids(diff_ids: &[Digest]) -> Vec<Digest> {
 }
 
 pub(super) fn digests_in(directory: &Path, algorithm: Algorithm) -> Result<Vec<Digest>> {
-    let entries = match fs::read_dir(directory) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error).with_context(|| format!("read {}", directory.display())),
-    };
     let mut digests = Vec::new();
-    for entry in entries {
-        let name = entry.with_context(|| format!("read {}", directory.display()))?.file_name();
+    for name in names_in(directory)? {
         let text = format!("{}:{}", algorithm.name(), name.to_string_lossy());
         // Anything else there is not ours.
         digests.extend(text.parse::<Digest>().ok());

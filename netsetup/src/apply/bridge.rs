@@ -202,7 +202,7 @@ impl Host<'_> {
             self.store.save_bridge(record)?;
         }
         for family in Family::BOTH {
-            if !bridge.internal && !bridge.bare && bridge.has(family) {
+            if bridge.needs_forwarding(family) {
                 self.switch_forwarding_on(family)?;
             }
         }

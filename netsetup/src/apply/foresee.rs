@@ -57,8 +57,7 @@ impl Host<'_> {
         let mut lines = Vec::new();
         for family in Family::BOTH {
             let value = sysctl::read(sysctl::forwarding(family))?;
-            let is_needed = !bridge.internal && !bridge.bare && bridge.has(family);
-            if is_needed && value.as_deref() == Some("0") {
+            if bridge.needs_forwarding(family) && value.as_deref() == Some("0") {
                 lines.push(format!("switch forwarding of {family} on"));
             }
         }

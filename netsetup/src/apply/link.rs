@@ -68,7 +68,8 @@ impl Host<'_> {
         let mut requests = vec![bridge_port::set_up(port.index, settings)];
         requests.extend(locked.then(|| bridge_port::tell(port.index, mac)));
         self.route.transact(requests).with_context(|| format!("set up {}", port.name))?;
-        if locked && !bridge_port::is_locked(&mut self.route, &port.name)? {
+        let is_locked = |port: Option<Link>| port.is_some_and(|port| port.is_locked);
+        if locked && !is_locked(link::find(&mut self.route, &port.name)?) {
             bail!(
                 "this kernel can't keep a port to its own hardware address: it takes Linux 5.18 \
                  (macspoofchk)"

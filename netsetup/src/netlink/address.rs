@@ -77,9 +77,7 @@ pub(crate) fn settle(index: u32) -> Result<()> {
 
 /// An address of the link that may be a neighbour's.
 fn doubtful(connection: &mut Connection, index: u32) -> Result<Option<IpAddr>> {
-    let message = RouteNetlinkMessage::GetAddress(AddressMessage::default());
-    let answers = connection.query(&Request { message, flags: DUMP }).context("list addresses")?;
-    for answer in &answers {
+    for answer in &dump(connection)? {
         let (Some((of, address)), RouteNetlinkMessage::NewAddress(message)) =
             (read(answer), answer)
         else {
@@ -100,11 +98,14 @@ fn doubtful(connection: &mut Connection, index: u32) -> Result<Option<IpAddr>> {
     Ok(None)
 }
 
+fn dump(connection: &mut Connection) -> Result<Vec<RouteNetlinkMessage>> {
+    let message = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+    connection.query(&Request { message, flags: DUMP }).context("list addresses")
+}
+
 /// Every address: (index of its link, address).
 pub(crate) fn list(connection: &mut Connection) -> Result<Vec<(u32, IpAddr)>> {
-    let message = RouteNetlinkMessage::GetAddress(AddressMessage::default());
-    let answers = connection.query(&Request { message, flags: DUMP }).context("list addresses")?;
-    Ok(answers.iter().filter_map(read).collect())
+    Ok(dump(connection)?.iter().filter_map(read).collect())
 }
 
 pub(crate) fn read(answer: &RouteNetlinkMessage) -> Option<(u32, IpAddr)> {

@@ -1,6 +1,5 @@
 //! Ports of bridges.
 
-use anyhow::{Context, Result};
 use netlink_packet_route::link::{
     InfoBridgePort, InfoPortData, InfoPortKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
@@ -10,7 +9,7 @@ use netlink_packet_route::neighbour::{
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::link::Mac;
-use super::{CREATE, Connection, EXCLUSIVE, Request};
+use super::{CREATE, EXCLUSIVE, Request};
 
 /// What a port does with packets.
 #[derive(Clone, Copy, Debug)]
@@ -33,26 +32,26 @@ pub(crate) fn set_up(index: u32, settings: Settings) -> Request<RouteNetlinkMess
     if settings.locked {
         data.extend([InfoBridgePort::Learning(false), InfoBridgePort::Locked(true)]);
     }
-    let mut message = LinkMessage::default();
-    message.header.index = index;
+    let mut message = message(index, data);
     message.header.flags = LinkFlags::Up;
     message.header.change_mask = LinkFlags::Up;
-    message.attributes.push(LinkAttribute::LinkInfo(vec![
-        LinkInfo::PortKind(InfoPortKind::Bridge),
-        LinkInfo::PortData(InfoPortData::BridgePort(data)),
-    ]));
     Request { message: RouteNetlinkMessage::NewLink(message), flags: 0 }
 }
 
 /// Keeps a port, whatever else it does, from other isolated ones.
 pub(crate) fn isolate(index: u32) -> Request<RouteNetlinkMessage> {
+    let message = message(index, vec![InfoBridgePort::Isolated(true)]);
+    Request { message: RouteNetlinkMessage::NewLink(message), flags: 0 }
+}
+
+fn message(index: u32, data: Vec<InfoBridgePort>) -> LinkMessage {
     let mut message = LinkMessage::default();
     message.header.index = index;
     message.attributes.push(LinkAttribute::LinkInfo(vec![
         LinkInfo::PortKind(InfoPortKind::Bridge),
-        LinkInfo::PortData(InfoPortData::BridgePort(vec![InfoBridgePort::Isolated(true)])),
+        LinkInfo::PortData(InfoPortData::BridgePort(data)),
     ]));
-    Request { message: RouteNetlinkMessage::NewLink(message), flags: 0 }
+    message
 }
 
 /// Tells a port of a hardware address that is behind it, for good and in all of its VLANs.
@@ -67,21 +66,8 @@ pub(crate) fn tell(index: u32, mac: Mac) -> Request<RouteNetlinkMessage> {
     Request { message: RouteNetlinkMessage::NewNeighbour(message), flags: CREATE | EXCLUSIVE }
 }
 
-/// Whether the port is locked: a kernel older than 5.18 passes over the wish.
-pub(crate) fn is_locked(connection: &mut Connection, name: &str) -> Result<bool> {
-    let mut message = LinkMessage::default();
-    message.attributes.push(LinkAttribute::IfName(name.to_owned()));
-    let request = Request { message: RouteNetlinkMessage::GetLink(message), flags: 0 };
-    let answers = connection.query(&request).with_context(|| format!("look up link {name}"))?;
-    let is_it = |info: &LinkInfo| {
-        let LinkInfo::PortData(InfoPortData::BridgePort(data)) = info else { return false };
-        data.contains(&InfoBridgePort::Locked(true))
-    };
-    Ok(answers.iter().any(|answer| {
-        let RouteNetlinkMessage::NewLink(message) = answer else { return false };
-        message.attributes.iter().any(|attribute| match attribute {
-            LinkAttribute::LinkInfo(infos) => infos.iter().any(is_it),
-            _ => false,
-        })
-    }))
+/// Whether this tells of a locked port: a kernel older than 5.18 passes over the wish.
+pub(super) fn is_locked(info: &LinkInfo) -> bool {
+    let LinkInfo::PortData(InfoPortData::BridgePort(data)) = info else { return false };
+    data.contains(&InfoBridgePort::Locked(true))
 }

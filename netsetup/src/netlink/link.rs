@@ -13,7 +13,7 @@ use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::vlan::{self, Vlans};
-use super::{CREATE, Connection, DUMP, EXCLUSIVE, Request, is_errno};
+use super::{CREATE, Connection, DUMP, EXCLUSIVE, Request, bridge_port, is_errno};
 use crate::state::Vlan;
 
 /// A hardware address.
@@ -27,6 +27,8 @@ pub(crate) struct Link {
     pub(crate) mtu: u32,
     pub(crate) group: u32,
     pub(crate) is_bridge: bool,
+    /// A port of a bridge that takes packets only from hardware addresses that it was told of.
+    pub(crate) is_locked: bool,
     /// Of a bridge, where the kernel knows VLANs on bridges.
     pub(crate) vlans: Option<Vlans>,
     pub(crate) flags: LinkFlags,
@@ -99,6 +101,7 @@ pub(crate) fn read(answer: &RouteNetlinkMessage) -> Option<Link> {
         mtu: 0,
         group: 0,
         is_bridge: false,
+        is_locked: false,
         vlans: None,
         flags: message.header.flags,
         queue_length: None,
@@ -113,6 +116,7 @@ pub(crate) fn read(answer: &RouteNetlinkMessage) -> Option<Link> {
             LinkAttribute::TxQueueLen(length) => link.queue_length = Some(*length),
             LinkAttribute::LinkInfo(infos) => {
                 link.is_bridge = infos.contains(&LinkInfo::Kind(InfoKind::Bridge));
+                link.is_locked = infos.iter().any(bridge_port::is_locked);
                 link.vlans = infos.iter().find_map(|info| match info {
                     LinkInfo::Data(InfoData::Bridge(data)) => vlan::read(data),
                     _ => None,

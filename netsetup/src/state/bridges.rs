@@ -142,6 +142,11 @@ impl Bridge {
         self.subnets.iter().any(|it| it.subnet.family() == family)
     }
 
+    /// Whether packets of its containers can come and go only through a host that forwards.
+    pub(crate) fn needs_forwarding(&self, family: Family) -> bool {
+        !self.internal && !self.bare && self.has(family)
+    }
+
     /// The source address of packets of a family that leave, where it is one in particular.
     pub(crate) fn outbound(&self, family: Family) -> Option<IpAddr> {
         self.outbound.iter().copied().find(|address| Family::of(*address) == family)
