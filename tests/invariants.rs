@@ -51,6 +51,27 @@ fn no_binary_links_another_ones_crate() {
     }
 }
 
+/// The fuzzed binaries are built there anew, outside the workspace: a crate that only the workspace lists
+/// breaks that build, which no test makes.
+#[test]
+fn fuzzing_lists_the_crates_of_the_binaries() {
+    let listed = dependencies("tests/fuzz/Cargo.toml");
+    for package in ["runtime", "imgtool", "netsetup"] {
+        for name in dependencies(&format!("{package}/Cargo.toml")) {
+            assert!(listed.contains(&name), "tests/fuzz/Cargo.toml lacks {name} of {package}");
+        }
+    }
+}
+
+/// The crates of a manifest's section of dependencies.
+fn dependencies(manifest: &str) -> Vec<String> {
+    let text = fs::read_to_string(root().join(manifest)).expect("read the manifest");
+    let section = text.lines().skip_while(|line| *line != "[dependencies]").skip(1);
+    let lines = section.take_while(|line| !line.starts_with('['));
+    let named = lines.filter_map(|line| line.split([' ', '.', '=']).next());
+    named.filter(|name| !name.is_empty() && !name.starts_with('#')).map(str::to_owned).collect()
+}
+
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ lies in the root").to_owned()
 }
