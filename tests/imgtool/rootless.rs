@@ -110,7 +110,8 @@ fn rootless_trees_without_further_ids_have_one_owner_and_say_so() {
         let name = "e2e.test/changed:latest";
         user.cmd("imgtool").arg("commit").arg(user.home("b")).arg(name).run().success();
         remove(user);
-        // What the container made is root's, and not that of a number that says nothing elsewhere.
+        // What the container made is root's, and not that of a number that says nothing elsewhere; what
+        // the image gave to others stays theirs.
         let archive = user.home("changed.tar");
         user.cmd("imgtool").args(["save", name, "-o"]).arg(&archive).run().success();
         let listed = crate::harness::Cmd::new("sh").args([
@@ -122,6 +123,9 @@ fn rootless_trees_without_further_ids_have_one_owner_and_say_so() {
         let listed = listed.arg(&archive).run().success().stdout;
         let line = listed.lines().find(|line| line.ends_with("srv/new")).expect("the new file");
         assert!(line.contains(" 0/0 "), "{listed}");
+        let line = listed.lines().find(|line| line.ends_with("srv/")).expect("the directory");
+        assert!(line.contains(" 33/34 "), "{listed}");
+        assert!(!listed.contains("srv/page"), "{listed}");
         // Somebody else's processes take further ids.
         bundle(user, &["--user", "33"], &[]).refused(&["user \"33\"", "/etc/subuid"]);
         assert!(!user.home("b").exists());

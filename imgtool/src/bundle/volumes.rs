@@ -96,7 +96,8 @@ fn copy_entry(from: &OwnedFd, to: BorrowedFd<'_>, name: &[u8], depth: usize) -> 
         rustix::fs::mknodat(to, name, file_type, Mode::RUSR | Mode::WUSR, stat.st_rdev)?;
     }
     let mut entry = Entry::new(name.to_vec(), kind, stat.st_mode & 0o7777);
-    (entry.uid, entry.gid, entry.mtime) = (stat.st_uid, stat.st_gid, metadata::mtime(&stat));
+    (entry.uid, entry.gid) = metadata::owner(source, &stat)?;
+    entry.mtime = metadata::mtime(&stat);
     entry.xattrs = source.xattrs()?;
     Setter::new().all(target, &entry)
 }

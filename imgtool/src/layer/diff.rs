@@ -10,8 +10,7 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use anyhow::{Context, Result, ensure};
-use rustix::fs::{FileType, Gid, Stat, Uid};
-use rustix::process::{getegid, geteuid};
+use rustix::fs::{FileType, Stat};
 
 pub(crate) use self::baseline::Baseline;
 use self::baseline::Before;
@@ -82,8 +81,6 @@ struct Differ<'a, W> {
     /// What was found of files with several names, by inode.
     other_names: HashMap<u64, bool>,
     count: u64,
-    /// Who root in the container is: us. Without privileges its map has this one pair.
-    root_is: (Uid, Gid),
 }
 
 type Names = BTreeSet<Vec<u8>>;
@@ -120,7 +117,6 @@ impl<'a, W: Write> Differ<'a, W> {
             links: Links::default(),
             other_names: HashMap::new(),
             count: 0,
-            root_is: (geteuid(), getegid()),
         }
     }
 
@@ -386,11 +382,6 @@ impl<'a, W: Write> Differ<'a, W> {
         let Output::Layer(output) = &mut self.output else { return Ok(()) };
         self.count += 1;
         let mut entry = entry.clone();
-        let (uid, gid) = self.root_is;
-        if !uid.is_root() {
-            entry.uid = if entry.uid == uid.as_raw() { 0 } else { entry.uid };
-            entry.gid = if entry.gid == gid.as_raw() { 0 } else { entry.gid };
-        }
         if let Some(newest) = self.newest.map(|seconds| Time { seconds, nanoseconds: 0 }) {
             entry.mtime = entry.mtime.min(newest);
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::os::fd::BorrowedFd;
 
 use anyhow::{Context, Result, bail};
-use rustix::fs::{self, AtFlags, Gid, Mode, Stat, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::fs::{self, AtFlags, FileType, Gid, Mode, Stat, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
 use super::tar::{Entry, Kind, Time};
@@ -15,6 +15,8 @@ use crate::{rooted, userns};
 /// The attribute that new entries of a directory inherit; set last, when there are none to come.
 pub(crate) const DEFAULT_ACL: &[u8] = b"system.posix_acl_default";
 const ACCESS_ACL: &[u8] = b"system.posix_acl_access";
+/// Where files can be given to nobody: whose the file is in the image, as `UID:GID`.
+const OWNER: &[u8] = b"user.imgtool.owner";
 
 /// An entry by the descriptor of its directory and its name; `.` is the directory itself.
 #[derive(Clone, Copy, Debug)]
@@ -28,24 +30,36 @@ pub(crate) struct Place<'a> {
 /// What may be changed and what can't be is decided once.
 #[derive(Debug)]
 pub(crate) struct Setter {
-    privileged: bool,
+    owners: Owners,
     warnings: BTreeSet<String>,
+}
+
+/// What becomes of the owner that an entry names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Owners {
+    /// The file is given to it.
+    Given,
+    /// The file stays ours and tells of it, so that a layer made of the tree does too.
+    Noted,
+    /// The file is ours.
+    Forgotten,
 }
 
 impl Setter {
     /// For the user that runs us: only root gives files away.
     pub(crate) fn new() -> Self {
-        Self { privileged: userns::gives_files_away(), warnings: BTreeSet::new() }
+        let owners = if userns::gives_files_away() { Owners::Given } else { Owners::Noted };
+        Self { owners, warnings: BTreeSet::new() }
     }
 
     /// For files that are to be ours whoever they belong to.
     pub(crate) fn ours() -> Self {
-        Self { privileged: false, warnings: BTreeSet::new() }
+        Self { owners: Owners::Forgotten, warnings: BTreeSet::new() }
     }
 
     /// Whether files can be given to others and devices made.
     pub(crate) fn privileged(&self) -> bool {
-        self.privileged
+        self.owners == Owners::Given
     }
 
     /// Records something that could not be done and is not fatal; each text once.
@@ -75,7 +89,7 @@ impl Setter {
         entry: &Entry,
     ) -> Result<()> {
         let stat = fs::fstat(file).context("look at file")?;
-        if !self.privileged || (stat.st_uid, stat.st_gid) != (entry.uid, entry.gid) {
+        if !self.privileged() || (stat.st_uid, stat.st_gid) != (entry.uid, entry.gid) {
             self.owner(place, entry)?;
         }
         self.xattrs(place, entry)?;
@@ -93,13 +107,22 @@ impl Setter {
     }
 
     fn owner(&mut self, place: Place<'_>, entry: &Entry) -> Result<()> {
-        if self.privileged {
+        if self.privileged() {
             return set_owner(place, entry.uid, entry.gid);
         }
-        if (entry.uid, entry.gid) != (0, 0) {
-            self.warn("without root all files belong to the user that unpacks them".to_owned());
+        if (entry.uid, entry.gid) == (0, 0) {
+            return Ok(());
         }
-        Ok(())
+        self.warn("without root all files belong to the user that unpacks them".to_owned());
+        if self.owners == Owners::Forgotten {
+            return Ok(());
+        }
+        let owner = format!("{}:{}", entry.uid, entry.gid);
+        match fs::lsetxattr(place.path(), OWNER, owner.as_bytes(), XattrFlags::empty()) {
+            // Links, devices and pipes have no attributes of users, nor has every file system.
+            Err(Errno::PERM | Errno::OPNOTSUPP) => Ok(()),
+            noted => noted.context("note the owner"),
+        }
     }
 
     fn xattrs(&mut self, place: Place<'_>, entry: &Entry) -> Result<()> {
@@ -128,6 +151,9 @@ impl Setter {
 
     /// Gives `to` the attributes that `entry` has and no others.
     pub(crate) fn replace_xattrs(&mut self, place: Place<'_>, entry: &Entry) -> Result<()> {
+        if self.owners == Owners::Noted {
+            place.remove_xattr(OWNER)?;
+        }
         for name in place.xattr_names()? {
             if is_kept(&name) && !entry.xattrs.iter().any(|(kept, _)| *kept == name) {
                 place.remove_xattr(&name)?;
@@ -204,6 +230,29 @@ impl<'a> Place<'a> {
     }
 }
 
+/// Whose a file is, in the image that its tree is of: user and group.
+pub(crate) fn owner(place: Place<'_>, stat: &Stat) -> Result<(u32, u32)> {
+    if userns::gives_files_away() {
+        return Ok((stat.st_uid, stat.st_gid));
+    }
+    let noted = match rooted::file_type(stat) {
+        FileType::RegularFile | FileType::Directory => place.xattr(OWNER)?,
+        _ => None,
+    };
+    if let Some(owner) = noted.as_deref().and_then(parse_owner) {
+        return Ok(owner);
+    }
+    // The map of such a container has one pair: its root is us.
+    let root_or = |id: u32, ours: u32| if id == ours { 0 } else { id };
+    let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+    Ok((root_or(stat.st_uid, uid.as_raw()), root_or(stat.st_gid, gid.as_raw())))
+}
+
+fn parse_owner(text: &[u8]) -> Option<(u32, u32)> {
+    let (uid, gid) = std::str::from_utf8(text).ok()?.split_once(':')?;
+    Some((uid.parse().ok()?, gid.parse().ok()?))
+}
+
 /// Gives an entry, or a link itself, to an owner.
 pub(crate) fn set_owner(place: Place<'_>, uid: u32, gid: u32) -> Result<()> {
     let given = fs::chownat(
@@ -251,7 +300,8 @@ pub(crate) fn copy_directory(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result
     let (from, to) = (Place::itself(from), Place::itself(to));
     let stat = from.stat().context("read directory")?;
     let mut entry = Entry::new(Vec::new(), Kind::Directory, stat.st_mode & 0o7777);
-    (entry.uid, entry.gid, entry.mtime) = (stat.st_uid, stat.st_gid, mtime(&stat));
+    (entry.uid, entry.gid) = owner(from, &stat)?;
+    entry.mtime = mtime(&stat);
     entry.xattrs = from.xattrs()?;
     let mut setter = Setter::new();
     setter.replace_xattrs(to, &entry)?;
@@ -264,9 +314,12 @@ pub(crate) fn copy_directory(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result
 }
 
 /// Whether an attribute belongs to a layer. Labels of the host's security modules and NFS's own
-/// lists are the host's business.
+/// lists are the host's business, and whose a file is stands in its entry.
 pub(crate) fn is_kept(name: &[u8]) -> bool {
-    name != b"security.selinux" && name != b"system.nfs4_acl" && !is_overlay_xattr(name)
+    name != b"security.selinux"
+        && name != b"system.nfs4_acl"
+        && name != OWNER
+        && !is_overlay_xattr(name)
 }
 
 /// Calls with a buffer that grows until the answer fits.

@@ -239,7 +239,8 @@ pub(crate) fn read_entry(place: Place<'_>, stat: &Stat, path: &[u8]) -> Result<O
         FileType::Socket | FileType::Unknown => return Ok(None),
     };
     let mut entry = Entry::new(path.to_vec(), kind, stat.st_mode & 0o7777);
-    (entry.uid, entry.gid, entry.mtime) = (stat.st_uid, stat.st_gid, metadata::mtime(stat));
+    (entry.uid, entry.gid) = metadata::owner(place, stat).context("read owner")?;
+    entry.mtime = metadata::mtime(stat);
     match kind {
         Kind::File => entry.size = u64::try_from(stat.st_size).context("size of file")?,
         Kind::Symlink => {

@@ -108,6 +108,17 @@ fn rootless_build_without_further_ids_has_one_owner_and_says_so() {
         let tree = made(user).tree(2);
         assert_eq!(tree["data"], "dir 750 5:6", "what was copied into it changes no owner");
         assert_eq!(tree["seen"], "file 644 0:0 \"secret\\n\"");
+        // What a command touched stays its owner's, also when all layers become one.
+        let file = "FROM e2e.test/busybox AS one\nCOPY --chown=7:8 a s /data/\nRUN echo B >> /data/a\n\
+            FROM e2e.test/busybox\nRUN touch /data/f\nCOPY --from=one /data/a /data/s /copied/\n";
+        context(user, &[("Dockerfile", file)]);
+        for flags in [&[][..], &["--squash"]] {
+            build(user, flags).success();
+            let tree = made(user).tree(0);
+            assert_eq!(tree["data"], "dir 750 5:6");
+            assert_eq!(tree["data/f"], "file 644 0:0 \"\"");
+            assert_eq!(tree["copied/a"], "file 644 7:8 \"AB\\n\"");
+        }
         let file = "FROM e2e.test/busybox\nUSER user\nRUN true\n";
         context(user, &[("Dockerfile", file)]);
         build(user, &[]).code(1).stderr_has("user \"user\" is 1000, which is not among the ids");

@@ -159,7 +159,8 @@ fn directory(store: &Store, entry: &Descriptor, path: &Path) -> Result<()> {
     archive.rewind()?;
     let mut input = BufReader::with_capacity(BUFFER, archive);
     // The user's own files, though a namespace may hold ids to own them.
-    let setter = if userns::is_inner() { Setter::ours() } else { Setter::new() };
+    let gives = userns::gives_files_away() && !userns::is_inner();
+    let setter = if gives { Setter::new() } else { Setter::ours() };
     extract_by(setter, &mut input, root.as_fd(), Target::Copy).map(drop)
 }
 
