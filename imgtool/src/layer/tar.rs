@@ -11,7 +11,7 @@ pub(crate) use sparse::Segment;
 pub(crate) use writer::Writer;
 
 /// Length of a block; headers and contents are padded to it.
-const BLOCK: usize = 512;
+pub(crate) const BLOCK: usize = 512;
 
 /// Most bytes that a header beside an entry (PAX, GNU long name, sparse map) may have.
 const MAX_HEADER: u64 = 4 << 20;
