@@ -108,6 +108,10 @@ fn read_by_tar(data: &[u8]) -> Option<Vec<Member>> {
         if !plain || entry.pax_extensions().ok()?.is_some() {
             return None;
         }
+        // Directories and links have no contents to us, as to whatever writes and unpacks layers.
+        if kind != EntryType::Regular && entry.size() != 0 {
+            return None;
+        }
         // To GNU tar ustar is ustar whatever its version, which the crate wants to be 00; and star's
         // prefix is shorter.
         let block = entry.header().as_bytes();
