@@ -3,7 +3,8 @@
 use serde_json::json;
 
 use super::{Subject, under_ours};
-use crate::harness::Bundle;
+use crate::harness::command::binary;
+use crate::harness::{Bundle, Unified, scene};
 
 /// How many containers come and go; `E2E_STORM` for more.
 fn containers() -> usize {
@@ -69,5 +70,23 @@ fn many_join_one_container_at_once() {
         let listed = it.run(["ps", "--format", "json", &id]).success().json();
         assert_eq!(listed.as_array().map(Vec::len), Some(1), "{listed}");
         it.run(["delete", "--force", &id]).success();
+    });
+}
+
+/// Where clone3 puts a process into its cgroup, it waits for nothing but for what is done from outside.
+#[test]
+fn what_joins_in_a_crowd_has_all_that_is_set_from_outside() {
+    scene(|scene| {
+        let view = Unified::new();
+        let bundle = Bundle::new(scene, &["pause"]).edit("/process/oomScoreAdj", 100);
+        let id = scene.id("crowd");
+        let runtime = || view.cmd(binary("runtime"));
+        let run = runtime().args(["run", "--detach", "--bundle"]).arg(bundle.write()).arg(&id);
+        run.run().success();
+        at_once(EXECS, 4 * EXECS, |_| {
+            let report = runtime().args(["exec", &id, "/probe"]).run().success().json();
+            assert_eq!(report["oomScoreAdj"], "100");
+        });
+        runtime().args(["delete", "--force", &id]).run().success();
     });
 }

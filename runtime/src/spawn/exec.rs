@@ -99,8 +99,9 @@ fn exec_made(
     let initial = process.scheduling.affinity.initial.as_deref();
     let borrowed = initial.map(Borrowed::take).transpose()?;
     let Forked { cloned, placed: in_cgroup } = placing::fork(0, into).context("clone3")?;
-    // Nothing but the cgroup can be had from the start.
-    let placed = in_cgroup && class.is_none();
+    // Nothing but the cgroup can be had from the start; for the rest the child waits, lest it be the
+    // program before it has that.
+    let placed = in_cgroup && class.is_none() && process.oom_score_adj.is_none();
     let child = match cloned {
         Cloned::Child => {
             drop(ours);
@@ -141,10 +142,10 @@ fn exec_made(
     if let Some(class) = class {
         class.enter(child.pid)?;
     }
+    files::set_oom_score(child.pid, process.oom_score_adj, request.host)?;
     if !placed {
         child.tell(&Message::Placed)?;
     }
-    files::set_oom_score(child.pid, process.oom_score_adj, request.host)?;
     let mut outcome = Outcome::default();
     let station =
         Station { record: request.record, console, filter, cgroup, status: Status::Running };
