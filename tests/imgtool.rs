@@ -22,6 +22,7 @@ mod diff;
 mod docker_flags;
 mod edit;
 mod equality;
+mod faults;
 mod flat;
 mod form;
 mod guarded;

@@ -59,7 +59,7 @@ impl HostState {
 
 /// Debian's runc mounts cgroup2 before it enters a cgroup namespace: its options, which all mounts of
 /// the hierarchy share, then replace those of the host.
-fn without_options_of_all_cgroups(line: &str) -> String {
+pub(crate) fn without_options_of_all_cgroups(line: &str) -> String {
     line.replace(",nsdelegate", "").replace(",memory_recursiveprot", "")
 }
 

@@ -5,7 +5,8 @@
 //! sh stops itself ── seize ── continue ── exec of the command ── call 1, 2, … of the whole tree
 //! ```
 //! Calls are counted over all processes that the command starts, in the order in which they enter
-//! the kernel; for a command of one thread the k-th call is the same one in every run.
+//! the kernel; for a command of one thread the k-th call is the same one in every run. Where threads
+//! take turns, the k-th of its kind is at least a call of that kind.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -35,6 +36,25 @@ pub(crate) enum Fault {
     Errno(Errno),
 }
 
+/// Which call it happens at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum At {
+    /// After so many others.
+    Number(usize),
+    /// After so many others of this kind.
+    Nth { call: i64, before: usize },
+}
+
+/// Where a fault was met.
+#[derive(Debug)]
+pub(crate) struct Struck {
+    /// The process, or thread, that made the call.
+    pub(crate) by: Pid,
+    /// What the call was on, as far as that has a name.
+    #[expect(dead_code, reason = "for whoever reads of a finding")]
+    on: String,
+}
+
 /// Which processes of a tree are looked at, by the names of what they execute.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bounds {
@@ -57,8 +77,8 @@ pub(crate) struct Traced {
     pub(crate) hung: bool,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
-    /// Whether the command came as far as the call that was to fail.
-    pub(crate) hit: bool,
+    /// The call that was to fail, if the command came so far.
+    pub(crate) struck: Option<Struck>,
     /// 128 + signal for one that was killed.
     pub(crate) code: i32,
 }
@@ -131,12 +151,12 @@ pub(crate) fn trace(command: Cmd) -> Traced {
 
 /// Runs a command with a fault at its `number`-th call, counted from 0.
 pub(crate) fn trace_with(command: Cmd, number: usize, fault: Fault) -> Traced {
-    Tracer::start(command, Some((number, fault)), None).run()
+    Tracer::start(command, Some((At::Number(number), fault)), None).run()
 }
 
 /// The same, or without a fault, within bounds, and until the command itself ends: what it has
 /// started may live on.
-pub(crate) fn observe(command: Cmd, plan: Option<(usize, Fault)>, bounds: Bounds) -> Traced {
+pub(crate) fn observe(command: Cmd, plan: Option<(At, Fault)>, bounds: Bounds) -> Traced {
     Tracer::start(command, plan, Some(bounds)).run()
 }
 
@@ -152,12 +172,14 @@ struct Tracer {
     ahead: Option<i64>,
     first: Pid,
     alive: HashSet<Pid>,
-    plan: Option<(usize, Fault)>,
+    plan: Option<(At, Fault)>,
     bounds: Option<Bounds>,
     calls: Vec<i64>,
+    /// How many there were of each kind.
+    kinds: HashMap<i64, usize>,
     starting: Vec<bool>,
     met: Vec<Pid>,
-    hit: bool,
+    struck: Option<Struck>,
     /// Processes that execute something new, with how often they have set their signal stack since:
     /// Rust's start asks for it and then sets it.
     fresh: HashMap<Pid, usize>,
@@ -170,7 +192,7 @@ struct Tracer {
 
 impl Tracer {
     #[expect(clippy::zombie_processes, reason = "`run` waits for the whole tree by number")]
-    fn start(command: Cmd, plan: Option<(usize, Fault)>, bounds: Option<Bounds>) -> Tracer {
+    fn start(command: Cmd, plan: Option<(At, Fault)>, bounds: Option<Bounds>) -> Tracer {
         let output = [scratch(), scratch()];
         let [stdout, stderr] = output.each_ref().map(|file| file.try_clone().expect("dup"));
         let (words, environment, stdin) = command.into_parts();
@@ -196,9 +218,10 @@ impl Tracer {
             plan,
             bounds,
             calls: Vec::new(),
+            kinds: HashMap::new(),
             starting: Vec::new(),
             met: vec![first],
-            hit: false,
+            struck: None,
             fresh: HashMap::new(),
             output,
             counting: false,
@@ -243,7 +266,7 @@ impl Tracer {
             hung: watch.join().expect("the watch does not panic"),
             stdout: read(&mut stdout),
             stderr: read(&mut stderr),
-            hit: self.hit,
+            struck: self.struck,
             code: code.expect("the command ended"),
         }
     }
@@ -365,14 +388,16 @@ impl Tracer {
         if !self.counting {
             return;
         }
-        let number = self.calls.len();
         let call = registers.orig_rax.cast_signed();
+        let before = self.kinds.entry(call).or_insert(0);
+        let here = [At::Number(self.calls.len()), At::Nth { call, before: *before }];
+        *before += 1;
         self.calls.push(call);
         let starting = self.is_starting(pid, call);
         self.starting.push(starting);
         match self.plan {
-            Some((wanted, fault)) if wanted == number => {
-                self.hit = true;
+            Some((wanted, fault)) if here.contains(&wanted) => {
+                self.struck = Some(Struck { by: pid, on: subject(pid, call, &registers) });
                 match fault {
                     Fault::Kill => drop(kill(pid, Signal::SIGKILL)),
                     // A run may make a call more or less than the one that was planned by: where
@@ -399,6 +424,33 @@ impl Tracer {
             ptrace::setregs(pid, registers).expect("fail a call");
         }
     }
+}
+
+/// The path or the open file that a call is on: the first that its arguments name.
+fn subject(pid: Pid, call: i64, registers: &libc::user_regs_struct) -> String {
+    let path = match call {
+        libc::SYS_openat | libc::SYS_openat2 | libc::SYS_mkdirat | libc::SYS_unlinkat => {
+            registers.rsi
+        }
+        libc::SYS_newfstatat | libc::SYS_statx | libc::SYS_renameat | libc::SYS_linkat => {
+            registers.rsi
+        }
+        libc::SYS_open | libc::SYS_stat | libc::SYS_lstat | libc::SYS_mkdir => registers.rdi,
+        libc::SYS_rename | libc::SYS_unlink | libc::SYS_rmdir | libc::SYS_readlink => registers.rdi,
+        _ => {
+            let open = std::fs::read_link(format!("/proc/{pid}/fd/{}", registers.rdi));
+            return open.map_or_else(|_| String::new(), |path| path.display().to_string());
+        }
+    };
+    let mut text = Vec::new();
+    while let Ok(word) = ptrace::read(pid, (path + text.len() as u64) as ptrace::AddressType) {
+        let bytes = word.to_ne_bytes();
+        text.extend(bytes.iter().take_while(|byte| **byte != 0));
+        if bytes.contains(&0) {
+            break;
+        }
+    }
+    String::from_utf8_lossy(&text).into_owned()
 }
 
 /// Kills the command if it takes too long; tells whether it had to, once the sender is dropped.

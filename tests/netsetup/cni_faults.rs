@@ -93,7 +93,7 @@ fn hit(verb: &str, plugins: impl Fn(&Scene) -> Vec<Value>, which: usize) {
                 let previous = prepare();
                 let command = network.command(verb, plugin, &pod, previous.as_ref());
                 let traced = tracer::trace_with(command, number, fault);
-                assert!(traced.hit || traced.code == 0, "{what}: {traced:?}");
+                assert!(traced.struck.is_some() || traced.code == 0, "{what}: {traced:?}");
                 // A runtime has no result of an ADD that failed.
                 network.del(&pod, previous.as_ref().filter(|_| verb == "DEL"));
                 let left = before.differences(&HostState::capture());

@@ -14,7 +14,8 @@ use nix::errno::Errno;
 use serde_json::{Value, json};
 
 use crate::harness::command::binary;
-use crate::harness::tracer::{self, Bounds, Fault, Traced};
+use crate::harness::host;
+use crate::harness::tracer::{self, At, Bounds, Fault, Traced};
 use crate::harness::{Bundle, Cmd, Scene, Unified, scene, wait_for_exit};
 
 /// How many faults of a command are tried in a sample.
@@ -122,7 +123,11 @@ impl Case<'_> {
         let traced = self.observe(Some((number, fault)));
         let told = || format!("exit {}, {:?}", traced.code, traced.stderr);
         assert!(!traced.hung, "hangs: {}", told());
-        if traced.code == 0 {
+        if traced.code == 0 && self.died_since(&traced) {
+            // It was whole when `create` had ended, and what befalls it then is told to `start`.
+            let start = self.runtime().args(["start", &self.id]).run();
+            assert!(start.stderr.contains("has stopped"), "{start:?}");
+        } else if traced.code == 0 {
             assert_eq!(self.report(&traced), *report, "another container: {}", told());
         } else if fault != Fault::Kill {
             assert!(!traced.stderr.trim().is_empty(), "no word on stderr: {}", told());
@@ -136,7 +141,14 @@ impl Case<'_> {
         for pid in traced.met {
             wait_for_exit(pid.as_raw());
         }
-        (traced.hit, traced.code == 0)
+        (traced.struck.is_some(), traced.code == 0)
+    }
+
+    /// Whether the fault befell a created container's process, which then was no more.
+    fn died_since(&self, traced: &Traced) -> bool {
+        let struck = traced.struck.as_ref().is_some_and(|struck| struck.by != traced.met[0]);
+        let state = || self.runtime().args(["state", &self.id]).run().success().json();
+        self.verb == Verb::Create && struck && state()["status"] == "stopped"
     }
 
     /// Makes room for the next one after a finding.
@@ -230,6 +242,7 @@ impl Case<'_> {
             Verb::Exec => runtime.args(["exec", &self.id, "/probe"]),
             Verb::Delete => runtime.args(["delete", "--force", &self.id]),
         };
+        let plan = plan.map(|(number, fault)| (At::Number(number), fault));
         tracer::observe(command, plan, BOUNDS)
     }
 
@@ -288,7 +301,7 @@ impl Case<'_> {
         hierarchies.map(|entry| entry.path().join(&self.id)).collect()
     }
 
-    fn mounts(&self) -> String {
+    fn mounts(&self) -> Vec<String> {
         let mounts = self.runtime().into_words();
         let mut words: Vec<_> = mounts.into_iter().take_while(|it| it != "--").collect();
         match &self.view {
@@ -296,6 +309,7 @@ impl Case<'_> {
             _ => words.clear(),
         }
         words.extend(["cat", "/proc/self/mounts"].map(Into::into));
-        Cmd::new(&words[0]).args(&words[1..]).run().success().stdout
+        let mounts = Cmd::new(&words[0]).args(&words[1..]).run().success().stdout;
+        mounts.lines().map(host::without_options_of_all_cgroups).collect()
     }
 }

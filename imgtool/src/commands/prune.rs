@@ -69,6 +69,7 @@ pub(crate) fn run(store: &Store, args: &Args) -> Result<()> {
             cache::clear(store)?;
         }
         store.collect_garbage(&lock)?;
+        store.forget_downloads(&lock)?;
     }
     let (_, after) = store.blob_usage()?;
     if !lines.is_empty() {

@@ -99,8 +99,19 @@ impl Store {
             .with_context(|| format!("open {}", path.display()))
     }
 
-    /// Removes what is left in staging. Only for the holder of the exclusive lock.
+    /// Gives up what broken downloads left, however recent. The exclusive lock is witness that none is
+    /// under way.
+    pub(crate) fn forget_downloads(&self, _lock: &Lock) -> Result<()> {
+        self.clear_staging_but(Duration::ZERO)
+    }
+
     fn clear_staging(&self) -> Result<()> {
+        self.clear_staging_but(PARTIAL_KEPT)
+    }
+
+    /// Removes what is left in staging, but for downloads that broke off more recently than this. Only
+    /// for the holder of the exclusive lock.
+    fn clear_staging_but(&self, kept: Duration) -> Result<()> {
         let staging = self.make_staging()?;
         let entries =
             fs::read_dir(&staging).with_context(|| format!("read {}", staging.display()))?;
@@ -109,9 +120,8 @@ impl Store {
             let metadata = entry.metadata()?;
             let partial =
                 entry.file_name().as_encoded_bytes().starts_with(PARTIAL_PREFIX.as_bytes());
-            let recent = metadata
-                .modified()
-                .is_ok_and(|time| time.elapsed().is_ok_and(|age| age < PARTIAL_KEPT));
+            let recent =
+                metadata.modified().is_ok_and(|time| time.elapsed().is_ok_and(|age| age < kept));
             if partial && recent && metadata.is_file() {
                 continue;
             }
