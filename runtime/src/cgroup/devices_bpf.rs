@@ -1,5 +1,6 @@
 //! v2 has no device files: a program attached to the cgroup decides on every access.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -81,14 +82,16 @@ const MOVE_REGISTER: u8 = 0xbc;
 const AND: u8 = 0x54;
 const SHIFT_RIGHT: u8 = 0x74;
 // 32-bit comparisons (5.1): the 64-bit ones extend the sign of numbers beyond 2^31.
+const JUMP_IF_EQUAL: u8 = 0x16;
 const JUMP_IF_NOT_EQUAL: u8 = 0x56;
 const JUMP_IF_BITS: u8 = 0x46;
 const JUMP: u8 = 0x05;
 const EXIT: u8 = 0x95;
 
-/// Register 0 holds the exceptions' verdict until the end; an exception that matches leaves.
+/// Register 0 holds the exceptions' verdict until the end; an exception that matches leaves. They stand by
+/// kind and major number: the kernel checks every instruction of every program at every start.
 fn assemble(plan: &DevicePlan) -> Result<Vec<Instruction>> {
-    let mut program = vec![
+    let mut program = Program(vec![
         // struct bpf_cgroup_dev_ctx: kind and access in one word, major, minor.
         Instruction { registers: CONTEXT << 4 | KIND, ..instruction(LOAD_WORD, 0, 0) },
         Instruction { registers: KIND << 4 | ACCESS, ..instruction(MOVE_REGISTER, 0, 0) },
@@ -97,47 +100,91 @@ fn assemble(plan: &DevicePlan) -> Result<Vec<Instruction>> {
         Instruction { registers: CONTEXT << 4 | MAJOR, offset: 4, ..instruction(LOAD_WORD, 0, 0) },
         Instruction { registers: CONTEXT << 4 | MINOR, offset: 8, ..instruction(LOAD_WORD, 0, 0) },
         instruction(MOVE, 0, i32::from(!plan.default_allow)),
-    ];
-    for (device, access) in &plan.exceptions {
-        program.extend(exception(*device, *access, plan.default_allow)?);
+    ]);
+    for (kind, number) in [(Kind::Block, 1), (Kind::Char, 2)] {
+        let mut of_kind =
+            plan.exceptions.iter().filter(|(device, _)| device.kind == kind).peekable();
+        if of_kind.peek().is_none() {
+            continue;
+        }
+        let other_kind = program.jump(JUMP_IF_NOT_EQUAL, KIND, number);
+        let mut whole: BTreeMap<Option<u32>, BTreeSet<Option<u32>>> = BTreeMap::new();
+        for (device, access) in of_kind {
+            if *access == Access::ALL {
+                whole.entry(device.major).or_default().insert(device.minor);
+            } else {
+                program.partly(*device, *access, plan.default_allow)?;
+            }
+        }
+        for (major, minors) in whole {
+            program.wholly(major, &minors)?;
+        }
+        program.land(other_kind)?;
     }
-    program.push(instruction(MOVE, 0, i32::from(plan.default_allow)));
-    program.push(instruction(EXIT, 0, 0));
-    Ok(program)
+    program.0.push(instruction(MOVE, 0, i32::from(plan.default_allow)));
+    program.0.push(instruction(EXIT, 0, 0));
+    Ok(program.0)
 }
 
-/// An allowance must cover all that is asked; a denial strikes if it covers any of it.
-fn exception(device: Device, access: Access, deny: bool) -> Result<Vec<Instruction>> {
-    let kind = match device.kind {
-        Kind::Block => 1,
-        Kind::Char => 2,
-    };
-    let mut block = vec![instruction(JUMP_IF_NOT_EQUAL, KIND, kind)];
-    if access != Access::ALL {
+/// What is assembled so far. Jumps lead forward, and know where to only when it is reached.
+struct Program(Vec<Instruction>);
+
+impl Program {
+    /// Adds a jump and gives its place, for `land`.
+    fn jump(&mut self, code: u8, register: u8, immediate: i32) -> usize {
+        self.0.push(instruction(code, register, immediate));
+        self.0.len() - 1
+    }
+
+    /// Lets the jump lead to what comes next.
+    fn land(&mut self, jump: usize) -> Result<()> {
+        self.0[jump].offset = i16::try_from(self.0.len() - jump - 1)?;
+        Ok(())
+    }
+
+    /// An exception for some ways of access. An allowance must cover all that is asked; a denial strikes if it
+    /// covers any of it.
+    fn partly(&mut self, device: Device, access: Access, deny: bool) -> Result<()> {
+        let mut others = Vec::new();
         let bits = access.bits();
         if deny {
-            let skip = instruction(JUMP_IF_BITS, ACCESS, bits.into());
-            block.push(Instruction { offset: 1, ..skip });
-            block.push(instruction(JUMP, 0, 0));
+            let covered = self.jump(JUMP_IF_BITS, ACCESS, bits.into());
+            others.push(self.jump(JUMP, 0, 0));
+            self.land(covered)?;
         } else {
-            let others = Access::ALL.bits() & !bits;
-            block.push(instruction(JUMP_IF_BITS, ACCESS, others.into()));
+            others.push(self.jump(JUMP_IF_BITS, ACCESS, (Access::ALL.bits() & !bits).into()));
         }
-    }
-    for (register, number) in [(MAJOR, device.major), (MINOR, device.minor)] {
-        if let Some(number) = number {
-            block.push(instruction(JUMP_IF_NOT_EQUAL, register, number.cast_signed()));
+        for (register, number) in [(MAJOR, device.major), (MINOR, device.minor)] {
+            if let Some(number) = number {
+                others.push(self.jump(JUMP_IF_NOT_EQUAL, register, number.cast_signed()));
+            }
         }
+        self.0.push(instruction(EXIT, 0, 0));
+        others.into_iter().try_for_each(|jump| self.land(jump))
     }
-    block.push(instruction(EXIT, 0, 0));
-    let length = block.len();
-    for (index, instruction) in block.iter_mut().enumerate() {
-        let jumps = matches!(instruction.code, JUMP_IF_NOT_EQUAL | JUMP_IF_BITS | JUMP);
-        if jumps && instruction.offset == 0 {
-            instruction.offset = i16::try_from(length - index - 1)?;
+
+    /// Exceptions for every access to the devices of one major number, or of any.
+    fn wholly(&mut self, major: Option<u32>, minors: &BTreeSet<Option<u32>>) -> Result<()> {
+        let not_equal = |program: &mut Self, register, number: u32| {
+            program.jump(JUMP_IF_NOT_EQUAL, register, number.cast_signed())
+        };
+        let mut others: Vec<usize> =
+            major.map(|major| not_equal(self, MAJOR, major)).into_iter().collect();
+        if !minors.contains(&None) {
+            let mut matches = Vec::new();
+            let mut numbers = minors.iter().flatten().peekable();
+            while let Some(number) = numbers.next() {
+                if numbers.peek().is_some() {
+                    matches.push(self.jump(JUMP_IF_EQUAL, MINOR, number.cast_signed()));
+                } else {
+                    others.push(not_equal(self, MINOR, *number));
+                }
+            }
+            matches.into_iter().try_for_each(|jump| self.land(jump))?;
         }
+        self.0.push(instruction(EXIT, 0, 0));
+        others.into_iter().try_for_each(|jump| self.land(jump))
     }
-    Ok(block)
 }
 
 fn instruction(code: u8, register: u8, immediate: i32) -> Instruction {
@@ -181,6 +228,7 @@ mod tests {
                     false
                 }
                 JUMP => true,
+                JUMP_IF_EQUAL => registers[to] == value,
                 JUMP_IF_NOT_EQUAL => registers[to] != value,
                 JUMP_IF_BITS => registers[to] & value != 0,
                 EXIT => return registers[0] == 1,
@@ -200,9 +248,11 @@ mod tests {
 
     #[test]
     fn an_allow_list_needs_the_whole_access() {
-        let plan =
-            DevicePlan::from_list("c *:* m\nc 1:3 rwm\nb 8:* r\nc *:7 rw\nc 4294967295:0 r\n")
-                .unwrap();
+        let plan = DevicePlan::from_list(
+            "c *:* m\nc 1:3 rwm\nb 8:* r\nc *:7 rw\nc 4294967295:0 r\nc 1:8 rwm\n\
+                c 5:0 rwm\nc 1:9 rwm\nc 136:* rwm\nc 136:1 rwm\nc *:200 rwm\nb 7:* rwm\n",
+        )
+        .unwrap();
         let program = assemble(&plan).unwrap();
         for (kind, access, major, minor, allowed) in [
             (CHAR, READ | WRITE, 1, 3, true),
@@ -216,6 +266,16 @@ mod tests {
             (CHAR, WRITE, 44, 7, true),
             (CHAR, READ, u32::MAX, 0, true),
             (CHAR, READ, u32::MAX - 1, 0, false),
+            (CHAR, READ, 1, 8, true),
+            (CHAR, WRITE, 1, 9, true),
+            (CHAR, READ, 1, 0, false),
+            (CHAR, READ, 5, 0, true),
+            (CHAR, READ, 5, 8, false),
+            (CHAR, WRITE, 136, 5, true),
+            (CHAR, WRITE, 77, 200, true),
+            (BLOCK, WRITE, 7, 12, true),
+            (BLOCK, WRITE, 136, 5, false),
+            (BLOCK, WRITE, 5, 200, false),
         ] {
             assert_eq!(
                 run(&program, kind, access, major, minor),
