@@ -98,7 +98,14 @@ macro_rules! verbs {
             /// What may follow the name.
             fn grammar(name: &str) -> Option<clap::Command> {
                 let command = match name {
-                    $($name => <$args>::augment_args(clap::Command::new($name)).about($about),)*
+                    // Each in a function of its own: together they would touch 64 kB of stack.
+                    $($name => {
+                        #[inline(never)]
+                        fn grammar() -> clap::Command {
+                            <$args>::augment_args(clap::Command::new($name)).about($about)
+                        }
+                        grammar()
+                    })*
                     _ => return None,
                 };
                 Some(

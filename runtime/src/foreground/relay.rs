@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{SFlag, fstat};
-use nix::unistd::{read, write};
+use nix::unistd::write;
 
 use super::signals::Signals;
 
@@ -116,20 +116,21 @@ enum Flow {
 struct Pump {
     from: OwnedFd,
     to: Sink,
-    buffer: Box<[u8]>,
+    /// What was read last. Its pages are touched only as far as something is read into them.
+    buffer: Vec<u8>,
+    /// So much of it is written.
     start: usize,
-    end: usize,
     /// How many bytes may still be read.
     budget: usize,
 }
 
 impl Pump {
     fn new(from: OwnedFd, to: Sink) -> Self {
-        Pump { from, to, buffer: vec![0; BUFFER].into(), start: 0, end: 0, budget: usize::MAX }
+        Pump { from, to, buffer: Vec::with_capacity(BUFFER), start: 0, budget: usize::MAX }
     }
 
     fn pending(&self) -> bool {
-        self.start < self.end
+        self.start < self.buffer.len()
     }
 
     fn interest(&self) -> PollFd<'_> {
@@ -140,6 +141,20 @@ impl Pump {
         }
     }
 
+    /// Reads into the empty buffer; gives how much.
+    fn fill(&mut self) -> rustix::io::Result<usize> {
+        self.buffer.clear();
+        self.start = 0;
+        if self.budget == usize::MAX {
+            return rustix::io::read(&self.from, rustix::buffer::spare_capacity(&mut self.buffer));
+        }
+        self.buffer.resize(BUFFER.min(self.budget), 0);
+        let read = rustix::io::read(&self.from, &mut self.buffer[..]);
+        self.buffer.truncate(read.unwrap_or(0));
+        self.budget -= self.buffer.len();
+        read
+    }
+
     /// Reads and writes until either side would block.
     fn step(&mut self) -> Result<Flow> {
         loop {
@@ -147,19 +162,14 @@ impl Pump {
                 if !ready(self.from.as_fd(), PollFlags::POLLIN)? {
                     return Ok(Flow::Open);
                 }
-                let room = BUFFER.min(self.budget);
-                match read(&self.from, &mut self.buffer[..room]) {
+                match self.fill() {
                     Ok(0) => return Ok(Flow::Ended),
-                    Ok(count) => {
-                        (self.start, self.end) = (0, count);
-                        // Without an end in sight the sum would overflow one day.
-                        if self.budget != usize::MAX {
-                            self.budget -= count;
-                        }
+                    Ok(_) => {}
+                    Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {
+                        return Ok(Flow::Open);
                     }
-                    Err(Errno::EAGAIN | Errno::EINTR) => return Ok(Flow::Open),
                     // Every slave is closed, or we read in the background.
-                    Err(Errno::EIO) => return Ok(Flow::Ended),
+                    Err(rustix::io::Errno::IO) => return Ok(Flow::Ended),
                     Err(error) => return Err(error).context("read what the process wrote"),
                 }
             }
@@ -167,7 +177,7 @@ impl Pump {
                 return Ok(Flow::Open);
             }
             let most = if self.to.blocking { BLOCKING_CHUNK } else { BUFFER };
-            let chunk = &self.buffer[self.start..self.end.min(self.start + most)];
+            let chunk = &self.buffer[self.start..self.buffer.len().min(self.start + most)];
             match write(&self.to.fd, chunk) {
                 Ok(count) => self.start += count,
                 Err(Errno::EAGAIN | Errno::EINTR) => return Ok(Flow::Open),
