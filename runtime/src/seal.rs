@@ -33,15 +33,6 @@ pub(crate) fn ensure() -> Result<()> {
     Err(error)
 }
 
-/// The protected binary to become, or `None` if we run from one. Made of system calls alone: it is
-/// called before the standard library is ready.
-pub(crate) fn read_only_binary() -> std::io::Result<Option<OwnedFd>> {
-    if is_protected(own_binary()?.as_fd())? {
-        return Ok(None);
-    }
-    read_only_clone().map(Some)
-}
-
 fn own_binary() -> std::io::Result<OwnedFd> {
     Ok(rustix::fs::open(OWN_EXE, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
 }

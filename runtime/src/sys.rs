@@ -7,11 +7,12 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use rustix::mount::{MountAttrFlags, MountPropagationFlags};
 
 pub(crate) mod bpf;
-mod entry;
 pub(crate) mod inherited;
 pub(crate) mod pidfd;
 pub(crate) mod scheduling;
 pub(crate) mod seccomp;
+#[cfg(all(target_arch = "x86_64", not(fuzzing)))]
+mod start;
 
 /// What `clone3` gives to the two sides.
 pub(crate) enum Cloned {
