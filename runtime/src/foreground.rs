@@ -90,7 +90,10 @@ impl Foreground {
         let mut status = None;
         while status.is_none() {
             let exited = self.wait_for_event(&relay, &pidfd)?;
-            relay.step();
+            // What is typed after the end is for whoever reads the terminal next.
+            if !exited {
+                relay.step();
+            }
             for signal in self.signals.take()? {
                 match signal {
                     libc::SIGWINCH => {

@@ -142,6 +142,11 @@ impl Talk {
                     return Ok(ending);
                 }
             }
+            // What is typed after the end is for whoever reads the terminal next.
+            self.receive()?;
+            if self.ended.is_some() {
+                self.input = false;
+            }
             if self.read_input()? {
                 self.send()?;
                 return Ok(Ending::Detached);
@@ -149,7 +154,6 @@ impl Talk {
             self.send()?;
             self.stdout.step();
             self.stderr.step();
-            self.receive()?;
             if let Some(code) = self.ended.filter(|_| self.delivered()) {
                 return Ok(Ending::Exit(code));
             }

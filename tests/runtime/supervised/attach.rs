@@ -46,6 +46,48 @@ fn a_terminal_is_left_by_its_keys_found_again_and_resized() {
     });
 }
 
+/// Runs the words that follow, says which process they are, and then what it is typed.
+const THEN_READ: &str = "sh -c 'echo \"process $$\"; exec \"$@\"' sh \"$@\"; \
+                         IFS= read -r line; echo \"left [$line]\"";
+
+#[test]
+fn what_is_typed_after_the_end_is_for_whoever_reads_the_terminal_next() {
+    for flags in [&[][..], &["--supervise"]] {
+        under_ours(|it| {
+            let id = it.scene.id("typed");
+            let bundle = shell(it.scene, ANSWERS).edit("/process/terminal", true);
+            let run = it.cmd(["run"]).args(flags).arg("--bundle").arg(bundle.write()).arg(&id);
+            let mut terminal = Pty::start(run.prefix(&["sh", "-c", THEN_READ, "sh"]), 24, 80);
+            let runtime = terminal.line("process ")["process ".len()..].parse::<i32>().unwrap();
+            terminal.expect("ready");
+            // Nobody passes on what is typed until it is continued.
+            let container = it.state(&id)["pid"].as_i64().unwrap();
+            let runtime = nix::unistd::Pid::from_raw(runtime);
+            let kill = |signal| nix::sys::signal::kill(runtime, signal).unwrap();
+            kill(nix::sys::signal::Signal::SIGSTOP);
+            assert!(eventually(|| process_state(runtime.as_raw().into()) == "T"));
+            it.run(["kill", &id, "KILL"]).success();
+            let gone = || matches!(process_state(container).as_str(), "Z" | "");
+            assert!(eventually(gone), "{}", process_state(container));
+            if !flags.is_empty() {
+                assert!(eventually(|| it.wide(&id).contains("Exited (137) ")), "{}", it.wide(&id));
+            }
+            terminal.type_in("kept\n");
+            kill(nix::sys::signal::Signal::SIGCONT);
+            let (_, seen) = terminal.end();
+            assert!(seen.contains("left [kept]"), "{flags:?}: {seen}");
+            it.run(["delete", "--force", &id]).success();
+        });
+    }
+}
+
+/// The letter in /proc for what the process does; nothing if there is no such process.
+fn process_state(pid: i64) -> String {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let after = stat.rsplit(") ").next().unwrap_or_default();
+    after.split(' ').next().unwrap_or_default().to_owned()
+}
+
 #[test]
 fn input_through_attach_reaches_a_program_without_a_terminal() {
     under_ours(|it| {
