@@ -115,6 +115,8 @@ fn create_steps(start: &Create, channel: &mut Option<Channel>) -> Result<Infalli
     if plan.namespaces.is_new(Kind::Time) {
         joining::enter_new_time_namespace(&plan.namespaces.time_offsets)?;
     }
+    // A bundle is for its owner alone as a rule, and we are still its owner.
+    let place = rootfs::open(&plan.root)?;
     if plan.namespaces.is_new(Kind::User) {
         parent.expect(&Message::Mapped)?;
     }
@@ -141,12 +143,14 @@ fn create_steps(start: &Create, channel: &mut Option<Channel>) -> Result<Infalli
 
     let own_mounts = plan.namespaces.has(Kind::Mount);
     let root = if own_mounts {
-        rootfs::prepare(&plan.root)?
+        rootfs::prepare(&plan.root, &place)?
     } else if plan.mounts.is_empty() {
         open_root(&plan.root.path)?
     } else {
-        rootfs::prepare_among_the_hosts(&plan.root)?
+        rootfs::prepare_among_the_hosts(&plan.root, &place)?
     };
+    // It is of the host: who waits for `start` must not hold it.
+    drop(place);
     let mut mounter = Mounter::new(&root, &plan.root.mount_label, start.cgroups);
     let mut in_place = false;
     for (index, mount) in plan.mounts.iter().enumerate() {

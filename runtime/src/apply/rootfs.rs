@@ -16,13 +16,24 @@ use crate::plan::RootPlan;
 use crate::rooted::Root;
 use crate::sys::{self, Depth};
 
+/// The directory that is to become the root, found with the rights that we have now.
+pub(crate) fn open(plan: &RootPlan) -> Result<OwnedFd> {
+    handle(&plan.path)
+}
+
+fn handle(path: &Path) -> Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty())
+        .with_context(|| format!("invalid rootfs: open {}", path.display()))
+}
+
 /// Cuts the namespace off from the host's, and makes the root a mount that can be moved.
-pub(crate) fn prepare(plan: &RootPlan) -> Result<Root> {
+pub(crate) fn prepare(plan: &RootPlan, place: &OwnedFd) -> Result<Root> {
     let all = open_directory(Path::new("/")).context("open /")?;
     sys::mount_setattr_propagation(all.as_fd(), Depth::Recursive, plan.prepare)
         .context("set the propagation of /")?;
     let path = plan.path.as_path();
-    let tree = copy(path)?;
+    let tree = copy(place, path)?;
     // pivot_root refuses a shared mount, as parent and as new root; with a container that shares
     // its mounts only the root itself is cut off here, and shared again at the end.
     if plan.prepare == MountPropagationFlags::SHARED {
@@ -31,32 +42,32 @@ pub(crate) fn prepare(plan: &RootPlan) -> Result<Root> {
             .context("make the root private")?;
         make_parent_private(path)?;
     }
-    put(tree, path)
+    put(tree, place, path)
 }
 
 /// Makes the root a mount in the host's own namespace, so that all that is mounted beneath goes
 /// with it when its user unmounts it.
-pub(crate) fn prepare_among_the_hosts(plan: &RootPlan) -> Result<Root> {
-    put(copy(&plan.path)?, &plan.path)
+pub(crate) fn prepare_among_the_hosts(plan: &RootPlan, place: &OwnedFd) -> Result<Root> {
+    put(copy(place, &plan.path)?, place, &plan.path)
 }
 
 /// Makes all of `path` appear at `place` as well.
 pub(crate) fn bind(path: &Path, place: &Path) -> Result<Root> {
-    put(copy(path)?, place)
+    put(copy(&handle(path)?, path)?, &handle(place)?, place)
 }
 
-fn copy(path: &Path) -> Result<OwnedFd> {
+fn copy(place: &OwnedFd, path: &Path) -> Result<OwnedFd> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_RECURSIVE
-        | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
-    rustix::mount::open_tree(CWD, path, flags)
-        .with_context(|| format!("invalid rootfs: open {}", path.display()))
+        | OpenTreeFlags::AT_EMPTY_PATH;
+    rustix::mount::open_tree(place, c"", flags)
+        .with_context(|| format!("invalid rootfs: clone the mount of {}", path.display()))
 }
 
-fn put(tree: OwnedFd, path: &Path) -> Result<Root> {
-    let into = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-    rustix::mount::move_mount(&tree, c"", CWD, path, into)
+fn put(tree: OwnedFd, place: &OwnedFd, path: &Path) -> Result<Root> {
+    let into = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    rustix::mount::move_mount(&tree, c"", place, c"", into)
         .with_context(|| format!("bind rootfs {}", path.display()))?;
     Ok(Root::new(tree))
 }

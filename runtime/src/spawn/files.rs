@@ -8,6 +8,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use rustix::fs::{CWD, FileType, Gid, Mode, OFlags, Uid};
+use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
     SocketFlags, SocketType,
@@ -54,8 +55,12 @@ pub(super) fn make_fifo(directory: &Path, (uid, gid): (u32, u32)) -> Result<Owne
     // mknod subtracts the umask, and root of a user namespace must be able to open it.
     rustix::fs::chmod(&path, mode).with_context(|| format!("chmod {}", path.display()))?;
     if (uid, gid) != (0, 0) {
-        rustix::fs::chown(&path, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
-            .with_context(|| format!("chown {}", path.display()))?;
+        match rustix::fs::chown(&path, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))) {
+            // Without root it stays ours, and its mode lets the container's root, who is another of our
+            // ids, open it all the same.
+            Err(Errno::PERM) if !rustix::process::geteuid().is_root() => {}
+            given => given.with_context(|| format!("chown {}", path.display()))?,
+        }
     }
     Ok(fifo)
 }
