@@ -41,6 +41,7 @@ mod push;
 mod referrers;
 mod rootless;
 mod transfers;
+mod userns;
 mod volumes;
 
 /// Loads `image` as `name`.

@@ -163,8 +163,13 @@ pub(crate) fn mount(store: &Store, directory: &Path) -> Result<PathBuf> {
             .with_context(|| format!("unpack image {} again", record.image))?;
         layer::unpack(store, &image)?.layers
     };
-    overlay::mount(directory, &layers)?;
+    overlay::mount(directory, &layers, record.ids.as_ref())?;
     Ok(rootfs)
+}
+
+/// The ids of the container made from the bundle at `directory`, if it has other ones than we see.
+pub(crate) fn ids(directory: &Path) -> Result<Option<userns::Maps>> {
+    Ok(Record::read(directory)?.ids)
 }
 
 /// The containers that use the bundle at `directory` and run.

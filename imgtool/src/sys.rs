@@ -3,7 +3,7 @@
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid};
@@ -45,7 +45,6 @@ pub(crate) enum WriteBack {
 /// Sends what was written to a part of the file, or from `offset` on if `length` is 0, on its way to the disk. It says
 /// nothing of what the disk keeps in a power cut: that takes an fsync, which then finds little to do.
 pub(crate) fn write_back(file: &File, offset: u64, length: u64, how: WriteBack) {
-    use std::os::fd::AsRawFd;
     let (Ok(offset), Ok(length)) = (i64::try_from(offset), i64::try_from(length)) else { return };
     let flags = match how {
         WriteBack::Begin => libc::SYNC_FILE_RANGE_WRITE,
@@ -106,6 +105,60 @@ impl Held {
     }
 }
 
+/// Has the files of a mount belong to other ids, by the maps of a user namespace (5.12).
+pub(crate) fn map_mount(mount: BorrowedFd<'_>, user_namespace: BorrowedFd<'_>) -> io::Result<()> {
+    let attributes = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_IDMAP,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: user_namespace.as_raw_fd().cast_unsigned().into(),
+    };
+    // SAFETY: the path is a constant C string, the structure is the kernel's and of the size given; both
+    // outlive the call, which keeps neither.
+    let failed = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            &raw const attributes,
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    if failed != 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Has `prepare` write the maps of a new user namespace, in which a process of this number waits, and
+/// opens it. Nobody lives in it when this returns.
+pub(crate) fn user_namespace(prepare: impl FnOnce(Pid) -> io::Result<()>) -> io::Result<File> {
+    let (mut ready, mut tell) = io::pipe()?;
+    let (mut wait, go) = io::pipe()?;
+    // SAFETY: the child makes system calls alone, on descriptors that it has: it takes no lock and
+    // allocates nothing.
+    match unsafe { nix::unistd::fork() }? {
+        ForkResult::Child => {
+            drop((ready, go));
+            if nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWUSER).is_ok() {
+                // Until the other end is closed; if ours fails, theirs says why.
+                let _ = tell.write_all(b"x").and_then(|()| wait.read(&mut [0]));
+            }
+            // SAFETY: ends the process, without what our own exit would do a second time.
+            unsafe { libc::_exit(0) }
+        }
+        ForkResult::Parent { child } => {
+            drop((tell, wait));
+            let made = match ready.read(&mut [0]) {
+                Ok(1) => prepare(child).and_then(|()| File::open(format!("/proc/{child}/ns/user"))),
+                Ok(_) => Err(io::Error::other("the system allows no further user namespace")),
+                Err(error) => Err(error),
+            };
+            drop(go);
+            waitpid(child, None)?;
+            made
+        }
+    }
+}
+
 /// Keeps a child from living on without us, from its start until it has arranged for that itself.
 pub(crate) struct Alive {
     _ours: io::PipeWriter,
@@ -115,7 +168,6 @@ pub(crate) struct Alive {
 /// PID namespace of its own, where it finds a `/proc` that shows that namespace; with it ends all
 /// else in there.
 pub(crate) fn first_of_its_namespace(command: &mut std::process::Command) -> io::Result<Alive> {
-    use std::os::fd::AsRawFd;
     use std::os::unix::process::CommandExt;
 
     let (theirs, ours) = io::pipe()?;

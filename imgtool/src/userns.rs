@@ -3,6 +3,7 @@
 //! /etc/subgid give the user; without them there is one id for all files.
 
 mod maps;
+pub(crate) mod shift;
 
 use std::ffi::{CString, OsString};
 use std::fmt;
@@ -14,7 +15,7 @@ use anyhow::{Context, Result};
 use nix::sched::{CloneFlags, unshare};
 use rustix::io::Errno;
 
-pub(crate) use maps::{Maps, Range};
+pub(crate) use maps::{Maps, Range, check, to_outside};
 
 use crate::digest::Digest;
 use crate::rooted;
@@ -64,6 +65,17 @@ pub(crate) fn enter() -> Result<&'static Owners> {
     }
     let owners = if nix::unistd::geteuid().is_root() { Owners::Anybody } else { leave_host()? };
     Ok(OWNERS.get_or_init(|| owners))
+}
+
+/// Our user and group as the host has them.
+pub(crate) fn outside() -> Result<(u32, u32)> {
+    match entered().and_then(Owners::maps) {
+        None => Ok((nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw())),
+        Some(maps) => {
+            let root = |ranges| to_outside(ranges, 0).context("our own namespace has no root");
+            Ok((root(&maps.uids)?, root(&maps.gids)?))
+        }
+    }
 }
 
 /// Removes a tree in which files may be of any of the user's ids.

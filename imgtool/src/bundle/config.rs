@@ -14,11 +14,11 @@ use super::host::Host;
 use super::init;
 use super::user::Identity;
 use crate::manifest::ImageConfig;
-use crate::userns::Range;
+use crate::userns::{Maps, Range};
 
 pub(crate) const TEMPLATE: &str = include_str!("template.json");
 /// The last group that sysctls take.
-const LAST_GROUP: u64 = 0x7fff_ffff;
+const LAST_GROUP: u32 = 0x7fff_ffff;
 /// The group of terminals, as devpts is told.
 pub(crate) const TERMINAL_GROUP: u32 = 5;
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -30,6 +30,8 @@ pub(crate) struct Inputs<'a> {
     pub(crate) arguments: &'a [String],
     pub(crate) identity: &'a Identity,
     pub(crate) host: &'a Host,
+    /// The ids of its user namespace, if it has one.
+    pub(crate) maps: Option<&'a Maps>,
     pub(crate) hostname: &'a str,
     /// Whether the container gets a network namespace.
     pub(crate) own_network: bool,
@@ -55,6 +57,8 @@ pub(crate) struct Mount {
     pub(crate) propagation: &'static str,
     /// Type and options of what is no bind mount of a directory.
     pub(crate) filesystem: Option<(String, Vec<String>)>,
+    /// Whether files belong to the container's ids of the same number.
+    pub(crate) mapped: bool,
 }
 
 /// The command to run: entrypoint and arguments of the image, or what the caller put in their place.
@@ -111,7 +115,7 @@ fn process(config: &mut Value, inputs: &Inputs<'_>) {
     let process = &mut config["process"];
     process["terminal"] = json!(options.terminal);
     let mut groups = identity.additional_gids.clone();
-    if let Some(maps) = &inputs.host.rootless {
+    if let Some(maps) = inputs.maps {
         // Where one id alone is mapped there are no further groups.
         groups.retain(|&gid| maps.allows_groups() && maps.has_group(gid));
     }
@@ -172,14 +176,12 @@ fn mounts(config: &mut Value, inputs: &Inputs<'_>) -> Result<()> {
     };
     // What the caller mounts in the place of one of ours replaces it.
     list.retain(|mount| !mount["destination"].as_str().is_some_and(taken));
-    if host.rootless.is_some() {
-        if !host.unified_cgroup {
-            // The hierarchies of v1 are root's.
-            list.retain(|mount| mount["type"] != "cgroup");
-        }
-        if !inputs.own_network {
-            bind_sys(list);
-        }
+    if host.rootless.is_some() && !host.unified_cgroup {
+        // The hierarchies of v1 are root's.
+        list.retain(|mount| mount["type"] != "cgroup");
+    }
+    if inputs.maps.is_some() && !inputs.own_network {
+        bind_sys(list);
     }
     for mount in list.iter_mut() {
         let is_shm = mount["destination"] == "/dev/shm";
@@ -191,7 +193,7 @@ fn mounts(config: &mut Value, inputs: &Inputs<'_>) -> Result<()> {
         if options.privileged {
             words.retain(|word| word != "ro");
         }
-        if host.rootless.as_ref().is_some_and(|maps| !maps.has_group(TERMINAL_GROUP)) {
+        if inputs.maps.is_some_and(|maps| !maps.has_group(TERMINAL_GROUP)) {
             words.retain(|word| word != "gid=5");
         }
     }
@@ -238,6 +240,9 @@ impl Mount {
         if kind == "bind" {
             options.push(self.propagation);
         }
+        if self.mapped {
+            options.push("idmap");
+        }
         json!({"destination": self.target, "type": kind, "source": self.source, "options": options})
     }
 }
@@ -254,7 +259,7 @@ fn namespaces(config: &mut Value, inputs: &Inputs<'_>) -> Result<()> {
     if inputs.host.unified_cgroup {
         list.push(json!({"type": "cgroup"}));
     }
-    if let Some(maps) = &inputs.host.rootless {
+    if let Some(maps) = inputs.maps {
         list.push(json!({"type": "user"}));
         linux.insert("uidMappings".into(), mappings(&maps.uids));
         linux.insert("gidMappings".into(), mappings(&maps.gids));
@@ -262,10 +267,7 @@ fn namespaces(config: &mut Value, inputs: &Inputs<'_>) -> Result<()> {
     if inputs.own_network {
         // As with Docker: low ports and ping without a capability. The kernel takes no group that
         // the user namespace does not have.
-        let last = match &inputs.host.rootless {
-            Some(maps) => maps.groups().saturating_sub(1).min(LAST_GROUP),
-            None => LAST_GROUP,
-        };
+        let last = inputs.maps.map_or(LAST_GROUP, |maps| maps.last_group().min(LAST_GROUP));
         linux.insert(
             "sysctl".into(),
             json!({

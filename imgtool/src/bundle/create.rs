@@ -21,8 +21,10 @@ use super::{
     volumes,
 };
 use crate::layer;
+use crate::layer::metadata::Place;
 use crate::manifest::Platform;
 use crate::store::{Image, Store};
+use crate::userns::shift;
 use crate::volumes::options;
 
 /// What the user asked for.
@@ -96,9 +98,10 @@ fn make(
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let rootfs = rustix::fs::open(&rootfs_path, flags, FileMode::empty())
         .with_context(|| format!("open {}", rootfs_path.display()))?;
-    let wanted_user = options.user.as_deref().unwrap_or(&image.config.config.user);
+    let own = plan.user.as_deref().unwrap_or(&image.config.config.user);
+    let wanted_user = options.user.as_deref().unwrap_or(own);
     let identity = user::resolve(wanted_user, rootfs.as_fd())?;
-    if let Some(maps) = &plan.host.rootless {
+    if let Some(maps) = &plan.maps {
         maps.check(wanted_user, identity.uid, identity.gid)?;
     }
     let mut volumes = volume_mounts(store, image, request, plan, rootfs.as_fd(), notes)?;
@@ -106,6 +109,9 @@ fn make(
         volumes.push(init::copy(program, directory)?);
     }
     notes.extend(files::write(directory, &plan.hostname, !plan.own_network, &options.hosts)?);
+    if let Some(ids) = &held.entry.record.ids {
+        files::give(directory, ids)?;
+    }
     let (given, device_rules) = host::given_devices(&options.devices)?;
     let mut devices = if options.privileged { host::devices()? } else { Vec::new() };
     devices.retain(|node| !given.iter().any(|other| other["path"] == node["path"]));
@@ -132,6 +138,7 @@ fn make(
         arguments: &plan.arguments,
         identity: &identity,
         host: &plan.host,
+        maps: plan.maps.as_ref(),
         hostname: &plan.hostname,
         own_network: plan.own_network,
         volumes: &volumes,
@@ -161,8 +168,14 @@ fn root_file_system(
         notes.extend(warnings);
         let top = layers.last().context("the image has no layers")?;
         overlay::prepare(directory, top)?;
-        match overlay::mount(directory, &layers) {
-            Ok(()) => return Ok(()),
+        match overlay::mount(directory, &layers, held.entry.record.ids.as_ref()) {
+            Ok(()) => {
+                if let Some(ids) = &held.entry.record.ids {
+                    // What volumes are filled with keeps the ids that the image names.
+                    shift::read_as(ids);
+                }
+                return Ok(());
+            }
             Err(error) if overlay::is_unsupported(&error) => {
                 notes.push(format!("no overlay can be mounted here, copying instead: {error:#}"));
             }
@@ -175,6 +188,10 @@ fn root_file_system(
     let rootfs = fs::File::open(directory.join(ROOTFS))
         .with_context(|| format!("open {}", directory.join(ROOTFS).display()))?;
     notes.extend(layer::unpack_flat(store, image, rootfs.as_fd())?);
+    if let Some(ids) = &held.entry.record.ids {
+        shift::give(Place::itself(rootfs.as_fd()), ids)?;
+        shift::read_as(ids);
+    }
     let path = directory.join(TREE);
     let mut list = fs::File::create_new(&path)
         .map(BufWriter::new)
@@ -226,9 +243,12 @@ fn volume_mounts(
                     continue;
                 }
                 let path = store.use_volume(name)?;
-                volumes::fill(&path, &volume.target, rootfs)
+                let filled = volumes::fill(&path, &volume.target, rootfs)
                     .with_context(|| format!("fill volume {name}"))?;
-                mounts.push(bind(volume, &path)?);
+                if filled {
+                    give_volume(&path, plan)?;
+                }
+                mounts.push(Mount { mapped: maps_volumes(plan), ..bind(volume, &path)? });
             }
         }
     }
@@ -242,7 +262,9 @@ fn volume_mounts(
     for (number, target) in own.into_iter().enumerate() {
         let source = volumes::make(directory, number, &target, rootfs)
             .with_context(|| format!("make volume {target}"))?;
-        mounts.push(Mount { source, target, propagation: "rprivate", ..Mount::default() });
+        give_volume(&directory.join(&source), plan)?;
+        let mapped = maps_volumes(plan);
+        mounts.push(Mount { source, target, propagation: "rprivate", mapped, ..Mount::default() });
     }
     Ok(mounts)
 }
@@ -276,6 +298,7 @@ fn mounted(
         target: volume.target.clone(),
         read_only: volume.read_only,
         propagation: volume.propagation,
+        mapped: volume.mapped,
         filesystem: Some((filesystem.kind, filesystem.options)),
     }))
 }
@@ -286,8 +309,22 @@ fn bind(volume: &Volume, path: &Path) -> Result<Mount> {
         target: volume.target.clone(),
         read_only: volume.read_only,
         propagation: volume.propagation,
+        mapped: volume.mapped,
         ..Mount::default()
     })
+}
+
+/// As root the kernel maps the owners of a volume's files, which several containers may share.
+fn maps_volumes(plan: &Plan) -> bool {
+    plan.record.ids.is_some() && plan.host.rootless.is_none()
+}
+
+/// Else they are the first container's.
+fn give_volume(path: &Path, plan: &Plan) -> Result<()> {
+    let Some(ids) = plan.record.ids.as_ref().filter(|_| !maps_volumes(plan)) else { return Ok(()) };
+    let volume = fs::File::open(path).with_context(|| format!("open {}", path.display()))?;
+    shift::give(Place::itself(volume.as_fd()), ids)
+        .with_context(|| format!("give away {}", path.display()))
 }
 
 /// As with Docker, a source that is not there becomes an empty directory.

@@ -2,12 +2,14 @@
 
 use std::fs;
 use std::net::IpAddr;
+use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 
 use super::flags::Hosts;
+use crate::userns::{Maps, shift};
 
 /// What systemd-resolved serves on its loopback address, with the real servers in it.
 const RESOLVED: &str = "/run/systemd/resolve/resolv.conf";
@@ -45,6 +47,17 @@ pub(crate) fn write(
             .with_context(|| format!("write {}", path.display()))?;
     }
     Ok(note)
+}
+
+/// Gives the three files to the container's root.
+pub(crate) fn give(directory: &Path, ids: &Maps) -> Result<()> {
+    let handle =
+        fs::File::open(directory).with_context(|| format!("open {}", directory.display()))?;
+    for (name, _) in FILES {
+        shift::give_to_root(handle.as_fd(), name.as_bytes(), ids)
+            .with_context(|| format!("give away {}", directory.join(name).display()))?;
+    }
+    Ok(())
 }
 
 /// What /etc/resolv.conf says in a network of the container's own, and what the user should know.

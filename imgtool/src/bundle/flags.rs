@@ -5,6 +5,7 @@ mod device;
 mod environment;
 mod health;
 mod hosts;
+mod identity;
 mod limits;
 mod mount;
 mod publish;
@@ -20,6 +21,7 @@ use anyhow::{Context, Result, bail, ensure};
 pub(crate) use device::Device;
 pub(crate) use health::Health;
 pub(crate) use hosts::Hosts;
+pub(crate) use identity::{Identity, Ids};
 pub(crate) use limits::{Limits, ResourceLimit};
 pub(crate) use mount::Tmpfs;
 pub(crate) use publish::Publish;
@@ -96,6 +98,8 @@ pub(crate) struct Words {
     health: health::Words,
     #[command(flatten)]
     devices: device::Words,
+    #[command(flatten)]
+    identity: identity::Words,
     /// Start the program by a small init, which hands signals on and reaps what nobody waits for
     #[arg(long)]
     init: bool,
@@ -166,6 +170,7 @@ pub(crate) struct Options {
     pub(crate) limits: Limits,
     pub(crate) health: Health,
     pub(crate) capabilities: CapabilityChange,
+    pub(crate) identity: Identity,
 }
 
 /// Which network the container gets.
@@ -242,6 +247,7 @@ pub(crate) fn resolve(
         limits: words.limits.resolve(memory_bytes)?,
         health: words.health.resolve()?,
         capabilities: CapabilityChange::parse(&words.cap_add, &words.cap_drop)?,
+        identity: words.identity.resolve()?,
     })
 }
 

@@ -8,11 +8,14 @@ use anyhow::{Context, Result};
 use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, UnmountFlags,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, OpenTreeFlags,
+    UnmountFlags,
 };
 
 use crate::layer::lower::{self, open_directory, overlay_options};
 use crate::layer::metadata;
+use crate::sys;
+use crate::userns::{Maps, shift};
 
 /// The directories of an overlay bundle.
 pub(crate) const UPPER: &str = "upper";
@@ -33,9 +36,50 @@ pub(crate) fn prepare(bundle: &Path, top: &Path) -> Result<()> {
         .with_context(|| format!("give {} the metadata of {}", upper.display(), top.display()))
 }
 
-/// Mounts `layers` (bottom first) with the bundle's upper on its `rootfs/`.
-pub(crate) fn mount(bundle: &Path, layers: &[PathBuf]) -> Result<()> {
-    mount_as(bundle, layers, Upper::Kept)
+/// Mounts `layers` (bottom first) with the bundle's upper on its `rootfs/`. All files belong to the
+/// container's ids, if it has other ones; on the disk they keep those that the image names.
+pub(crate) fn mount(bundle: &Path, layers: &[PathBuf], ids: Option<&Maps>) -> Result<()> {
+    match ids {
+        None => mount_as(bundle, layers, Upper::Kept),
+        Some(ids) => mount_mapped(bundle, layers, ids),
+    }
+}
+
+/// The kernel maps the owners of mounts, and of an overlay only those of the mounts it is made of (5.19).
+/// They are put on their own places in a namespace of a thread that ends, so that the host never sees
+/// them.
+fn mount_mapped(bundle: &Path, layers: &[PathBuf], ids: &Maps) -> Result<()> {
+    let namespace = ids.namespace()?;
+    let rootfs = bundle.join(ROOTFS);
+    let overlay = lower::in_own_namespace(|| {
+        // The upper directory and the one it works with have to be on one mount.
+        for place in layers.iter().map(PathBuf::as_path).chain([bundle]) {
+            let tree = clone(place)?;
+            sys::map_mount(tree.as_fd(), namespace.as_fd())
+                .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+                .with_context(|| format!("map the owners in {}", place.display()))?;
+            put(&tree, place)?;
+        }
+        // The kernel makes files in the upper directory as whoever mounts: the host's root has no name
+        // there.
+        shift::become_root(ids)?;
+        mount_as(bundle, layers, Upper::Kept)?;
+        clone(&rootfs)
+    })?;
+    put(&overlay, &rootfs)
+}
+
+fn clone(path: &Path) -> Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
+    rustix::mount::open_tree(CWD, path, flags)
+        .with_context(|| format!("clone the mount of {}", path.display()))
+}
+
+fn put(tree: &OwnedFd, path: &Path) -> Result<()> {
+    rustix::mount::move_mount(tree, "", CWD, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+        .with_context(|| format!("mount on {}", path.display()))
 }
 
 /// What an upper directory is worth after a power cut.

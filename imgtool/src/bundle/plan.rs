@@ -5,17 +5,17 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use jiff::Timestamp;
 
 use super::create::Request;
-use super::flags::{Network, Options, Publish};
+use super::flags::{Ids, Network, Options, Publish};
 use super::hooks::{Hooks, NetworkHook, RemoveHook, own_program, text};
 use super::host::Host;
 use super::record::{Mode, Record};
 use super::{annotations, config, hooks, init, overlay, real_path};
 use crate::store::{Image, Store, chain_ids, make_dir};
-use crate::userns::{self, Owners};
+use crate::userns::{self, Maps, Owners};
 
 /// What netsetup connects containers by where there is no root.
 const USER_MODE: [&str; 2] = ["pasta", "slirp4netns"];
@@ -29,6 +29,10 @@ pub(crate) struct Plan {
     pub(crate) made_directory: bool,
     pub(crate) record: Record,
     pub(crate) host: Host,
+    /// The host's ids of those that the container has; `None` if they are the same.
+    pub(crate) maps: Option<Maps>,
+    /// What the container runs as unless the caller says otherwise.
+    pub(crate) user: Option<String>,
     pub(crate) hostname: String,
     pub(crate) arguments: Vec<String>,
     pub(crate) capabilities: Vec<&'static str>,
@@ -53,6 +57,13 @@ impl Plan {
             notes.push(format!("all files and processes get one owner, you: {because}"));
         }
         let host = Host::probe(owners)?;
+        let Ids { maps: ids, user } =
+            options.identity.ids(userns::outside()?, host.rootless.as_ref())?;
+        let maps = match (&ids, &host.rootless) {
+            (Some(ids), Some(seen)) => Some(ids.within(seen)?),
+            (ids, seen) => ids.as_ref().or(seen.as_ref()).cloned(),
+        };
+        refuse_mapped_volumes(options, ids.is_some(), host.rootless.is_some())?;
         let arguments = config::arguments(&image.config, options)?;
         let id = random_id()?;
         let name = options.name.as_deref().unwrap_or(&id[..SHORT_ID]);
@@ -96,6 +107,7 @@ impl Plan {
                 created: Timestamp::now().to_string(),
                 mode,
                 mount_points: Vec::new(),
+                ids,
             },
             capabilities: if options.privileged {
                 host.capabilities.clone()
@@ -107,11 +119,22 @@ impl Plan {
             directory,
             made_directory,
             host,
+            maps,
+            user: user.map(|(uid, gid)| format!("{uid}:{gid}")),
             hostname,
             arguments,
             own_network,
         })
     }
+}
+
+/// The kernel lets only root map owners, to ids that there are.
+fn refuse_mapped_volumes(options: &Options, has_ids: bool, rootless: bool) -> Result<()> {
+    if let Some(volume) = options.volumes.iter().find(|volume| volume.mapped) {
+        ensure!(!rootless, "volume {}: idmap needs root", volume.target);
+        ensure!(has_ids, "volume {}: idmap needs --uidmap", volume.target);
+    }
+    Ok(())
 }
 
 /// An overlay needs root, something to lie over, and a file system beneath that is none itself.

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::manifest::Descriptor;
+use crate::userns::Maps;
 
 /// The record's name within a bundle.
 pub(crate) const FILE: &str = "imgtool.json";
@@ -38,6 +39,9 @@ pub(crate) struct Record {
     /// content of the container's.
     #[serde(default)]
     pub(crate) mount_points: Vec<String>,
+    /// The ids of a container that has other ones than we see.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) ids: Option<Maps>,
 }
 
 /// How `rootfs/` is made.

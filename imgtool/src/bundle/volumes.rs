@@ -33,13 +33,14 @@ pub(crate) fn make(
     Ok(name)
 }
 
-/// Fills a volume of the store that has nothing in it yet.
-pub(crate) fn fill(path: &Path, target: &str, rootfs: BorrowedFd<'_>) -> Result<()> {
+/// Fills a volume of the store that has nothing in it yet, and says whether it was so.
+pub(crate) fn fill(path: &Path, target: &str, rootfs: BorrowedFd<'_>) -> Result<bool> {
     let mut entries = fs::read_dir(path).with_context(|| format!("read {}", path.display()))?;
     if entries.next().is_some() {
-        return Ok(());
+        return Ok(false);
     }
-    copy(path, target, rootfs)
+    copy(path, target, rootfs)?;
+    Ok(true)
 }
 
 /// Copies what the image has in the place of a volume.

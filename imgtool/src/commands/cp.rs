@@ -4,6 +4,7 @@ use std::io::{self, BufReader, BufWriter, Write};
 
 use anyhow::{Result, bail, ensure};
 
+use crate::bundle;
 use crate::exchange::{self, Place, Side, Source};
 use crate::layer::pack::Owner;
 use crate::output;
@@ -52,9 +53,20 @@ pub(crate) fn run(store: &Store, args: &Args) -> Result<()> {
         to != Side::Stream || !stdout.is_terminal(),
         "cowardly refusing to write an archive to a terminal: redirect it"
     );
+    let ids = |side: &Side| match side {
+        Side::Bundle(directory, _) => bundle::ids(directory),
+        Side::Host(_) | Side::Stream => Ok(None),
+    };
+    let (read, written) = (ids(&from)?, ids(&to)?);
     // Roots are found while all processes can still be seen.
     let (from, to) = (from.root(store)?, to.root(store)?);
     userns::enter()?;
+    if let Some(ids) = &read {
+        userns::shift::read_as(ids);
+    }
+    if let Some(ids) = &written {
+        userns::shift::write_as(ids)?;
+    }
     match (from, to) {
         (Some(from), Some(to)) => {
             let source = Source::find(&from, args.follow_link)?;

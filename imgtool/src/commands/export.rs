@@ -55,6 +55,9 @@ pub(crate) fn run(store: &Store, args: &Args) -> Result<()> {
                 // What is no bundle either is more likely to be meant as an image.
                 let Ok(directory) = bundle::locate(store, &args.source) else { return Err(error) };
                 let rootfs = bundle::mount(store, &directory)?;
+                if let Some(ids) = bundle::ids(&directory)? {
+                    userns::shift::read_as(&ids);
+                }
                 whole_tree(lower::open_directory(&rootfs)?.as_fd(), out)
             }
             Err(error) => Err(error),

@@ -15,6 +15,7 @@ use crate::layer::diff::Baseline;
 use crate::layer::lower::{Lowers, open_directory};
 use crate::layer::{self, record};
 use crate::store::{Image, Store};
+use crate::userns::shift;
 
 /// The largest config.json that is read.
 const MAX_BUNDLE_CONFIG: u64 = 16 << 20;
@@ -42,6 +43,9 @@ impl Tree {
         document: &Value,
     ) -> Result<Self> {
         let mount_points = mount_points(Some(document), origin);
+        if let Some(ids) = origin.ids.as_ref().filter(|_| origin.mode == Mode::Copy) {
+            shift::read_as(ids);
+        }
         let (root, before) = match origin.mode {
             Mode::Overlay => {
                 let lowers = Lowers::open(&layer::unpack(store, image)?.layers)?;
@@ -60,6 +64,9 @@ impl Tree {
     /// All there is, compared with nothing, but for what a runtime made to mount on. An overlay
     /// must be mounted.
     pub(crate) fn whole(directory: &Path, origin: &Record) -> Result<Self> {
+        if let Some(ids) = &origin.ids {
+            shift::read_as(ids);
+        }
         Ok(Self {
             root: open_directory(&directory.join(ROOTFS))?,
             before: Before::Recorded(record::Record::default()),

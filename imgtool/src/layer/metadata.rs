@@ -10,7 +10,8 @@ use rustix::io::Errno;
 
 use super::tar::{Entry, Kind, Time};
 use super::whiteout::is_overlay_xattr;
-use crate::{rooted, userns};
+use crate::rooted;
+use crate::userns::{self, shift};
 
 /// The attribute that new entries of a directory inherit; set last, when there are none to come.
 pub(crate) const DEFAULT_ACL: &[u8] = b"system.posix_acl_default";
@@ -89,7 +90,8 @@ impl Setter {
         entry: &Entry,
     ) -> Result<()> {
         let stat = fs::fstat(file).context("look at file")?;
-        if !self.privileged() || (stat.st_uid, stat.st_gid) != (entry.uid, entry.gid) {
+        if !self.privileged() || (stat.st_uid, stat.st_gid) != shift::written(entry.uid, entry.gid)?
+        {
             self.owner(place, entry)?;
         }
         self.xattrs(place, entry)?;
@@ -137,7 +139,8 @@ impl Setter {
     /// Sets one attribute. What this file system or user can't keep is no reason to fail: the
     /// engines go on there too.
     pub(crate) fn xattr(&mut self, place: Place<'_>, name: &[u8], value: &[u8]) -> Result<()> {
-        match fs::lsetxattr(place.path(), name, value, XattrFlags::empty()) {
+        let value = shift::written_value(name, value)?;
+        match fs::lsetxattr(place.path(), name, &value, XattrFlags::empty()) {
             Err(errno @ (Errno::OPNOTSUPP | Errno::PERM)) => {
                 let name = String::from_utf8_lossy(name);
                 self.warn(format!("attribute {name} is not kept: {errno}"));
@@ -192,6 +195,7 @@ impl<'a> Place<'a> {
             if is_kept(&name)
                 && let Some(value) = self.xattr(&name)?
             {
+                let value = shift::read_value(&name, value);
                 xattrs.push((name, value));
             }
         }
@@ -233,7 +237,7 @@ impl<'a> Place<'a> {
 /// Whose a file is, in the image that its tree is of: user and group.
 pub(crate) fn owner(place: Place<'_>, stat: &Stat) -> Result<(u32, u32)> {
     if userns::gives_files_away() {
-        return Ok((stat.st_uid, stat.st_gid));
+        return Ok(shift::read(stat.st_uid, stat.st_gid));
     }
     let noted = match rooted::file_type(stat) {
         FileType::RegularFile | FileType::Directory => place.xattr(OWNER)?,
@@ -255,6 +259,7 @@ fn parse_owner(text: &[u8]) -> Option<(u32, u32)> {
 
 /// Gives an entry, or a link itself, to an owner.
 pub(crate) fn set_owner(place: Place<'_>, uid: u32, gid: u32) -> Result<()> {
+    let (uid, gid) = shift::written(uid, gid)?;
     let given = fs::chownat(
         place.parent,
         place.name,

@@ -1,22 +1,26 @@
 //! Maps of ids: what /etc/subuid and /etc/subgid give a user, and how a namespace lays it out.
 
 use std::fmt;
+use std::fs::File;
 use std::path::Path;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
+use serde::{Deserialize, Serialize};
+
+use crate::sys;
 
 /// More lines than this no map has (the kernel's limit is 340).
 const MAX_RANGES: usize = 339;
 
 /// The ids of a user namespace.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Maps {
     pub(crate) uids: Vec<Range>,
     pub(crate) gids: Vec<Range>,
 }
 
 /// `count` ids from `inside` on, which are those from `outside` on to the host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Range {
     pub(crate) inside: u32,
     pub(crate) outside: u32,
@@ -29,8 +33,92 @@ impl Range {
         Self { inside: 0, outside, count: 1 }
     }
 
+    /// Reads `INSIDE:OUTSIDE[:COUNT]`.
+    pub(crate) fn parse(word: &str) -> Result<Self> {
+        let expected = "expected CONTAINER:HOST[:LENGTH], each a number";
+        let numbers: Vec<u32> =
+            word.split(':').map(str::parse).collect::<Result<_, _>>().context(expected)?;
+        let (inside, outside, count) = match numbers[..] {
+            [inside, outside] => (inside, outside, 1),
+            [inside, outside, count] => (inside, outside, count),
+            _ => anyhow::bail!(expected),
+        };
+        ensure!(count > 0, "the length is 0");
+        // The highest number is no id.
+        let end = |first: u32| first.checked_add(count).is_some();
+        ensure!(end(inside) && end(outside), "it goes beyond the highest id");
+        Ok(Self { inside, outside, count })
+    }
+
     fn has(self, id: u32) -> bool {
         id.checked_sub(self.inside).is_some_and(|offset| offset < self.count)
+    }
+
+    fn to_outside(self, id: u32) -> Option<u32> {
+        self.has(id).then(|| self.outside + (id - self.inside))
+    }
+
+    fn swapped(self) -> Self {
+        Self { inside: self.outside, outside: self.inside, count: self.count }
+    }
+}
+
+/// The highest id inside.
+fn end(ranges: &[Range]) -> u32 {
+    ranges.iter().map(|range| range.inside + (range.count - 1)).max().unwrap_or_default()
+}
+
+/// What the id `inside` is outside.
+pub(crate) fn to_outside(ranges: &[Range], inside: u32) -> Option<u32> {
+    ranges.iter().find_map(|range| range.to_outside(inside))
+}
+
+/// What the id `outside` is inside.
+pub(crate) fn to_inside(ranges: &[Range], outside: u32) -> Option<u32> {
+    ranges.iter().find_map(|range| range.swapped().to_outside(outside))
+}
+
+/// The map that leads through both: what is outside `inner` is inside `outer`. The error is the first
+/// id that `outer` does not have.
+fn through(inner: &[Range], outer: &[Range]) -> Result<Vec<Range>, u32> {
+    let mut all = Vec::new();
+    for range in inner {
+        let mut done = 0;
+        while done < range.count {
+            let seen = range.outside + done;
+            let step = outer.iter().find(|it| it.has(seen)).ok_or(seen)?;
+            let offset = seen - step.inside;
+            let count = (range.count - done).min(step.count - offset);
+            all.push(Range { inside: range.inside + done, outside: step.outside + offset, count });
+            done += count;
+        }
+    }
+    Ok(all)
+}
+
+/// Refuses what no kernel takes: too many ranges, or an id in two of them. What sets a container up is
+/// its root, so there has to be one.
+pub(crate) fn check(ranges: &[Range]) -> Result<()> {
+    ensure!(ranges.len() <= MAX_RANGES, "more than {MAX_RANGES} ranges");
+    for (number, range) in ranges.iter().enumerate() {
+        for other in &ranges[..number] {
+            let meet = |a: u32, b: u32| a < b + other.count && b < a + range.count;
+            ensure!(
+                !meet(range.inside, other.inside) && !meet(range.outside, other.outside),
+                "{} and {} overlap",
+                other.words(),
+                range.words()
+            );
+        }
+    }
+    ensure!(to_outside(ranges, 0).is_some(), "it has nothing for 0, the container's root");
+    Ok(())
+}
+
+impl Range {
+    /// As the user writes it.
+    fn words(self) -> String {
+        format!("{}:{}:{}", self.inside, self.outside, self.count)
     }
 }
 
@@ -42,6 +130,17 @@ impl fmt::Display for Range {
 }
 
 impl Maps {
+    /// A user namespace with these maps. To be called before any thread is started.
+    pub(crate) fn namespace(&self) -> Result<File> {
+        let text =
+            |ranges: &[Range]| ranges.iter().map(|range| format!("{range}\n")).collect::<String>();
+        sys::user_namespace(|pid| {
+            std::fs::write(format!("/proc/{pid}/uid_map"), text(&self.uids))?;
+            std::fs::write(format!("/proc/{pid}/gid_map"), text(&self.gids))
+        })
+        .context("make a user namespace with the container's ids")
+    }
+
     pub(crate) fn has_user(&self, uid: u32) -> bool {
         self.uids.iter().any(|range| range.has(uid))
     }
@@ -50,21 +149,43 @@ impl Maps {
         self.gids.iter().any(|range| range.has(gid))
     }
 
+    /// The same ids seen from one further out, where ours are those of `seen`.
+    pub(crate) fn within(&self, seen: &Self) -> Result<Self> {
+        let lead = |kind: &str, inner: &[Range], outer: &[Range]| {
+            through(inner, outer).map_err(|id| {
+                anyhow!("{kind} {id} is not among the ids you have: they end at {}", end(outer))
+            })
+        };
+        Ok(Self {
+            uids: lead("user", &self.uids, &seen.uids)?,
+            gids: lead("group", &self.gids, &seen.gids)?,
+        })
+    }
+
     /// Fails if the user that the word names, or its group, is not among them.
     pub(crate) fn check(&self, word: &str, uid: u32, gid: u32) -> Result<()> {
         ensure!(
             self.has_user(uid),
-            "user {word:?} is {uid}, which is not among the ids you have: /etc/subuid has to give \
-             you more (now: {} users)",
+            "user {word:?} is {uid}, which is not among the container's ids ({} users): map more with \
+             --uidmap, and without root have /etc/subuid give you more",
             self.users()
         );
         ensure!(
             self.has_group(gid),
-            "group {gid} of user {word:?} is not among the ids you have: /etc/subgid has to give \
-             you more (now: {} groups)",
+            "group {gid} of user {word:?} is not among the container's ids ({} groups): map more with \
+             --gidmap, and without root have /etc/subgid give you more",
             self.groups()
         );
         Ok(())
+    }
+
+    /// The last of the groups that follow the container's root group without a gap.
+    pub(crate) fn last_group(&self) -> u32 {
+        let mut next = 0;
+        while let Some(range) = self.gids.iter().find(|range| range.has(next)) {
+            next = range.inside + range.count;
+        }
+        next.saturating_sub(1)
     }
 
     /// Further groups may be set only where somebody with the right to do so wrote the map.
@@ -160,5 +281,47 @@ mod tests {
         let maps = Maps { uids: ranges.clone(), gids: vec![Range::one(5)] };
         assert!(maps.has_user(65_546) && !maps.has_user(65_547) && !maps.has_group(1));
         assert!(!maps.allows_groups());
+        assert_eq!(maps.last_group(), 0);
+        let groups = vec![Range::one(5), Range { inside: 1, outside: 9, count: 4 }];
+        assert_eq!(Maps { uids: ranges, gids: groups }.last_group(), 4);
+    }
+
+    #[test]
+    fn ranges_are_read_and_lead_there_and_back() {
+        let range = Range::parse("0:100000:65536").unwrap();
+        assert_eq!(range, Range { inside: 0, outside: 100_000, count: 65_536 });
+        assert_eq!(Range::parse("5:7").unwrap().count, 1);
+        for bad in
+            ["", "0", "0:1:0", "a:1:1", "0:1:1:1", "-1:0:1", "1:4294967295:1", "4294967295:0:9"]
+        {
+            assert!(Range::parse(bad).is_err(), "{bad}");
+        }
+        assert_eq!(to_outside(&[range], 33), Some(100_033));
+        assert_eq!(to_outside(&[range], 65_536), None);
+        assert_eq!(to_inside(&[range], 100_033), Some(33));
+        assert_eq!(to_inside(&[range], 99_999), None);
+    }
+
+    #[test]
+    fn maps_within_maps_are_cut_where_the_outer_one_is() {
+        let outer = lay_out(Range::one(1000), &[(100_000, 65_536)]);
+        let range = |word: &str| Range::parse(word).unwrap();
+        let inner = [range("0:1:1000"), range("1000:0"), range("1001:1001:64536")];
+        let expected = [range("0:100000:1000"), range("1000:1000"), range("1001:101000:64536")];
+        assert_eq!(through(&inner, &outer).unwrap(), expected);
+        let whole = [range("0:0:65537")];
+        assert_eq!(through(&whole, &outer).unwrap(), outer);
+        assert_eq!(through(&[range("0:0:65538")], &outer), Err(65_537));
+    }
+
+    #[test]
+    fn maps_that_no_kernel_takes_are_refused() {
+        let maps = |words: &[&str]| -> Vec<Range> {
+            words.iter().map(|word| Range::parse(word).unwrap()).collect()
+        };
+        assert!(check(&maps(&["0:100000:10", "10:5"])).is_ok());
+        for bad in [&["1:5"][..], &["0:5:2", "1:9"], &["0:5:2", "2:6"], &[]] {
+            assert!(check(&maps(bad)).is_err(), "{bad:?}");
+        }
     }
 }

@@ -23,6 +23,7 @@ fn config<'a>(
         arguments,
         identity,
         host,
+        maps: None,
         hostname: "box",
         own_network: true,
         volumes: &[],
@@ -34,6 +35,7 @@ fn config<'a>(
         device_rules: Vec::new(),
     };
     edit(&mut inputs);
+    inputs.maps = inputs.host.rootless.as_ref();
     generate(&inputs).unwrap()
 }
 
@@ -150,6 +152,7 @@ fn volumes_come_parents_first_and_replace_our_files() {
         read_only,
         propagation: "rprivate",
         filesystem: None,
+        mapped: false,
     };
     let volumes = [
         mount("/a/b", true),

@@ -18,6 +18,8 @@ pub(crate) struct Volume {
     pub(crate) read_only: bool,
     /// A mount option word of the runtime spec.
     pub(crate) propagation: &'static str,
+    /// Whether the owners of files are, for the container, its own ids of the same number.
+    pub(crate) mapped: bool,
 }
 
 /// Where the content of a volume lies.
@@ -69,6 +71,7 @@ impl Volume {
             match option {
                 "ro" | "readonly" => volume.read_only = true,
                 "rw" => volume.read_only = false,
+                "idmap" => volume.mapped = true,
                 // SELinux relabelling, and hints of other platforms: nothing to do here.
                 "z" | "Z" | "cached" | "delegated" | "consistent" | "nocopy" => {}
                 other => volume
@@ -81,7 +84,7 @@ impl Volume {
 
     pub(super) fn new(source: Source, target: &str) -> Result<Self> {
         let target = clean_target(target)?;
-        Ok(Self { source, target, read_only: false, propagation: "rprivate" })
+        Ok(Self { source, target, read_only: false, propagation: "rprivate", mapped: false })
     }
 
     pub(super) fn set_propagation(&mut self, word: &str) -> Result<()> {
