@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context, Result};
 use rustix::io::Errno;
+use rustix::pipe::PipeFlags;
 use rustix::thread::LinkNameSpaceType;
 
 use crate::channel::{Channel, Message};
@@ -96,8 +97,15 @@ pub(crate) fn relay_into(init: BorrowedFd, namespaces: u64, channel: &Channel) -
 }
 
 fn make_sibling(new: u64, channel: &Channel) -> Result<()> {
+    let (told, tell) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).context("pipe2")?;
     match sys::clone3(new, None, Parent::Grandparent).context("clone3")? {
-        Cloned::Child => Ok(()),
+        Cloned::Child => {
+            // Nothing of ours may come before the word that we are there. The end of who says it is the sign.
+            drop(tell);
+            rustix::io::retry_on_intr(|| rustix::io::read(&told, &mut [0]))
+                .context("wait for the relay")?;
+            Ok(())
+        }
         Cloned::Parent { pidfd, .. } => {
             channel.send(&Message::Relayed(pidfd))?;
             sys::exit_now(0)
