@@ -172,6 +172,8 @@ struct Tracer {
     ahead: Option<i64>,
     first: Pid,
     alive: HashSet<Pid>,
+    /// Those of whose end we were told before their birth.
+    unborn: HashSet<Pid>,
     plan: Option<(At, Fault)>,
     bounds: Option<Bounds>,
     calls: Vec<i64>,
@@ -215,6 +217,7 @@ impl Tracer {
             ahead: None,
             first,
             alive: HashSet::from([first]),
+            unborn: HashSet::new(),
             plan,
             bounds,
             calls: Vec::new(),
@@ -236,7 +239,6 @@ impl Tracer {
         let (watch, ended) = watch(self.first);
         while !self.alive.is_empty() {
             let status = match waitpid(None, Some(flags)) {
-                // The end of one may be told of before its birth, which then counts it as alive.
                 Err(Errno::ECHILD) => break,
                 status => status.expect("wait for the traced"),
             };
@@ -247,7 +249,9 @@ impl Tracer {
             };
             match end {
                 Some((pid, status)) => {
-                    self.alive.remove(&pid);
+                    if !self.alive.remove(&pid) {
+                        self.unborn.insert(pid);
+                    }
                     if pid == self.first {
                         code = Some(status);
                         self.interrupt_others();
@@ -377,7 +381,9 @@ impl Tracer {
             && let Ok(child) = ptrace::getevent(parent)
         {
             let child = Pid::from_raw(i32::try_from(child).expect("a pid fits"));
-            self.alive.insert(child);
+            if !self.unborn.remove(&child) {
+                self.alive.insert(child);
+            }
             self.met.push(child);
         }
     }
