@@ -5,7 +5,7 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, anyhow};
 
 use args::Request;
 use host::{Host, Program};
@@ -87,6 +87,10 @@ fn run(program: Program, words: std::env::ArgsOs, failure: &mut u8) -> Result<u8
     *failure = command.failure_code();
     if command.enters_container() {
         seal::ensure()?;
+        if globals.debug && seal::runs_from_copy().context("read the path of our binary")? {
+            // runc's words, which its suite and people look for.
+            log::debug(format_args!("{} exeseal: using /proc/self/exe clone", program.name()));
+        }
     }
     let host = Host::probe(program, globals.rootless()?, globals.systemd_cgroup)?;
     let store = StateStore::new(host.root(globals.root.as_deref())?);

@@ -33,6 +33,13 @@ pub(crate) fn ensure() -> Result<()> {
     Err(error)
 }
 
+/// Whether we run from such a copy, and not from a file that an administrator keeps read-only: what is
+/// mounted nowhere has `/` for a path, which is no program's, and memory has a name of its own.
+pub(crate) fn runs_from_copy() -> std::io::Result<bool> {
+    let path = rustix::fs::readlink(OWN_EXE, Vec::new())?;
+    Ok(path.as_bytes() == b"/" || path.as_bytes().starts_with(b"/memfd:"))
+}
+
 fn own_binary() -> std::io::Result<OwnedFd> {
     Ok(rustix::fs::open(OWN_EXE, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
 }

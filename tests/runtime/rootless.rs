@@ -210,6 +210,17 @@ fn rootless_limits_need_a_cgroup() {
 }
 
 #[test]
+fn rootless_runs_come_from_a_copy_of_the_program_and_the_log_says_so() {
+    let logged = "exeseal: using /proc/self/exe clone";
+    under_ours(Subids::None, |user| {
+        let bundle = user.bundle("runtime", "b", &["report"]);
+        let run = user.cmd("runtime").args(["--debug", "run", "--bundle"]).arg(&bundle).arg("c");
+        let said = run.run().success().stderr;
+        assert!(said.contains(logged), "{said}");
+    });
+}
+
+#[test]
 fn rootless_mapping_programs_that_are_missing_are_named() {
     under_ours(Subids::Granted, |user| {
         let bundle = user.bundle("runtime", "b", &["report"]);
@@ -228,7 +239,9 @@ fn rootless_mounts_come_and_go() {
             if subids == Subids::Granted {
                 user.edit(&bundle, map_further_ids);
             }
+            // Of another owner, the sticky /tmp could refuse the write before its mount does.
             fs::write(user.home("word"), "the user's").unwrap();
+            user.own(&user.home("word"));
             let run = |words: &[&str]| user.cmd("runtime").args(words).run();
             let change = |verb: &str, list: &Value| {
                 let mounts = user.cmd("runtime").args(["mounts", verb, "c", "-"]);
