@@ -128,7 +128,11 @@ fn a_pods_port_has_part_in_a_trunk_of_vlans() {
             }
             let result = network.add(&pod);
             let veth = result["interfaces"][1]["name"].as_str().unwrap();
-            let shown = Cmd::line("bridge -j vlan show dev").arg(veth).run().success().json();
+            let shown = Cmd::line("bridge -compressvlans -j vlan show dev")
+                .arg(veth)
+                .run()
+                .success()
+                .json();
             let shown = shown[0]["vlans"].as_array().unwrap().iter().map(|it| {
                 let last = it["vlanEnd"].as_u64().map(|last| format!("-{last}"));
                 format!("{}{}", it["vlan"], last.unwrap_or_default())
