@@ -10,6 +10,7 @@ mod imgtool;
 mod invariants;
 mod netsetup;
 mod outputs;
+mod packaging;
 mod readme;
 mod runtime;
 mod together;
