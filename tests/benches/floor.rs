@@ -1,6 +1,6 @@
 //! The floor below every runtime: the container of `runtime spec`, made with the fewest system calls and
 //! nothing looked at, checked or recorded. What a runtime takes longer is its own; what this takes is the
-//! kernel's. It is for cgroup v2, x86-64 and root.
+//! kernel's, but for one start of the C library. It is for cgroup v2, x86-64 and root.
 //!
 //!     floor run ROOTFS PROGRAM...   make the container, execute the program in it, wait, clean up
 //!     floor exec PID PROGRAM...     execute the program beside the process, wait
