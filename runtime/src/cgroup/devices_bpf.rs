@@ -116,6 +116,10 @@ fn assemble(plan: &DevicePlan) -> Result<Vec<Instruction>> {
                 program.partly(*device, *access, plan.default_allow)?;
             }
         }
+        // Every device of the kind: what stood behind it could not be reached, which the kernel refuses.
+        if whole.get(&None).is_some_and(|minors| minors.contains(&None)) {
+            whole.retain(|major, _| major.is_none());
+        }
         for (major, minors) in whole {
             program.wholly(major, &minors)?;
         }
@@ -282,6 +286,35 @@ mod tests {
                 allowed,
                 "{kind} {access} {major}:{minor}"
             );
+        }
+    }
+
+    /// The kernel refuses programs with others.
+    #[test]
+    fn every_instruction_can_be_reached() {
+        let defaults = "c *:* m\nb *:* m\nc 1:3 rwm\nc 5:0 rwm\nc 5:2 rwm\nc 136:* rwm\n";
+        for more in ["", "c *:* rwm\n", "b *:* rwm\n", "c 5:* rwm\n", "c *:0 rwm\n", "b 8:* r\n"] {
+            let list = DevicePlan::from_list(&format!("{defaults}{more}")).unwrap();
+            for default_allow in [false, true] {
+                let plan = DevicePlan { default_allow, exceptions: list.exceptions.clone() };
+                let program = assemble(&plan).unwrap();
+                let mut reached = vec![false; program.len()];
+                let mut next = vec![0];
+                while let Some(at) = next.pop() {
+                    if std::mem::replace(&mut reached[at], true) || program[at].code == EXIT {
+                        continue;
+                    }
+                    let Instruction { code, offset, .. } = program[at];
+                    let jumps = [JUMP, JUMP_IF_EQUAL, JUMP_IF_NOT_EQUAL, JUMP_IF_BITS];
+                    if jumps.contains(&code) {
+                        next.push(at + 1 + usize::try_from(offset).unwrap());
+                    }
+                    if code != JUMP {
+                        next.push(at + 1);
+                    }
+                }
+                assert!(!reached.contains(&false), "{more:?} {default_allow}: {reached:?}");
+            }
         }
     }
 

@@ -46,6 +46,21 @@ fn devices_are_as_the_rules_say_and_stay_so_through_an_update() {
     });
 }
 
+/// Rules that make those of the default configuration needless.
+#[test]
+fn every_device_of_a_kind_may_be_given() {
+    unified(&[], |it| {
+        let all = json!([
+            { "allow": false, "access": "rwm" },
+            { "allow": true, "type": "c", "access": "rwm" },
+        ]);
+        let bundle = it.bundle(&["pause"]).edit("/linux/devices", node());
+        it.start(bundle.edit("/linux/resources/devices", all).write());
+        assert_eq!(words(it), [false, false]);
+        it.delete();
+    });
+}
+
 #[test]
 fn a_program_of_the_one_before_makes_room() {
     unified(&[], |it| {
