@@ -11,7 +11,7 @@ const EXAMPLES: [(&str, &str); 27] = [
     ("exec", "runtime exec -t web sh\nruntime exec -e KEY=value --cwd /tmp web env"),
     ("features", "runtime features"),
     ("inspect", "runtime inspect web db"),
-    ("kill", "runtime kill web KILL\nruntime kill --all web TERM"),
+    ("kill", "runtime kill web KILL"),
     ("list", "runtime list -f wide\nruntime list -q --filter status=exited"),
     ("logs", "runtime logs -f -n 20 web\nruntime logs --since 10m -t --stream stderr web"),
     ("mounts", "runtime mounts add web mounts.json\nruntime mounts remove web -"),

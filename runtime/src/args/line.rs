@@ -103,7 +103,7 @@ fn globals(program: Program) -> clap::Command {
         .about("Open Container Initiative runtime")
         .disable_help_flag(true)
         .args_override_self(true);
-    let line = Globals::augment_args(line);
+    let line = Globals::augment_args(line).about("runs OCI bundles as containers");
     if program == Program::Runc {
         return line.mut_arg("records", |argument| argument.hide(true));
     }
