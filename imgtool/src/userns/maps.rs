@@ -166,14 +166,14 @@ impl Maps {
     pub(crate) fn check(&self, word: &str, uid: u32, gid: u32) -> Result<()> {
         ensure!(
             self.has_user(uid),
-            "user {word:?} is {uid}, which is not among the container's ids ({} users): map more with \
-             --uidmap, and without root have /etc/subuid give you more",
+            "user {word:?} is {uid}, which is not among the container's ids ({} users): --uidmap, or \
+             without root /etc/subuid, has to give more",
             self.users()
         );
         ensure!(
             self.has_group(gid),
-            "group {gid} of user {word:?} is not among the container's ids ({} groups): map more with \
-             --gidmap, and without root have /etc/subgid give you more",
+            "group {gid} of user {word:?} is not among the container's ids ({} groups): --gidmap, \
+             or without root /etc/subgid, has to give more",
             self.groups()
         );
         Ok(())

@@ -121,7 +121,9 @@ fn rootless_build_without_further_ids_has_one_owner_and_says_so() {
         }
         let file = "FROM e2e.test/busybox\nUSER user\nRUN true\n";
         context(user, &[("Dockerfile", file)]);
-        build(user, &[]).code(1).stderr_has("user \"user\" is 1000, which is not among the ids");
+        build(user, &[])
+            .code(1)
+            .stderr_has("user \"user\" is 1000, which is not among the container's ids");
     });
 }
 
