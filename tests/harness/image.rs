@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::command::binary;
+use super::command::{Cmd, binary};
 use super::requires;
 use super::tarball::{Entry, Tarball};
 
@@ -20,6 +20,10 @@ pub(crate) struct Image {
 
 /// The name under which tests load [`Image::busybox`].
 pub(crate) const BUSYBOX: &str = "e2e.test/busybox:latest";
+
+/// The packages of [`Image::debian`].
+const DEBIAN: &str = "base-files,bash,coreutils,dash,grep,hostname,libacl1,libattr1,libc6,libgmp10,libpcre2-8-0,\
+    libselinux1,libssl3,libtinfo6";
 
 /// What tests run in a busybox image.
 const APPLETS: [&str; 16] = [
@@ -67,6 +71,37 @@ impl Image {
         }
         let config = json!({ "Cmd": ["/bin/sh"], "Env": ["PATH=/bin"] });
         Self { layers: vec![layer.bytes()], config }
+    }
+
+    /// Debian's shell and programs as its packages have them, and busybox for what else a test starts. The
+    /// packages are unpacked once for this list of them.
+    pub(crate) fn debian() -> Self {
+        requires::program("mmdebstrap", "mmdebstrap");
+        requires::program("busybox", "busybox-static");
+        let name = format!("debian-{}.tar", &digest(DEBIAN.as_bytes())["sha256:".len()..][..16]);
+        let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        if !kept.exists() {
+            let fresh = kept.with_extension(format!("{}.tar", std::process::id()));
+            let mirror = std::env::var("E2E_VM_MIRROR");
+            let mirror = mirror.unwrap_or_else(|_| "http://deb.debian.org/debian".to_owned());
+            let unpack = Cmd::line("mmdebstrap --quiet --mode=root --variant=extract")
+                .arg(format!("--include={DEBIAN}"))
+                .args(
+                    ["doc", "locale", "man"]
+                        .map(|what| format!("--dpkgopt=path-exclude=/usr/share/{what}/*")),
+                );
+            unpack.arg("bookworm").arg(&fresh).arg(mirror).run().success();
+            fs::rename(&fresh, &kept).expect("keep the archive");
+        }
+        let busybox = fs::read("/bin/busybox").expect("read busybox");
+        let more = Tarball::of([
+            Entry::file("etc/passwd", "root:x:0:0:root:/root:/bin/bash\n"),
+            Entry::file("etc/group", "root:x:0:\n"),
+            Entry::file("bin/busybox", busybox).mode(0o755),
+        ]);
+        let path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+        let config = json!({ "Cmd": ["/bin/bash"], "Env": [path] });
+        Self { layers: vec![fs::read(kept).expect("read the archive")], config }.layer(more)
     }
 
     pub(crate) fn with(mut self, key: &str, value: impl Into<Value>) -> Self {

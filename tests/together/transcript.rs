@@ -7,14 +7,14 @@
 use std::fs;
 use std::path::Path;
 
-use crate::harness::image::Compression;
+use crate::harness::image::{Compression, Image};
 use crate::harness::netns::Netns;
 use crate::harness::pty::Pty;
 use crate::harness::registry::{Guard, PASSWORD, Registry, USER};
 use crate::harness::tarball::{Entry, Tarball};
 use crate::harness::{Scene, scene, web};
 
-use super::tutorial::{centos, line};
+use super::tutorial::{as_centos, line};
 
 const TRANSCRIPT: &str = include_str!("transcript.txt");
 const PROMPT: &str = "me@host# ";
@@ -67,7 +67,8 @@ fn follow(scene: &Scene, transcript: &str) {
         r#"{"num_results":1,"results":[{"name":"centos","description":"DEPRECATED; The official build of CentOS.","star_count":7762,"is_official":true}]}"#.to_owned()
     });
     let public = Registry::start(scene);
-    let layout = centos().layout(&scene.path("layout"), "latest", Compression::Gzip);
+    let centos = as_centos(Image::debian());
+    let layout = centos.layout(&scene.path("layout"), "latest", Compression::Gzip);
     public.push(&layout, "latest", "lib/centos:latest");
     let own = Registry::guarded(scene, &Guard::Password);
     let certificates = scene.path("home/.config/containers/certs.d").join(&own.host);
@@ -116,7 +117,7 @@ fn follow(scene: &Scene, transcript: &str) {
 
 /// A Dockerfile of the old school, and what it adds.
 fn context(dir: &Path) {
-    let dockerfile = "FROM centos\nMAINTAINER me <me@example.org>\nRUN busybox mkdir /www\n\
+    let dockerfile = "FROM centos\nMAINTAINER me <me@example.org>\nRUN mkdir /www\n\
                       ADD index.html /www/index.html\nADD site.tar /www/\nEXPOSE 80\n\
                       CMD [\"busybox\", \"httpd\", \"-f\", \"-p\", \"80\", \"-h\", \"/www\"]\n";
     fs::write(dir.join("Dockerfile"), dockerfile).unwrap();

@@ -9,10 +9,14 @@ use crate::harness::registry::Registry;
 use crate::harness::tarball::{Entry, Tarball};
 use crate::harness::{Cmd, Outcome, Scene, eventually, scene, web};
 
-/// What stands for a distribution: a shell, and the file by which one tells them apart.
-pub(super) fn centos() -> Image {
+/// An image that stands for another distribution, by the file that tells them apart.
+pub(super) fn as_centos(image: Image) -> Image {
     let release = Entry::file("etc/centos-release", "CentOS Linux release 7.9 (Core)\n");
-    Image::busybox().layer(Tarball::of([release]))
+    image.layer(Tarball::of([release]))
+}
+
+fn centos() -> Image {
+    as_centos(Image::busybox())
 }
 
 /// A line typed into a shell, where our binaries are found.
