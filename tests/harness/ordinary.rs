@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 
 use super::bundle;
 use super::command::{Cmd, binary};
-use super::scene::Scene;
+use super::image::Image;
+use super::requires;
+use super::scene::{Scene, scene};
 
 /// The user's number, for both the user and the group.
 pub(crate) const UID: u32 = 61_234;
@@ -74,6 +76,19 @@ impl Ordinary {
         etc("subuid", range.clone());
         etc("subgid", range);
         Self { dir }
+    }
+
+    /// Runs `body` as one that has loaded the image under this name.
+    pub(crate) fn with(subids: Subids, image: &Image, name: &str, body: impl FnOnce(&Self)) {
+        requires::program("newuidmap", "uidmap");
+        scene(|scene| {
+            let user = Self::new(scene, subids);
+            let archive = user.home("image.tar");
+            image.docker_archive(&archive, name);
+            user.own(&archive);
+            user.cmd("imgtool").args(["load", "--input"]).arg(&archive).run().success();
+            body(&user);
+        });
     }
 
     /// A program as the user runs it: one of our binaries by its name, or any other.

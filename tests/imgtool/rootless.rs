@@ -27,16 +27,8 @@ fn image() -> Image {
 }
 
 /// A user that has loaded the image.
-fn with_image(subids: Subids, body: impl Fn(&Ordinary)) {
-    requires::program("newuidmap", "uidmap");
-    scene(|scene| {
-        let user = Ordinary::new(scene, subids);
-        let archive = user.home("image.tar");
-        image().docker_archive(&archive, NAME);
-        user.own(&archive);
-        user.cmd("imgtool").args(["load", "--input"]).arg(&archive).run().success();
-        body(&user);
-    });
+fn with_image(subids: Subids, body: impl FnOnce(&Ordinary)) {
+    Ordinary::with(subids, &image(), NAME, body);
 }
 
 fn bundle(user: &Ordinary, flags: &[&str], words: &[&str]) -> Outcome {

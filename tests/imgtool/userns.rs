@@ -8,7 +8,7 @@ use std::path::Path;
 use super::{Image, Scene, load, remove, scene};
 use crate::harness::ordinary::{FIRST_SUBID, UID};
 use crate::harness::tarball::{Entry, Tarball};
-use crate::harness::{Ordinary, Subids, requires};
+use crate::harness::{Ordinary, Subids};
 
 const NAME: &str = "e2e.test/userns:1";
 const CHANGED: &str = "e2e.test/userns:2";
@@ -188,15 +188,7 @@ fn remove_users(user: &Ordinary) {
 }
 
 fn with_user(subids: Subids, body: impl FnOnce(&Ordinary)) {
-    requires::program("newuidmap", "uidmap");
-    scene(|scene| {
-        let user = Ordinary::new(scene, subids);
-        let archive = user.home("image.tar");
-        image().docker_archive(&archive, NAME);
-        user.own(&archive);
-        user.cmd("imgtool").args(["load", "--input"]).arg(&archive).run().success();
-        body(&user);
-    });
+    Ordinary::with(subids, &image(), NAME, body);
 }
 
 #[test]
