@@ -122,30 +122,13 @@ extern "C" fn main(count: c_int, words: *const *const c_char) -> c_int {
     if verb == c"exec" { exec(what, program) } else { run(what, program) }
 }
 
-#[repr(C)]
-#[derive(Default)]
-struct CloneArguments {
-    flags: u64,
-    pidfd: u64,
-    child_tid: u64,
-    parent_tid: u64,
-    exit_signal: u64,
-    stack: u64,
-    stack_size: u64,
-    tls: u64,
-    set_tid: u64,
-    set_tid_size: u64,
-    cgroup: u64,
-}
-
 fn clone(flags: u64, cgroup: i64) -> i64 {
-    let arguments = CloneArguments {
-        flags,
-        cgroup: cgroup.unsigned_abs(),
-        exit_signal: libc::SIGCHLD as u64,
-        ..CloneArguments::default()
-    };
-    let size = size_of::<CloneArguments>();
+    // SAFETY: the structure is of numbers alone, for which 0 is a value.
+    let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
+    arguments.flags = flags;
+    arguments.cgroup = cgroup.unsigned_abs();
+    arguments.exit_signal = libc::SIGCHLD as u64;
+    let size = size_of::<libc::clone_args>();
     // SAFETY: the arguments are alive for the call; without a stack the child goes on on a copy of ours.
     must("clone3", unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size) })
 }
