@@ -7,6 +7,7 @@ use crate::harness::{Cmd, Outcome, Scene, scene};
 
 mod answers;
 mod archives;
+mod as_docker;
 mod astray;
 mod bad_input;
 mod build;

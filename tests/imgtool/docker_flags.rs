@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 
 use super::{Image, Outcome, Scene, load, remove, scene};
 
-const NAME: &str = "e2e.test/flags:1";
+pub(super) const NAME: &str = "e2e.test/flags:1";
 
 /// What a shell says in a container made with these flags, and its configuration.
-fn said(scene: &Scene, flags: &[&str], script: &str) -> (Outcome, Value) {
+pub(super) fn said(scene: &Scene, flags: &[&str], script: &str) -> (Outcome, Value) {
     let own = [&["--network", "none"], flags].concat();
     let dir = super::bundle(scene, &own, NAME, "b", &["sh", "-c", script]);
     let config = fs::read(dir.join("config.json")).unwrap();
@@ -20,7 +20,8 @@ fn said(scene: &Scene, flags: &[&str], script: &str) -> (Outcome, Value) {
 }
 
 /// A bundle that is refused, and not made.
-fn refused(scene: &Scene, flags: &[&str], words: &[&str]) {
+#[track_caller]
+pub(super) fn refused(scene: &Scene, flags: &[&str], words: &[&str]) {
     let dir = scene.path("refused");
     scene.imgtool().arg("bundle").args(flags).arg(NAME).arg(&dir).run().refused(words);
     assert!(!dir.exists());

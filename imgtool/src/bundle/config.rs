@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::annotations;
 use super::files::FILES;
-use super::flags::{CPU_PERIOD_US, Options, ResourceLimit, Tmpfs};
+use super::flags::{CPU_PERIOD_US, CpuTime, Options, ResourceLimit, Tmpfs};
 use super::hooks::Hooks;
 use super::host::Host;
 use super::init;
@@ -44,6 +44,8 @@ pub(crate) struct Inputs<'a> {
     pub(crate) devices: Vec<Value>,
     /// What it may do with them.
     pub(crate) device_rules: Vec<Value>,
+    /// Limits of disks.
+    pub(crate) block: Option<Value>,
 }
 
 /// A bind mount; a relative source starts at the bundle, which may be moved. Or what another volume
@@ -137,6 +139,9 @@ fn process(config: &mut Value, inputs: &Inputs<'_>) {
         sets["permitted"] = json!(capabilities);
     }
     process["capabilities"] = sets;
+    if let Some(score) = options.process.oom_score_adj {
+        process["oomScoreAdj"] = json!(score);
+    }
     process["noNewPrivileges"] = json!(options.security.no_new_privileges);
     if let Some(profile) = options.security.apparmor.as_ref().filter(|_| !options.privileged) {
         process["apparmorProfile"] = json!(profile);
@@ -264,17 +269,18 @@ fn namespaces(config: &mut Value, inputs: &Inputs<'_>) -> Result<()> {
         linux.insert("uidMappings".into(), mappings(&maps.uids));
         linux.insert("gidMappings".into(), mappings(&maps.gids));
     }
+    let mut settings = BTreeMap::new();
     if inputs.own_network {
         // As with Docker: low ports and ping without a capability. The kernel takes no group that
         // the user namespace does not have.
         let last = inputs.maps.map_or(LAST_GROUP, |maps| maps.last_group().min(LAST_GROUP));
-        linux.insert(
-            "sysctl".into(),
-            json!({
-                "net.ipv4.ip_unprivileged_port_start": "0",
-                "net.ipv4.ping_group_range": format!("0 {last}"),
-            }),
-        );
+        settings.insert("net.ipv4.ip_unprivileged_port_start", "0".to_owned());
+        settings.insert("net.ipv4.ping_group_range", format!("0 {last}"));
+    }
+    let wished = inputs.options.sysctl.iter();
+    settings.extend(wished.map(|(key, value)| (key.as_str(), value.clone())));
+    if !settings.is_empty() {
+        linux.insert("sysctl".into(), json!(settings));
     }
     Ok(())
 }
@@ -308,11 +314,21 @@ fn resources(config: &mut Value, inputs: &Inputs<'_>) {
     if let Some(reservation) = limits.reservation_bytes {
         resources["memory"]["reservation"] = json!(reservation);
     }
-    if let Some(quota) = options.cpu_quota_us {
-        resources["cpu"]["quota"] = json!(quota);
-        resources["cpu"]["period"] = json!(CPU_PERIOD_US);
+    if let Some(percent) = limits.swappiness {
+        resources["memory"]["swappiness"] = json!(percent);
     }
+    if limits.oom_kill_disable {
+        resources["memory"]["disableOOMKiller"] = json!(true);
+    }
+    let cpu = match options.cpu_quota_us {
+        Some(quota) => CpuTime { period_us: Some(CPU_PERIOD_US), quota_us: Some(quota) },
+        None => limits.cpu,
+    };
     for (key, value) in [
+        ("period", cpu.period_us.map(|period| json!(period))),
+        ("quota", cpu.quota_us.map(|quota| json!(quota))),
+        ("realtimePeriod", limits.real_time.period_us.map(|period| json!(period))),
+        ("realtimeRuntime", limits.real_time.quota_us.map(|quota| json!(quota))),
         ("shares", limits.cpu_shares.map(|weight| json!(weight))),
         ("cpus", limits.cpus.as_ref().map(|list| json!(list))),
         ("mems", limits.memory_nodes.as_ref().map(|list| json!(list))),
@@ -320,6 +336,9 @@ fn resources(config: &mut Value, inputs: &Inputs<'_>) {
         if let Some(value) = value {
             resources["cpu"][key] = value;
         }
+    }
+    if let Some(block) = &inputs.block {
+        resources["blockIO"] = block.clone();
     }
     if let Some(limit) = options.pids_limit {
         resources["pids"] = json!({"limit": limit});

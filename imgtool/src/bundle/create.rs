@@ -100,10 +100,11 @@ fn make(
         .with_context(|| format!("open {}", rootfs_path.display()))?;
     let own = plan.user.as_deref().unwrap_or(&image.config.config.user);
     let wanted_user = options.user.as_deref().unwrap_or(own);
-    let identity = user::resolve(wanted_user, rootfs.as_fd())?;
+    let mut identity = user::resolve(wanted_user, rootfs.as_fd())?;
     if let Some(maps) = &plan.maps {
         maps.check(wanted_user, identity.uid, identity.gid)?;
     }
+    add_groups(&mut identity, plan, &options.process.groups, rootfs.as_fd())?;
     let mut volumes = volume_mounts(store, image, request, plan, rootfs.as_fd(), notes)?;
     if let Some(program) = &plan.init {
         volumes.push(init::copy(program, directory)?);
@@ -112,7 +113,8 @@ fn make(
     if let Some(ids) = &held.entry.record.ids {
         files::give(directory, ids)?;
     }
-    let (given, device_rules) = host::given_devices(&options.devices)?;
+    let (given, mut device_rules) = host::given_devices(&options.devices.nodes)?;
+    device_rules.extend(host::device_rules(&options.devices.rules));
     let mut devices = if options.privileged { host::devices()? } else { Vec::new() };
     devices.retain(|node| !given.iter().any(|other| other["path"] == node["path"]));
     devices.extend(given);
@@ -148,11 +150,33 @@ fn make(
         seccomp: seccomp_profile(options, &plan.capabilities)?,
         devices,
         device_rules,
+        block: host::block(&options.block)?,
     })?;
-    cdi::apply(&options.cdi, &mut document)?;
+    cdi::apply(&options.devices.cdi, &mut document)?;
     held.entry.record.mount_points = missing_mount_points(&document, rootfs.as_fd())?;
     write_json(&directory.join("config.json"), &document)?;
     held.entry.record.write(directory)
+}
+
+/// The groups of `--group-add`, which the container must have.
+fn add_groups(
+    identity: &mut user::Identity,
+    plan: &Plan,
+    wanted: &[String],
+    rootfs: std::os::fd::BorrowedFd<'_>,
+) -> Result<()> {
+    for (word, gid) in wanted.iter().zip(user::groups(wanted, rootfs)?) {
+        if let Some(maps) = &plan.maps {
+            ensure!(
+                maps.allows_groups() && maps.has_group(gid),
+                "--group-add {word}: group {gid} is not among the container's ids (--gidmap)"
+            );
+        }
+        if !identity.additional_gids.contains(&gid) {
+            identity.additional_gids.push(gid);
+        }
+    }
+    Ok(())
 }
 
 /// The overlay, or where there can be none, a tree.

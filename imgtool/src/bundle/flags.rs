@@ -1,6 +1,7 @@
 //! The words of `imgtool bundle` become values: Docker's syntax in, checked [`Options`] out.
 //! Nothing here reads the image or touches the host; the environment is handed in.
 
+mod block;
 mod device;
 mod environment;
 mod health;
@@ -8,22 +9,27 @@ mod hosts;
 mod identity;
 mod limits;
 mod mount;
+mod process;
 mod publish;
 mod quantity;
 mod security;
+mod sysctl;
 mod volume;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::{Context, Result, bail, ensure};
 
-pub(crate) use device::Device;
+pub(crate) use block::Block;
+pub(crate) use device::{Device, Rule};
 pub(crate) use health::Health;
 pub(crate) use hosts::Hosts;
 pub(crate) use identity::{Identity, Ids};
-pub(crate) use limits::{Limits, ResourceLimit};
+pub(crate) use limits::{CpuTime, Limits, ResourceLimit};
 pub(crate) use mount::Tmpfs;
+pub(crate) use process::Process;
 pub(crate) use publish::Publish;
 pub(crate) use quantity::CPU_PERIOD_US;
 pub(crate) use security::{Seccomp, Security};
@@ -31,7 +37,6 @@ pub(crate) use volume::{Source, Volume, clean_target};
 
 use super::annotations::PREFIX;
 use super::capabilities::CapabilityChange;
-use super::cdi;
 
 /// The container flags of `imgtool bundle`, as typed.
 #[derive(Debug, Default, clap::Args)]
@@ -94,6 +99,13 @@ pub(crate) struct Words {
     pids_limit: Option<i64>,
     #[command(flatten)]
     limits: limits::Words,
+    #[command(flatten)]
+    block: block::Words,
+    #[command(flatten)]
+    process: process::Words,
+    /// A setting of the kernel's that the container has for itself
+    #[arg(long, value_name = "KEY=VALUE")]
+    sysctl: Vec<String>,
     #[command(flatten)]
     health: health::Words,
     #[command(flatten)]
@@ -158,9 +170,7 @@ pub(crate) struct Options {
     pub(crate) hosts: Hosts,
     pub(crate) volumes: Vec<Volume>,
     pub(crate) tmpfs: Vec<Tmpfs>,
-    pub(crate) devices: Vec<Device>,
-    /// What vendors describe.
-    pub(crate) cdi: cdi::Wanted,
+    pub(crate) devices: device::Wanted,
     /// Labels and annotations, which are one here.
     pub(crate) annotations: Vec<(String, String)>,
     pub(crate) stop_signal: Option<String>,
@@ -168,6 +178,9 @@ pub(crate) struct Options {
     pub(crate) cpu_quota_us: Option<i64>,
     pub(crate) pids_limit: Option<i64>,
     pub(crate) limits: Limits,
+    pub(crate) block: Block,
+    pub(crate) process: Process,
+    pub(crate) sysctl: BTreeMap<String, String>,
     pub(crate) health: Health,
     pub(crate) capabilities: CapabilityChange,
     pub(crate) identity: Identity,
@@ -208,8 +221,14 @@ pub(crate) fn resolve(
             "-p needs a network of the container's own: it can't be used with --network none or host"
         );
     }
+    let sysctl = sysctl::resolve(&words.sysctl)?;
+    if let Some(key) = sysctl.keys().find(|key| sysctl::is_of_network(key)) {
+        ensure!(
+            network != Network::Host,
+            "--sysctl {key} needs a network of the container's own: not with --network host"
+        );
+    }
     let (volumes, tmpfs) = mounts(&words, cwd)?;
-    let (devices, cdi) = words.devices.resolve()?;
     let memory_bytes = words.memory.as_deref().map(quantity::memory).transpose()?;
     if let Some(dir) = words.workdir.as_deref().filter(|dir| !dir.starts_with('/')) {
         bail!("the working directory {dir:?} is invalid, it needs to be an absolute path");
@@ -237,14 +256,16 @@ pub(crate) fn resolve(
         hosts: words.hosts.resolve()?,
         volumes,
         tmpfs,
-        devices,
-        cdi,
+        devices: words.devices.resolve()?,
         annotations: annotations(&words.label, &words.annotation)?,
         stop_signal: words.stop_signal.map(check_signal).transpose()?,
         memory_bytes,
         cpu_quota_us: words.cpus.as_deref().map(quantity::cpus).transpose()?,
         pids_limit: words.pids_limit.filter(|&limit| limit != 0),
         limits: words.limits.resolve(memory_bytes)?,
+        block: words.block.resolve()?,
+        process: words.process.resolve()?,
+        sysctl,
         health: words.health.resolve()?,
         capabilities: CapabilityChange::parse(&words.cap_add, &words.cap_drop)?,
         identity: words.identity.resolve()?,

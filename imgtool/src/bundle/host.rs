@@ -4,11 +4,11 @@ use std::fs::Metadata;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
-use serde_json::{Value, json};
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Map, Value, json};
 
 use super::capabilities;
-use super::flags::Device;
+use super::flags::{Block, Device, Limits, Rule};
 use crate::userns::{Maps, Owners};
 
 /// Facts of the host and of the caller.
@@ -20,6 +20,8 @@ pub(crate) struct Host {
     pub(crate) unified_cgroup: bool,
     /// Whether memory and swap together can be limited.
     pub(crate) swap_limit: bool,
+    /// Whether a group of processes can be given real-time scheduling.
+    pub(crate) real_time: bool,
     /// The capabilities we could hand on.
     pub(crate) capabilities: Vec<&'static str>,
     pub(crate) hostname: String,
@@ -34,9 +36,34 @@ impl Host {
             unified_cgroup,
             swap_limit: unified_cgroup
                 || Path::new("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes").exists(),
+            real_time: Path::new("/sys/fs/cgroup/cpu/cpu.rt_runtime_us").exists(),
             capabilities: bounding_set()?,
             hostname: hostname.to_string_lossy().into_owned(),
         })
+    }
+}
+
+impl Host {
+    /// Refuses limits that the host's cgroups do not have.
+    pub(crate) fn check(&self, limits: &Limits) -> Result<()> {
+        if self.unified_cgroup && limits.oom_kill_disable {
+            bail!(
+                "--oom-kill-disable is not in cgroup v2, which this host has: use --oom-score-adj -1000"
+            );
+        }
+        if self.unified_cgroup && limits.swappiness.is_some() {
+            bail!(
+                "--memory-swappiness is not in cgroup v2, which this host has: --memory-swap as large as \
+                 --memory turns swapping off"
+            );
+        }
+        let real_time = limits.real_time.period_us.is_some() || limits.real_time.quota_us.is_some();
+        ensure!(
+            !real_time || self.real_time,
+            "--cpu-rt-period and --cpu-rt-runtime need cgroup v1 and a kernel with real-time scheduling of \
+             groups: use --cap-add SYS_NICE with --ulimit rtprio=99"
+        );
+        Ok(())
     }
 }
 
@@ -109,6 +136,46 @@ pub(crate) fn given_devices(given: &[Device]) -> Result<(Vec<Value>, Vec<Value>)
         }));
     }
     Ok((nodes, rules))
+}
+
+/// What `--device-cgroup-rule` says.
+pub(crate) fn device_rules(rules: &[Rule]) -> Vec<Value> {
+    let rule = |rule: &Rule| {
+        let mut entry = json!({"allow": true, "type": rule.kind, "access": rule.access});
+        for (key, number) in [("major", rule.major), ("minor", rule.minor)] {
+            if let Some(number) = number {
+                entry[key] = json!(number);
+            }
+        }
+        entry
+    };
+    rules.iter().map(rule).collect()
+}
+
+/// `linux.resources.blockIO`, which has numbers where the user has names of nodes.
+pub(crate) fn block(block: &Block) -> Result<Option<Value>> {
+    let mut lists = Map::new();
+    if let Some(weight) = block.weight {
+        lists.insert("weight".into(), json!(weight));
+    }
+    for disk in &block.disks {
+        let metadata =
+            std::fs::metadata(&disk.path).with_context(|| format!("disk {}", disk.path))?;
+        ensure!(metadata.file_type().is_block_device(), "{} is no block device", disk.path);
+        let (major, minor) = (libc::major(metadata.rdev()), libc::minor(metadata.rdev()));
+        ensure!(
+            !Path::new(&format!("/sys/dev/block/{major}:{minor}/partition")).exists(),
+            "{} is a partition: the kernel limits whole disks",
+            disk.path
+        );
+        let key = if disk.list == "weightDevice" { "weight" } else { "rate" };
+        let entry = json!({"major": major, "minor": minor, key: disk.value});
+        match lists.entry(disk.list).or_insert_with(|| json!([])) {
+            Value::Array(list) => list.push(entry),
+            other => *other = json!([entry]),
+        }
+    }
+    Ok((!lists.is_empty()).then_some(Value::Object(lists)))
 }
 
 fn add_nodes(host: &str, container: &str, depth: usize, nodes: &mut Vec<Value>) -> Result<()> {

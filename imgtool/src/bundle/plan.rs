@@ -57,12 +57,17 @@ impl Plan {
             notes.push(format!("all files and processes get one owner, you: {because}"));
         }
         let host = Host::probe(owners)?;
+        host.check(&options.limits)?;
         let Ids { maps: ids, user } =
             options.identity.ids(userns::outside()?, host.rootless.as_ref())?;
         let maps = match (&ids, &host.rootless) {
             (Some(ids), Some(seen)) => Some(ids.within(seen)?),
             (ids, seen) => ids.as_ref().or(seen.as_ref()).cloned(),
         };
+        ensure!(
+            options.devices.rules.is_empty() || host.rootless.is_none(),
+            "--device-cgroup-rule needs root: without it a container has the devices of a usual one alone"
+        );
         refuse_mapped_volumes(options, ids.is_some(), host.rootless.is_some())?;
         let arguments = config::arguments(&image.config, options)?;
         let id = random_id()?;

@@ -35,6 +35,16 @@ pub(crate) fn resolve(user: &str, rootfs: BorrowedFd<'_>) -> Result<Identity> {
     resolve_in(user, &file("etc/passwd")?, &file("etc/group")?)
 }
 
+/// Looks groups up, as names or numbers, beneath `rootfs`.
+pub(crate) fn groups(words: &[String], rootfs: BorrowedFd<'_>) -> Result<Vec<u32>> {
+    if words.is_empty() {
+        return Ok(Vec::new());
+    }
+    let text = read(rootfs, "etc/group").context("read /etc/group of the image")?;
+    let look = |word: &String| group_id(word, &text).with_context(|| format!("--group-add {word}"));
+    words.iter().map(look).collect()
+}
+
 /// Reads a file of the image; an absent one is empty.
 fn read(rootfs: BorrowedFd<'_>, path: &str) -> Result<String> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;

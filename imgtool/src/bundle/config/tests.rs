@@ -33,6 +33,7 @@ fn config<'a>(
         seccomp: Some(json!({"defaultAction": "SCMP_ACT_ERRNO"})),
         devices: Vec::new(),
         device_rules: Vec::new(),
+        block: None,
     };
     edit(&mut inputs);
     inputs.maps = inputs.host.rootless.as_ref();

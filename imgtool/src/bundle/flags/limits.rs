@@ -1,4 +1,4 @@
-//! Limits beyond memory, CPUs and processes: swap, which CPUs, resource limits, shared memory.
+//! Limits beyond memory, CPUs and processes: swap, which CPUs and when, resource limits, shared memory.
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -14,6 +14,24 @@ pub(crate) struct Words {
     /// What memory is pushed back to when it gets scarce
     #[arg(long, value_name = "SIZE")]
     memory_reservation: Option<String>,
+    /// How gladly memory is swapped, 0 to 100 (cgroup v1) [default: as around it]
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    memory_swappiness: Option<i64>,
+    /// Leave the container waiting where it would be killed for want of memory (cgroup v1)
+    #[arg(long)]
+    oom_kill_disable: bool,
+    /// Period that --cpu-quota is for, in microseconds [default: 100000]
+    #[arg(long, value_name = "US", conflicts_with = "cpus")]
+    cpu_period: Option<u64>,
+    /// CPU time in each period, in microseconds, -1 for no limit
+    #[arg(long, value_name = "US", conflicts_with = "cpus", allow_hyphen_values = true)]
+    cpu_quota: Option<i64>,
+    /// Period that --cpu-rt-runtime is for, in microseconds (cgroup v1)
+    #[arg(long, value_name = "US")]
+    cpu_rt_period: Option<u64>,
+    /// CPU time in each period for real-time scheduling, in microseconds (cgroup v1)
+    #[arg(long, value_name = "US")]
+    cpu_rt_runtime: Option<i64>,
     /// The CPUs to run on, for example 0-2,4
     #[arg(long, value_name = "CPUS")]
     cpuset_cpus: Option<String>,
@@ -37,11 +55,24 @@ pub(crate) struct Limits {
     /// Memory and swap together; -1 for no limit.
     pub(crate) swap_bytes: Option<i64>,
     pub(crate) reservation_bytes: Option<i64>,
+    pub(crate) swappiness: Option<u64>,
+    pub(crate) oom_kill_disable: bool,
+    /// Period and quota in µs.
+    pub(crate) cpu: CpuTime,
+    /// The same of real-time scheduling.
+    pub(crate) real_time: CpuTime,
     pub(crate) cpus: Option<String>,
     pub(crate) memory_nodes: Option<String>,
     pub(crate) cpu_shares: Option<u64>,
     pub(crate) resources: Vec<ResourceLimit>,
     pub(crate) shm_bytes: Option<i64>,
+}
+
+/// How much of each period, both in µs.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct CpuTime {
+    pub(crate) period_us: Option<u64>,
+    pub(crate) quota_us: Option<i64>,
 }
 
 /// One of setrlimit's.
@@ -93,9 +124,20 @@ impl Words {
             resources.push(limit);
         }
         let size = |word: &str| quantity::size(word);
+        let reservation_bytes = self.memory_reservation.as_deref().map(size).transpose()?;
+        if let (Some(reservation), Some(memory)) = (reservation_bytes, memory_bytes) {
+            ensure!(
+                reservation <= memory,
+                "--memory-reservation is what is left to the container: it can't be above --memory"
+            );
+        }
         Ok(Limits {
             swap_bytes,
-            reservation_bytes: self.memory_reservation.as_deref().map(size).transpose()?,
+            reservation_bytes,
+            swappiness: self.memory_swappiness.map(swappiness).transpose()?.flatten(),
+            oom_kill_disable: self.oom_kill_disable,
+            cpu: cpu_time(self.cpu_period, self.cpu_quota)?,
+            real_time: real_time(self.cpu_rt_period, self.cpu_rt_runtime)?,
             cpus: set(self.cpuset_cpus, "--cpuset-cpus")?,
             memory_nodes: set(self.cpuset_mems, "--cpuset-mems")?,
             cpu_shares: self.cpu_shares.filter(|&weight| weight != 0),
@@ -107,6 +149,47 @@ impl Words {
 
 fn swap(word: &str) -> Result<i64> {
     if word == "-1" { Ok(-1) } else { quantity::size(word) }
+}
+
+/// -1 is docker's word for none.
+fn swappiness(number: i64) -> Result<Option<u64>> {
+    match u64::try_from(number) {
+        Ok(percent @ ..=100) => Ok(Some(percent)),
+        _ if number == -1 => Ok(None),
+        _ => bail!("--memory-swappiness {number}: from 0 to 100, or -1"),
+    }
+}
+
+/// As the kernel bounds them. Zero is docker's word for none.
+fn cpu_time(period_us: Option<u64>, quota_us: Option<i64>) -> Result<CpuTime> {
+    let time = CpuTime {
+        period_us: period_us.filter(|&period| period != 0),
+        quota_us: quota_us.filter(|&quota| quota != 0),
+    };
+    if let Some(period) = time.period_us {
+        let bounds = 1_000..=1_000_000;
+        ensure!(bounds.contains(&period), "--cpu-period {period}: from 1000 to 1000000");
+    }
+    if let Some(quota) = time.quota_us {
+        ensure!(quota == -1 || quota >= 1_000, "--cpu-quota {quota}: at least 1000, or -1");
+    }
+    Ok(time)
+}
+
+fn real_time(period_us: Option<u64>, quota_us: Option<i64>) -> Result<CpuTime> {
+    let time = CpuTime {
+        period_us: period_us.filter(|&period| period != 0),
+        quota_us: quota_us.filter(|&quota| quota != 0),
+    };
+    if let Some(runtime) = time.quota_us {
+        ensure!(runtime > 0, "--cpu-rt-runtime {runtime}: it can't be negative");
+        let period = time.period_us.unwrap_or(1_000_000);
+        ensure!(
+            runtime.unsigned_abs() <= period,
+            "--cpu-rt-runtime {runtime} is above the period of {period} (--cpu-rt-period)"
+        );
+    }
+    Ok(time)
 }
 
 fn is_cpu_list(word: &str) -> bool {
@@ -162,6 +245,22 @@ mod tests {
         for bad in ["", "a", "3-1", "0,", "-1", "0-", "+1", "0-1-2"] {
             assert!(!is_cpu_list(bad), "{bad}");
         }
+    }
+
+    #[test]
+    fn cpu_time_has_the_kernels_bounds() {
+        let time = |period_us, quota_us| CpuTime { period_us, quota_us };
+        let both = (Some(50_000), Some(25_000));
+        assert_eq!(cpu_time(both.0, both.1).unwrap(), time(both.0, both.1));
+        assert_eq!(cpu_time(Some(0), Some(-1)).unwrap(), time(None, Some(-1)));
+        for (period, quota) in [(Some(999), None), (Some(1_000_001), None), (None, Some(999))] {
+            assert!(cpu_time(period, quota).is_err(), "{period:?} {quota:?}");
+        }
+        assert!(real_time(None, Some(950_000)).is_ok());
+        assert!(real_time(Some(1_000), Some(1_001)).is_err());
+        assert!(real_time(None, Some(-1)).is_err());
+        assert_eq!(swappiness(-1).unwrap(), None);
+        assert!(swappiness(101).is_err());
     }
 
     #[test]

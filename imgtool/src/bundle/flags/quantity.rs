@@ -5,7 +5,7 @@ use anyhow::{Context, Result, bail};
 /// Below this a container can't even start.
 const MIN_MEMORY: i64 = 6 << 20;
 /// The scheduler's period that `--cpus` is turned into a quota of, in µs.
-pub(crate) const CPU_PERIOD_US: i64 = 100_000;
+pub(crate) const CPU_PERIOD_US: u64 = 100_000;
 
 /// A size of memory that a container can live in.
 pub(super) fn memory(word: &str) -> Result<i64> {
@@ -34,8 +34,8 @@ pub(super) fn size(word: &str) -> Result<i64> {
 
 /// `1.5` CPUs as a quota in µs of each period.
 pub(super) fn cpus(word: &str) -> Result<i64> {
-    let quota =
-        decimal(word, CPU_PERIOD_US).with_context(|| format!("invalid number of CPUs {word:?}"))?;
+    let quota = decimal(word, CPU_PERIOD_US.cast_signed())
+        .with_context(|| format!("invalid number of CPUs {word:?}"))?;
     // The kernel refuses a quota below 1 ms.
     if quota < 1_000 {
         bail!("invalid number of CPUs {word:?}: the least is 0.01");
