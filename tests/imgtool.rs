@@ -35,6 +35,7 @@ mod lists;
 mod login;
 mod mirrors;
 mod names;
+mod namespaces;
 mod platforms;
 mod policy;
 mod property;

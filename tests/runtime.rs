@@ -19,6 +19,7 @@ mod labels;
 mod lifecycle;
 mod limits;
 mod mounts;
+mod names;
 mod netdevices;
 mod rootless;
 mod seccomp;

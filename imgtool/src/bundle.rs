@@ -13,6 +13,7 @@ pub(crate) mod flags;
 pub(crate) mod hooks;
 pub(crate) mod host;
 mod init;
+mod join;
 pub(crate) mod overlay;
 mod plan;
 mod profile;
@@ -20,6 +21,7 @@ mod record;
 mod registry;
 mod remove;
 pub(crate) mod seccomp;
+mod shm;
 mod usage;
 pub(crate) mod user;
 mod volumes;
@@ -146,6 +148,9 @@ pub(crate) fn mount(store: &Store, directory: &Path) -> Result<PathBuf> {
     let _lock = store.lock_shared()?;
     let held = hold(store, directory)?;
     let record = &held.entry.record;
+    if let Some(size) = record.shared_memory_bytes {
+        shm::mount(directory, size)?;
+    }
     let rootfs = directory.join(ROOTFS);
     if record.mode == Mode::Copy || overlay::is_mounted(&rootfs)? {
         return Ok(rootfs);
@@ -185,6 +190,7 @@ pub(crate) fn unmount(store: &Store, directory: &Path) -> Result<()> {
     if held.entry.record.mode == Mode::Overlay && overlay::is_mounted(&directory.join(ROOTFS))? {
         refuse_if_inside(directory)?;
         overlay::unmount(directory)?;
+        shm::unmount(directory)?;
     }
     Ok(())
 }

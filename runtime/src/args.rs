@@ -207,6 +207,12 @@ pub(crate) struct Setup {
     /// directory of the bundle (default: the current one)
     #[arg(long, short, value_name = "DIR")]
     pub(crate) bundle: Option<PathBuf>,
+    /// a name for people (default: the bundle's, or two words)
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// file, which must not be there, to write the container's id to
+    #[arg(long, value_name = "FILE")]
+    pub(crate) cidfile: Option<PathBuf>,
     /// document to take in place of the bundle's config.json
     #[arg(long, short = 'f', value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,

@@ -1,5 +1,7 @@
 //! Opens a bundle: its directory, its config.json, its root file system's place.
 
+pub(crate) mod joined;
+
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};

@@ -14,6 +14,7 @@ use crate::state::StateStore;
 
 mod attach;
 mod checkpoint;
+mod cidfile;
 mod create;
 mod delete;
 mod events;
@@ -51,7 +52,7 @@ pub(crate) fn run(
     match command {
         Command::Attach(args) => attach::run(&args, store, records),
         Command::Checkpoint(args) => checkpoint::checkpoint(&args, host, store),
-        Command::Create(args) => create::run(args, host, store),
+        Command::Create(args) => create::run(args, host, store, records),
         Command::Delete(args) => delete::run(&args, store, records),
         Command::Events(args) => events::run(&args, store),
         Command::Exec(args) => exec::run(*args, host, store),

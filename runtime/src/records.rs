@@ -9,7 +9,7 @@ use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
@@ -213,6 +213,11 @@ impl Records {
         if word.is_empty() || store.directory(word).exists() || self.has(word) {
             return Ok(word.to_owned());
         }
+        choose(word, &self.names(store)?)
+    }
+
+    /// Ids and names of all containers.
+    pub(crate) fn names(&self, store: &StateStore) -> Result<Vec<(String, String)>> {
         let mut known: Vec<(String, String)> = Vec::new();
         for (id, record) in self.all()? {
             known.push((id, record.map(|record| record.name).unwrap_or_default()));
@@ -224,7 +229,23 @@ impl Records {
                 known.push((id, name));
             }
         }
-        choose(word, &known)
+        Ok(known)
+    }
+
+    /// Refuses a name that a container other than `id` has, as its name or its id.
+    pub(crate) fn check_name(&self, name: &str, id: &str, store: &StateStore) -> Result<()> {
+        state::check_id(name).with_context(|| format!("name {name:?}"))?;
+        let known = self.names(store)?;
+        let mut others = known.iter().filter(|(other, _)| other != id);
+        match others.find(|(other, its)| its == name || other == name) {
+            Some((owner, _)) => {
+                let owner = short(owner);
+                bail!(
+                    "the name {name:?} is container {owner}'s: delete that, or say another --name"
+                )
+            }
+            None => Ok(()),
+        }
     }
 }
 
@@ -248,9 +269,12 @@ pub(crate) fn is_generated(id: &str) -> bool {
     id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
+/// So many digits of a generated id are shown to people.
+pub(crate) const SHORT_ID: usize = 12;
+
 /// How an id is shown to people.
 pub(crate) fn short(id: &str) -> &str {
-    if is_generated(id) { &id[..12] } else { id }
+    if is_generated(id) { &id[..SHORT_ID] } else { id }
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ pub(super) fn refused(scene: &Scene, flags: &[&str], words: &[&str]) {
     assert!(!dir.exists());
 }
 
-fn with_busybox(body: impl FnOnce(&Scene)) {
+pub(super) fn with_busybox(body: impl FnOnce(&Scene)) {
     scene(|scene| {
         let image = Image::busybox()
             .with("ExposedPorts", json!({ "80/tcp": {}, "53/udp": {} }))

@@ -27,6 +27,9 @@ pub(crate) const COMMAND: &str = "org.imgtool.command";
 pub(crate) const HEALTHCHECK: &str = "org.imgtool.healthcheck";
 /// `id`: nobody asked for a host name, so the container's short id may replace ours.
 pub(crate) const HOSTNAME: &str = "org.imgtool.hostname";
+/// The containers whose namespaces are joined, `KIND=ID` with commas between: the runtime looks for their
+/// processes anew at each start, where the paths in the configuration say what they were.
+pub(crate) const JOIN: &str = "org.imgtool.join";
 /// The volumes by name, with commas between.
 pub(crate) const VOLUMES: &str = "org.imgtool.volumes";
 /// `true`: keep standard input open.

@@ -8,10 +8,12 @@ use serde_json::{Map, Value, json};
 
 use super::annotations;
 use super::files::FILES;
-use super::flags::{CPU_PERIOD_US, CpuTime, Options, ResourceLimit, Tmpfs};
+use super::flags::{CPU_PERIOD_US, CpuTime, Memory, Options, ResourceLimit, Shared, Tmpfs};
 use super::hooks::Hooks;
-use super::host::Host;
+use super::host::{Host, MESSAGE_QUEUES};
 use super::init;
+use super::join::{Joined, SHARED_MEMORY};
+use super::shm;
 use super::user::Identity;
 use crate::manifest::ImageConfig;
 use crate::userns::{Maps, Range};
@@ -21,6 +23,8 @@ pub(crate) const TEMPLATE: &str = include_str!("template.json");
 const LAST_GROUP: u32 = 0x7fff_ffff;
 /// The group of terminals, as devpts is told.
 pub(crate) const TERMINAL_GROUP: u32 = 5;
+/// How large /dev/shm is, by the template.
+pub(crate) const SHM_BYTES: i64 = 64 << 20;
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// All that config.json is made from.
@@ -35,6 +39,10 @@ pub(crate) struct Inputs<'a> {
     pub(crate) hostname: &'a str,
     /// Whether the container gets a network namespace.
     pub(crate) own_network: bool,
+    /// The namespaces of other containers that it gets.
+    pub(crate) joined: &'a Joined,
+    /// What nobody else's cgroup is called.
+    pub(crate) bundle_id: &'a str,
     pub(crate) volumes: &'a [Mount],
     pub(crate) hooks: &'a Hooks,
     pub(crate) annotations: BTreeMap<String, String>,
@@ -89,7 +97,7 @@ pub(crate) fn generate(inputs: &Inputs<'_>) -> Result<Value> {
     let mut config: Value = serde_json::from_str(TEMPLATE).context("parse config template")?;
     process(&mut config, inputs);
     config["root"]["readonly"] = json!(inputs.options.read_only);
-    config["hostname"] = json!(inputs.hostname);
+    names(&mut config, inputs)?;
     mounts(&mut config, inputs)?;
     namespaces(&mut config, inputs)?;
     resources(&mut config, inputs);
@@ -110,6 +118,21 @@ pub(crate) fn generate(inputs: &Inputs<'_>) -> Result<Value> {
     }
     config["annotations"] = json!(annotations(inputs)?);
     Ok(config)
+}
+
+/// Those of a UTS namespace, if it has one.
+fn names(config: &mut Value, inputs: &Inputs<'_>) -> Result<()> {
+    let namespaces = &inputs.options.namespaces;
+    let document = config.as_object_mut().context("the config template is no object")?;
+    if namespaces.host_uts {
+        document.remove("hostname");
+        return Ok(());
+    }
+    document.insert("hostname".into(), json!(inputs.hostname));
+    if let Some(name) = &namespaces.domainname {
+        document.insert("domainname".into(), json!(name));
+    }
+    Ok(())
 }
 
 fn process(config: &mut Value, inputs: &Inputs<'_>) {
@@ -202,8 +225,9 @@ fn mounts(config: &mut Value, inputs: &Inputs<'_>) -> Result<()> {
             words.retain(|word| word != "gid=5");
         }
     }
+    shared_memory(list, inputs);
     let files = FILES.iter().filter(|(_, target)| !taken(target)).map(|(name, target)| Mount {
-        source: (*name).to_owned(),
+        source: inputs.joined.files.get(name).map_or(*name, String::as_str).to_owned(),
         target: (*target).to_owned(),
         propagation: "rprivate",
         ..Mount::default()
@@ -216,6 +240,38 @@ fn mounts(config: &mut Value, inputs: &Inputs<'_>) -> Result<()> {
     });
     list.extend(more);
     Ok(())
+}
+
+/// /dev/shm and /dev/mqueue go with the IPC namespace.
+fn shared_memory(mounts: &mut Vec<Value>, inputs: &Inputs<'_>) {
+    let namespaces = &inputs.options.namespaces;
+    let bind = |mount: &mut Value, source: &str| {
+        mount["type"] = json!("bind");
+        mount["source"] = json!(source);
+        mount["options"] = json!(["rbind", "rprivate"]);
+    };
+    mounts.retain_mut(|mount| {
+        let target = mount["destination"].as_str().unwrap_or_default().to_owned();
+        // What the user mounts there himself is his.
+        let ours = matches!(mount["type"].as_str(), Some("tmpfs" | "mqueue"));
+        match (target.as_str(), &namespaces.ipc, namespaces.memory) {
+            (SHARED_MEMORY, Shared::Nobody, Memory::None) if ours => return false,
+            (SHARED_MEMORY, Shared::Nobody, Memory::Shareable) if ours => {
+                bind(mount, shm::DIRECTORY);
+            }
+            (MESSAGE_QUEUES, Shared::Host, _) if ours && !inputs.host.message_queues => {
+                return false;
+            }
+            (SHARED_MEMORY | MESSAGE_QUEUES, Shared::Host, _) if ours => bind(mount, &target),
+            (SHARED_MEMORY, Shared::Container(_), _) if ours => {
+                if let Some(source) = &inputs.joined.memory {
+                    bind(mount, source);
+                }
+            }
+            _ => {}
+        }
+        true
+    });
 }
 
 /// A sysfs shows a network namespace, and the host's is not for us to mount.
@@ -258,16 +314,38 @@ fn namespaces(config: &mut Value, inputs: &Inputs<'_>) -> Result<()> {
         .get_mut("namespaces")
         .and_then(Value::as_array_mut)
         .context("config template has no namespaces")?;
+    let wished = &inputs.options.namespaces;
+    if wished.host_uts {
+        list.retain(|namespace| namespace["type"] != "uts");
+    }
+    for (kind, shared) in [("pid", &wished.pid), ("ipc", &wished.ipc)] {
+        if *shared == Shared::Host {
+            list.retain(|namespace| namespace["type"] != kind);
+        }
+    }
     if inputs.own_network {
         list.push(json!({"type": "network"}));
     }
-    if inputs.host.unified_cgroup {
+    for (kind, path) in &inputs.joined.namespaces {
+        list.retain(|namespace| namespace["type"] != *kind);
+        list.push(json!({"type": kind, "path": path}));
+    }
+    if wished.own_cgroup.unwrap_or(inputs.host.unified_cgroup) {
         list.push(json!({"type": "cgroup"}));
     }
     if let Some(maps) = inputs.maps {
         list.push(json!({"type": "user"}));
         linux.insert("uidMappings".into(), mappings(&maps.uids));
         linux.insert("gidMappings".into(), mappings(&maps.gids));
+    }
+    if let Some(parent) = &wished.cgroup_parent {
+        // systemd wants a slice, a prefix and a name.
+        let path = if parent.ends_with(".slice") && !parent.contains('/') {
+            format!("{parent}:imgtool:{}", inputs.bundle_id)
+        } else {
+            format!("/{}/{}", parent.trim_start_matches('/'), inputs.bundle_id)
+        };
+        linux.insert("cgroupsPath".into(), json!(path));
     }
     let mut settings = BTreeMap::new();
     if inputs.own_network {
@@ -359,7 +437,10 @@ fn annotations(inputs: &Inputs<'_>) -> Result<BTreeMap<String, String>> {
     if let Some(name) = &inputs.options.name {
         all.insert(annotations::NAME.into(), name.clone());
     }
-    if inputs.options.hostname.is_none() && inputs.own_network {
+    if inputs.options.hostname.is_none()
+        && inputs.own_network
+        && !inputs.options.namespaces.host_uts
+    {
         all.insert(annotations::HOSTNAME.into(), "id".into());
     }
     if let Some(check) = inputs.options.health.over(&inputs.image.config)? {

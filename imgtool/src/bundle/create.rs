@@ -12,13 +12,13 @@ use rustix::io::Errno;
 use serde_json::Value;
 
 use super::config::{Inputs, Mount};
-use super::flags::{Options, Seccomp, Source, Volume};
+use super::flags::{Network, Options, Seccomp, Source, Volume};
 use super::plan::Plan;
 use super::record::{Mode, TREE, write_json};
 use super::registry::{self, Entry, Held, State};
 use super::{
-    ROOTFS, annotations, cdi, config, files, host, init, overlay, profile, remove, seccomp, user,
-    volumes,
+    ROOTFS, annotations, cdi, config, files, host, init, overlay, profile, remove, seccomp, shm,
+    user, volumes,
 };
 use crate::layer;
 use crate::layer::metadata::Place;
@@ -109,7 +109,11 @@ fn make(
     if let Some(program) = &plan.init {
         volumes.push(init::copy(program, directory)?);
     }
-    notes.extend(files::write(directory, &plan.hostname, !plan.own_network, &options.hosts)?);
+    let host_network = options.network == Network::Host;
+    notes.extend(files::write(directory, &plan.hostname, host_network, &options.hosts)?);
+    if let Some(size) = plan.record.shared_memory_bytes {
+        shm::mount(directory, size)?;
+    }
     if let Some(ids) = &held.entry.record.ids {
         files::give(directory, ids)?;
     }
@@ -143,6 +147,8 @@ fn make(
         maps: plan.maps.as_ref(),
         hostname: &plan.hostname,
         own_network: plan.own_network,
+        joined: &plan.joined,
+        bundle_id: &plan.record.id,
         volumes: &volumes,
         hooks: &plan.hooks,
         annotations: words,

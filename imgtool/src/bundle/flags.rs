@@ -9,6 +9,7 @@ mod hosts;
 mod identity;
 mod limits;
 mod mount;
+mod namespaces;
 mod process;
 mod publish;
 mod quantity;
@@ -29,6 +30,7 @@ pub(crate) use hosts::Hosts;
 pub(crate) use identity::{Identity, Ids};
 pub(crate) use limits::{CpuTime, Limits, ResourceLimit};
 pub(crate) use mount::Tmpfs;
+pub(crate) use namespaces::{Memory, Namespaces, Shared};
 pub(crate) use process::Process;
 pub(crate) use publish::Publish;
 pub(crate) use quantity::CPU_PERIOD_US;
@@ -79,7 +81,7 @@ pub(crate) struct Words {
     publish_all: bool,
     #[command(flatten)]
     hosts: hosts::Words,
-    /// Network of the container: bridge (the default), none, host, or the name of a bridge
+    /// Network of the container: bridge (the default), none, host, the name of a bridge, or container:ID
     #[arg(long, visible_alias = "net", value_name = "NAME")]
     network: Option<String>,
     /// Name of the container, and of a bundle kept in the store
@@ -99,6 +101,8 @@ pub(crate) struct Words {
     pids_limit: Option<i64>,
     #[command(flatten)]
     limits: limits::Words,
+    #[command(flatten)]
+    namespaces: namespaces::Words,
     #[command(flatten)]
     block: block::Words,
     #[command(flatten)]
@@ -178,6 +182,7 @@ pub(crate) struct Options {
     pub(crate) cpu_quota_us: Option<i64>,
     pub(crate) pids_limit: Option<i64>,
     pub(crate) limits: Limits,
+    pub(crate) namespaces: Namespaces,
     pub(crate) block: Block,
     pub(crate) process: Process,
     pub(crate) sysctl: BTreeMap<String, String>,
@@ -198,6 +203,15 @@ pub(crate) enum Network {
     Host,
     /// A bridge that netsetup knows by this name.
     Named(String),
+    /// That of another container.
+    Container(String),
+}
+
+impl Network {
+    /// Whether it is of the container's own.
+    fn is_own(&self) -> bool {
+        !matches!(self, Self::Host | Self::Container(_))
+    }
 }
 
 /// Checks `words` and the command after `--`. `cwd` makes relative volume sources absolute,
@@ -214,26 +228,12 @@ pub(crate) fn resolve(
         .iter()
         .map(|word| Publish::parse(word).with_context(|| format!("invalid port {word:?}")))
         .collect::<Result<Vec<_>>>()?;
-    if (!publish.is_empty() || words.publish_all)
-        && matches!(network, Network::None | Network::Host)
-    {
-        bail!(
-            "-p needs a network of the container's own: it can't be used with --network none or host"
-        );
-    }
-    let sysctl = sysctl::resolve(&words.sysctl)?;
-    if let Some(key) = sysctl.keys().find(|key| sysctl::is_of_network(key)) {
-        ensure!(
-            network != Network::Host,
-            "--sysctl {key} needs a network of the container's own: not with --network host"
-        );
-    }
     let (volumes, tmpfs) = mounts(&words, cwd)?;
     let memory_bytes = words.memory.as_deref().map(quantity::memory).transpose()?;
     if let Some(dir) = words.workdir.as_deref().filter(|dir| !dir.starts_with('/')) {
         bail!("the working directory {dir:?} is invalid, it needs to be an absolute path");
     }
-    Ok(Options {
+    let options = Options {
         terminal: words.tty,
         interactive: words.interactive,
         remove: words.remove,
@@ -254,6 +254,7 @@ pub(crate) fn resolve(
         publish,
         publish_all: words.publish_all,
         hosts: words.hosts.resolve()?,
+        namespaces: words.namespaces.resolve()?,
         volumes,
         tmpfs,
         devices: words.devices.resolve()?,
@@ -265,11 +266,43 @@ pub(crate) fn resolve(
         limits: words.limits.resolve(memory_bytes)?,
         block: words.block.resolve()?,
         process: words.process.resolve()?,
-        sysctl,
+        sysctl: sysctl::resolve(&words.sysctl)?,
         health: words.health.resolve()?,
         capabilities: CapabilityChange::parse(&words.cap_add, &words.cap_drop)?,
         identity: words.identity.resolve()?,
-    })
+    };
+    check_together(&options)?;
+    Ok(options)
+}
+
+/// What is good alone may make no sense with the rest.
+fn check_together(options: &Options) -> Result<()> {
+    let Options { network, namespaces, hostname, .. } = options;
+    let publishes = !options.publish.is_empty() || options.publish_all;
+    ensure!(
+        !publishes || (network.is_own() && *network != Network::None),
+        "-p needs a network of the container's own: it can't be used with --network none, host or container:ID"
+    );
+    let joins = matches!(network, Network::Container(_));
+    ensure!(
+        !joins || (hostname.is_none() && options.hosts == Hosts::default()),
+        "--network container:ID takes that container's names: not with --hostname, --add-host or --dns…"
+    );
+    ensure!(
+        hostname.is_none() || !namespaces.host_uts,
+        "--hostname can't be used with --uts host: it would be the host's"
+    );
+    for key in options.sysctl.keys() {
+        ensure!(
+            network.is_own() || !sysctl::is_of_network(key),
+            "--sysctl {key} needs a network of the container's own: not with --network host or container:ID"
+        );
+        ensure!(
+            namespaces.ipc == Shared::Nobody || !sysctl::is_of_ipc(key),
+            "--sysctl {key} needs an IPC namespace of the container's own: not with --ipc host or container:ID"
+        );
+    }
+    Ok(())
 }
 
 /// What is mounted, whichever flag says it.
@@ -335,7 +368,12 @@ fn parse_network(word: &str) -> Result<Network> {
         "none" => Network::None,
         "host" => Network::Host,
         name if is_plain_name(name) => Network::Named(name.to_owned()),
-        other => bail!("invalid network {other:?}: use bridge, none, host or the name of a bridge"),
+        other => match other.strip_prefix("container:") {
+            Some(id) if is_plain_name(id) => Network::Container(id.to_owned()),
+            _ => bail!(
+                "invalid network {other:?}: use bridge, none, host, the name of a bridge or container:ID"
+            ),
+        },
     })
 }
 
@@ -398,17 +436,18 @@ mod tests {
             ("none", Network::None),
             ("host", Network::Host),
             ("blue", Network::Named("blue".into())),
+            ("container:web", Network::Container("web".into())),
         ] {
             assert_eq!(parse_network(word).unwrap(), network, "{word}");
         }
-        for word in ["", "container:x", "a b", "../x"] {
+        for word in ["", "container:", "a b", "../x"] {
             assert!(parse_network(word).is_err(), "{word}");
         }
     }
 
     #[test]
     fn published_ports_need_a_network_of_the_containers_own() {
-        for network in ["none", "host"] {
+        for network in ["none", "host", "container:web"] {
             let words = Words {
                 publish: vec!["80:80".into()],
                 network: Some(network.into()),

@@ -57,7 +57,7 @@ impl NetworkHook {
             program: text(&program)?,
             network: match network {
                 Network::Named(name) => Some(name.clone()),
-                Network::Default | Network::None | Network::Host => None,
+                Network::Default | Network::None | Network::Host | Network::Container(_) => None,
             },
             publish: publish.iter().map(ToString::to_string).collect(),
             environment: NETSETUP_VARIABLES

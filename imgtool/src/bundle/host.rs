@@ -11,6 +11,9 @@ use super::capabilities;
 use super::flags::{Block, Device, Limits, Rule};
 use crate::userns::{Maps, Owners};
 
+/// Where a host shows its message queues, and a container its own.
+pub(crate) const MESSAGE_QUEUES: &str = "/dev/mqueue";
+
 /// Facts of the host and of the caller.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Host {
@@ -22,6 +25,8 @@ pub(crate) struct Host {
     pub(crate) swap_limit: bool,
     /// Whether a group of processes can be given real-time scheduling.
     pub(crate) real_time: bool,
+    /// Whether the host's message queues can be seen.
+    pub(crate) message_queues: bool,
     /// The capabilities we could hand on.
     pub(crate) capabilities: Vec<&'static str>,
     pub(crate) hostname: String,
@@ -37,6 +42,7 @@ impl Host {
             swap_limit: unified_cgroup
                 || Path::new("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes").exists(),
             real_time: Path::new("/sys/fs/cgroup/cpu/cpu.rt_runtime_us").exists(),
+            message_queues: Path::new(MESSAGE_QUEUES).is_dir(),
             capabilities: bounding_set()?,
             hostname: hostname.to_string_lossy().into_owned(),
         })

@@ -194,10 +194,14 @@ pub(crate) fn is_mounted(path: &Path) -> Result<bool> {
 
 /// Takes off whatever is mounted on the bundle's `rootfs/`.
 pub(crate) fn unmount(bundle: &Path) -> Result<()> {
-    let rootfs = bundle.join(ROOTFS);
-    while is_mounted(&rootfs)? {
-        rustix::mount::unmount(&rootfs, UnmountFlags::NOFOLLOW)
-            .with_context(|| format!("unmount {}", rootfs.display()))?;
+    unmount_all(&bundle.join(ROOTFS))
+}
+
+/// Takes off whatever is mounted on `place`.
+pub(super) fn unmount_all(place: &Path) -> Result<()> {
+    while is_mounted(place)? {
+        rustix::mount::unmount(place, UnmountFlags::NOFOLLOW)
+            .with_context(|| format!("unmount {}", place.display()))?;
     }
     Ok(())
 }

@@ -9,9 +9,10 @@ use anyhow::{Context, Result, bail, ensure};
 use jiff::Timestamp;
 
 use super::create::Request;
-use super::flags::{Ids, Network, Options, Publish};
+use super::flags::{Ids, Memory, Network, Options, Publish};
 use super::hooks::{Hooks, NetworkHook, RemoveHook, own_program, text};
 use super::host::Host;
+use super::join::Joined;
 use super::record::{Mode, Record};
 use super::{annotations, config, hooks, init, overlay, real_path};
 use crate::store::{Image, Store, chain_ids, make_dir};
@@ -37,6 +38,7 @@ pub(crate) struct Plan {
     pub(crate) arguments: Vec<String>,
     pub(crate) capabilities: Vec<&'static str>,
     pub(crate) own_network: bool,
+    pub(crate) joined: Joined,
     pub(crate) hooks: Hooks,
     /// The program to copy for `--init`.
     pub(crate) init: Option<PathBuf>,
@@ -93,16 +95,28 @@ impl Plan {
             ));
         }
         let mode = mode(store, request, image, &host, notes)?;
-        let hostname = match &options.hostname {
-            Some(hostname) => hostname.clone(),
-            None if !own_network => host.hostname.clone(),
-            None => id[..SHORT_ID].to_owned(),
+        let joined = Joined::find(options)?;
+        ensure!(
+            joined.namespaces.is_empty() || host.rootless.is_none(),
+            "container:ID needs root: without it each container has a user namespace of its own, from which \
+             those of others can't be joined"
+        );
+        let hostname = match (&options.hostname, &joined.hostname) {
+            (Some(hostname), _) | (None, Some(hostname)) => hostname.clone(),
+            (None, None) if options.network == Network::Host || options.namespaces.host_uts => {
+                host.hostname.clone()
+            }
+            (None, None) => id[..SHORT_ID].to_owned(),
         };
+        let shareable = options.namespaces.memory == Memory::Shareable;
+        ensure!(!shareable || host.rootless.is_none(), "--ipc shareable needs root, for its mount");
+        let mut annotations = BTreeMap::from([
+            (annotations::IMAGE.to_owned(), image_name.clone()),
+            (annotations::MANIFEST.to_owned(), image.manifest.digest.to_string()),
+        ]);
+        annotations.extend(joined.annotation().map(|text| (annotations::JOIN.to_owned(), text)));
         Ok(Self {
-            annotations: BTreeMap::from([
-                (annotations::IMAGE.to_owned(), image_name.clone()),
-                (annotations::MANIFEST.to_owned(), image.manifest.digest.to_string()),
-            ]),
+            annotations,
             record: Record {
                 id,
                 image: image_name,
@@ -113,6 +127,8 @@ impl Plan {
                 mode,
                 mount_points: Vec::new(),
                 ids,
+                shared_memory_bytes: shareable
+                    .then(|| options.limits.shm_bytes.unwrap_or(config::SHM_BYTES)),
             },
             capabilities: if options.privileged {
                 host.capabilities.clone()
@@ -129,6 +145,7 @@ impl Plan {
             hostname,
             arguments,
             own_network,
+            joined,
         })
     }
 }
@@ -226,7 +243,7 @@ fn network(
     notes: &mut Vec<String>,
 ) -> Result<(bool, Option<NetworkHook>)> {
     match options.network {
-        Network::Host => return Ok((false, None)),
+        Network::Host | Network::Container(_) => return Ok((false, None)),
         Network::None => return Ok((true, None)),
         Network::Default | Network::Named(_) => {}
     }

@@ -42,6 +42,9 @@ pub(crate) struct Record {
     /// The ids of a container that has other ones than we see.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) ids: Option<Maps>,
+    /// How large the shared memory is that lies in the bundle, for other containers to join.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) shared_memory_bytes: Option<i64>,
 }
 
 /// How `rootfs/` is made.

@@ -7,7 +7,7 @@ use anyhow::{Context, Error, Result, bail};
 
 use super::record::{self, Record};
 use super::registry::{self, Held, Search, State};
-use super::{is_there, overlay, refuse_if_inside, usage, users};
+use super::{is_there, overlay, refuse_if_inside, shm, usage, users};
 use crate::rooted;
 use crate::store::Store;
 use crate::userns;
@@ -88,6 +88,7 @@ pub(super) fn purge(held: &Held) -> Result<()> {
     let ours = Record::read(directory).is_ok_and(|record| record.id == entry.record.id);
     if ours {
         overlay::unmount(directory)?;
+        shm::unmount(directory)?;
         if let Some(target) = usage::mounted_beneath(directory)?.first() {
             bail!("{target} is mounted in bundle {}: unmount it first", directory.display());
         }

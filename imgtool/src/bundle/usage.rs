@@ -13,6 +13,7 @@ use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 use serde_json::Value;
 
+use super::annotations;
 use super::overlay::{self, ROOTFS, UPPER};
 use crate::rooted;
 
@@ -32,7 +33,8 @@ pub(crate) struct Container {
     init: (i64, u64),
     /// Where the runtime that has it keeps its containers.
     pub(crate) root: PathBuf,
-    /// Which directory its bundle is.
+    /// Where its bundle is, and which directory that is.
+    pub(crate) directory: PathBuf,
     bundle: FileId,
 }
 
@@ -80,6 +82,7 @@ fn kept(directory: &Path) -> Option<Container> {
         running: false,
         init: (0, 0),
         root: record["root"].as_str()?.into(),
+        directory: record["bundle"].as_str()?.into(),
         bundle: file_id(Path::new(record["bundle"].as_str()?))?,
     })
 }
@@ -88,15 +91,12 @@ fn kept(directory: &Path) -> Option<Container> {
 fn container(directory: &Path) -> Option<Container> {
     let state = read_json(&directory.join("state.json"))
         .or_else(|| read_json(&directory.join("status")))?;
-    let label = || {
+    let label = |key: &str| {
         let labels = state["config"]["labels"].as_array()?;
-        labels
-            .iter()
-            .rev()
-            .filter_map(Value::as_str)
-            .find_map(|label| label.strip_prefix("bundle="))
+        let mut labels = labels.iter().rev().filter_map(Value::as_str);
+        labels.find_map(|label| label.strip_prefix(key)?.strip_prefix('='))
     };
-    let bundle = label().or_else(|| state["bundle"].as_str())?;
+    let bundle = label("bundle").or_else(|| state["bundle"].as_str())?;
     let pid = state["init_process_pid"].as_i64().or_else(|| state["pid"].as_i64()).unwrap_or(0);
     let start = state["init_process_start"]
         .as_u64()
@@ -104,10 +104,11 @@ fn container(directory: &Path) -> Option<Container> {
         .unwrap_or(0);
     Some(Container {
         id: directory.file_name()?.to_str()?.to_owned(),
-        name: None,
+        name: label(annotations::NAME).map(str::to_owned),
         running: pid > 0 && is_alive(pid, start),
         init: (pid, start),
         root: directory.parent()?.to_owned(),
+        directory: bundle.into(),
         bundle: file_id(Path::new(bundle))?,
     })
 }
@@ -139,6 +140,11 @@ impl Container {
     pub(crate) fn begins_with(&self, word: &str) -> bool {
         let generated = self.id.len() == 64 && self.id.bytes().all(|byte| byte.is_ascii_hexdigit());
         generated && self.id.starts_with(word)
+    }
+
+    /// Its first process, as we see it.
+    pub(crate) fn init_pid(&self) -> i64 {
+        self.init.0
     }
 
     pub(crate) fn uses(&self, bundle: &Path) -> bool {

@@ -31,11 +31,14 @@ const EXTENSIONS: [&str; 10] = [
 ];
 
 /// The flags that runc does not have, by command.
-const EXTENSION_FLAGS: [(&str, &str); 15] = [
+const EXTENSION_FLAGS: [(&str, &str); 18] = [
+    ("create", "cidfile"),
     ("create", "config"),
+    ("create", "name"),
     ("delete", "regex"),
     ("kill", "regex"),
     ("list", "filter"),
+    ("run", "cidfile"),
     ("run", "config"),
     ("run", "detach_keys"),
     ("run", "interactive"),

@@ -13,9 +13,6 @@ pub(crate) struct Supervision {
     /// keep standard input open, attached or not
     #[arg(long, short)]
     pub(crate) interactive: bool,
-    /// a name for people (default: the bundle's, or two words)
-    #[arg(long, value_name = "NAME")]
-    pub(crate) name: Option<String>,
     /// forget the container when it has ended
     #[arg(long)]
     pub(crate) rm: bool,

@@ -5,21 +5,26 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
+use super::cidfile::CidFile;
 use crate::args::{Create, ProcessSetup, Setup};
-use crate::bundle::Bundle;
-use crate::host::Host;
+use crate::bundle::{Bundle, joined};
+use crate::host::{Host, Program};
 use crate::log;
-use crate::records::Supervised;
+use crate::records::names::NAME_ANNOTATION;
+use crate::records::{Records, SHORT_ID, Supervised};
 use crate::spawn::{self, Console, CreateRequest, SpawnOptions, Spawned, Stdio};
 use crate::state::StateStore;
 
-pub(super) fn run(args: Create, host: &Host, store: &StateStore) -> Result<u8> {
-    create(args.setup, host, store)
+/// `id`: the host name is the beginning of an id that the container may have.
+const HOSTNAME_ANNOTATION: &str = "org.imgtool.hostname";
+
+pub(super) fn run(args: Create, host: &Host, store: &StateStore, records: &Records) -> Result<u8> {
+    create(args.setup, host, store, records)
         .with_context(|| format!("{} create failed", host.program.name()))
 }
 
-fn create(setup: Setup, host: &Host, store: &StateStore) -> Result<u8> {
-    let prepared = Prepared::new(setup)?;
+fn create(setup: Setup, host: &Host, store: &StateStore, records: &Records) -> Result<u8> {
+    let prepared = Prepared::new(setup, host, store, records)?;
     let console = console(prepared.terminal(), true, prepared.console_socket.as_deref())?;
     let (id, generated) = (prepared.id.clone(), prepared.generated);
     prepared.spawn(console, Stdio::Inherit, host, store)?;
@@ -41,20 +46,42 @@ pub(crate) struct Prepared {
     pub(super) process: ProcessSetup,
     pub(super) no_pivot: bool,
     pub(super) no_new_keyring: bool,
+    /// Where the id stands, for scripts.
+    pub(super) cidfile: Option<CidFile>,
 }
 
 impl Prepared {
     /// Changes into the bundle; relative paths of files are the user's, so they come before.
-    pub(super) fn new(setup: Setup) -> Result<Self> {
-        let Setup { bundle, config, mut process, no_pivot, no_new_keyring, id } = setup;
+    pub(super) fn new(
+        setup: Setup,
+        host: &Host,
+        store: &StateStore,
+        records: &Records,
+    ) -> Result<Self> {
+        let Setup { bundle, name, cidfile, config, mut process, no_pivot, no_new_keyring, id } =
+            setup;
+        let cidfile = absolute(cidfile)?;
         let config = absolute(config)?;
         process.pid_file = absolute(process.pid_file)?;
         process.pidfd_socket = absolute(process.pidfd_socket)?;
         let console_socket = absolute(process.console_socket.take())?;
         let generated = id.is_none();
-        let id = id.map_or_else(generate_id, Ok)?;
-        let bundle = Bundle::enter(bundle.as_deref().unwrap_or(Path::new(".")), config.as_deref())?;
+        let mut bundle =
+            Bundle::enter(bundle.as_deref().unwrap_or(Path::new(".")), config.as_deref())?;
+        if host.program == Program::Runtime {
+            joined::follow(&mut bundle.spec, store)?;
+        }
+        let id = match id {
+            Some(id) => id,
+            None => generate_id(wanted_beginning(&bundle, store, records)?)?,
+        };
+        if let Some(name) = name {
+            records.check_name(&name, &id, store)?;
+            bundle.spec.annotations.insert(NAME_ANNOTATION.to_owned(), name);
+        }
+        let cidfile = cidfile.map(|path| CidFile::write(path, &id)).transpose()?;
         Ok(Prepared {
+            cidfile,
             id,
             generated,
             bundle,
@@ -67,10 +94,17 @@ impl Prepared {
     }
 
     /// What was asked for when the container was first run.
-    pub(crate) fn again(record: &Supervised) -> Result<Self> {
+    pub(crate) fn again(
+        record: &Supervised,
+        host: &Host,
+        store: &StateStore,
+        records: &Records,
+    ) -> Result<Self> {
         let setup = &record.setup;
-        Prepared::new(Setup {
+        let setup = Setup {
             bundle: Some(record.bundle.clone()),
+            name: None,
+            cidfile: None,
             config: record.config.clone(),
             process: ProcessSetup {
                 console_socket: None,
@@ -81,7 +115,8 @@ impl Prepared {
             no_pivot: setup.no_pivot,
             no_new_keyring: setup.no_new_keyring,
             id: Some(record.id.clone()),
-        })
+        };
+        Prepared::new(setup, host, store, records)
     }
 
     /// The program is to get a terminal.
@@ -97,6 +132,13 @@ impl Prepared {
         }
     }
 
+    /// The container is there.
+    pub(super) fn keep_cidfile(&self) {
+        if let Some(file) = &self.cidfile {
+            file.keep();
+        }
+    }
+
     /// Makes the container, and logs what was left undone.
     pub(super) fn spawn(
         &self,
@@ -106,6 +148,7 @@ impl Prepared {
         store: &StateStore,
     ) -> Result<Spawned> {
         let spawned = self.make(console, stdio, host, store)?;
+        self.keep_cidfile();
         for warning in &spawned.warnings {
             log::warn(warning);
         }
@@ -165,14 +208,37 @@ pub(super) fn console(terminal: bool, detach: bool, socket: Option<&Path>) -> Re
     }
 }
 
-fn generate_id() -> Result<String> {
+/// The short id that a bundle has as its host name already, where nobody asked for another and no
+/// container has it: what people see is then the same everywhere.
+fn wanted_beginning<'a>(
+    bundle: &'a Bundle,
+    store: &StateStore,
+    records: &Records,
+) -> Result<&'a str> {
+    let (hostname, annotations) = (bundle.spec.hostname.as_str(), &bundle.spec.annotations);
+    let is_short = annotations.get(HOSTNAME_ANNOTATION).is_some_and(|value| value == "id")
+        && hostname.len() == SHORT_ID
+        && hostname.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
+    if !is_short {
+        return Ok("");
+    }
+    let live = store.ids()?.unwrap_or_default();
+    let kept = records.all()?.into_iter().map(|(id, _)| id);
+    let taken = live.into_iter().chain(kept).any(|id| id.starts_with(hostname));
+    Ok(if taken { "" } else { hostname })
+}
+
+/// 64 hexadecimal digits, the first of which may be given.
+fn generate_id(beginning: &str) -> Result<String> {
     let mut bytes = [0_u8; 32];
     let mut filled = 0;
     while filled < bytes.len() {
         let flags = rustix::rand::GetRandomFlags::empty();
         filled += rustix::rand::getrandom(&mut bytes[filled..], flags).context("getrandom")?;
     }
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    let mut id: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    id.replace_range(..beginning.len(), beginning);
+    Ok(id)
 }
 
 #[cfg(test)]
@@ -181,10 +247,12 @@ mod tests {
 
     #[test]
     fn a_generated_id_is_64_hex_digits_and_new() {
-        let id = generate_id().unwrap();
+        let id = generate_id("").unwrap();
         assert_eq!(id.len(), 64);
         assert!(id.chars().all(|c| c.is_ascii_hexdigit()));
-        assert_ne!(id, generate_id().unwrap());
+        assert_ne!(id, generate_id("").unwrap());
+        let begun = generate_id("0123456789ab").unwrap();
+        assert!(begun.len() == 64 && begun.starts_with("0123456789ab"), "{begun}");
     }
 
     #[test]

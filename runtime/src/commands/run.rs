@@ -20,12 +20,16 @@ pub(super) fn run(args: Run, host: &Host, store: &StateStore, records: &Records)
         return supervised::run(args, host, store, records).with_context(failed);
     }
     supervised::refuse_without(&args.supervision).with_context(failed)?;
-    if args.detach { detached(args, host, store) } else { attached(args, host, store) }
-        .with_context(failed)
+    if args.detach {
+        detached(args, host, store, records)
+    } else {
+        attached(args, host, store, records)
+    }
+    .with_context(failed)
 }
 
-fn detached(args: Run, host: &Host, store: &StateStore) -> Result<u8> {
-    let prepared = Prepared::new(args.setup)?;
+fn detached(args: Run, host: &Host, store: &StateStore, records: &Records) -> Result<u8> {
+    let prepared = Prepared::new(args.setup, host, store, records)?;
     prepared.must_have_process()?;
     let socket = prepared.console_socket.as_deref();
     let console = create::console(prepared.terminal(), true, socket)?;
@@ -37,8 +41,8 @@ fn detached(args: Run, host: &Host, store: &StateStore) -> Result<u8> {
     Ok(0)
 }
 
-fn attached(args: Run, host: &Host, store: &StateStore) -> Result<u8> {
-    let prepared = Prepared::new(args.setup)?;
+fn attached(args: Run, host: &Host, store: &StateStore, records: &Records) -> Result<u8> {
+    let prepared = Prepared::new(args.setup, host, store, records)?;
     prepared.must_have_process()?;
     let terminal = prepared.terminal();
     let console = create::console(terminal, false, prepared.console_socket.as_deref())?;

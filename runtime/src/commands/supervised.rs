@@ -36,7 +36,7 @@ pub(super) fn run(args: Run, host: &Host, store: &StateStore, records: &Records)
     refuse_nonsense(&args)?;
     let keys = Keys::parse(supervision.detach_keys.as_deref().unwrap_or(DEFAULT_KEYS))?;
     let log_path = create::absolute(supervision.log_path.clone())?;
-    let prepared = Prepared::new(args.setup)?;
+    let prepared = Prepared::new(args.setup, host, store, records)?;
     prepared.must_have_process()?;
     if store.directory(&prepared.id).exists() {
         return Err(Sentinel::AlreadyExists.into());
@@ -60,6 +60,7 @@ pub(super) fn run(args: Run, host: &Host, store: &StateStore, records: &Records)
         }
     };
     drop(held);
+    prepared.keep_cidfile();
     if args.detach {
         if prepared.generated {
             writeln!(std::io::stdout(), "{}", record.id).context("print the id")?;
@@ -78,7 +79,6 @@ pub(super) fn run(args: Run, host: &Host, store: &StateStore, records: &Records)
 pub(super) fn refuse_without(flags: &Supervision) -> Result<()> {
     let given = [
         ("interactive", flags.interactive),
-        ("name", flags.name.is_some()),
         ("rm", flags.rm),
         ("restart", flags.restart.is_some()),
         ("log-path", flags.log_path.is_some()),
@@ -130,7 +130,7 @@ fn new_record(
     let said = annotations.get(INTERACTIVE_ANNOTATION).is_some_and(|value| value == "true");
     Ok(Supervised {
         id: id.clone(),
-        name: name(id, flags.name.as_ref().or(annotations.get(NAME_ANNOTATION)), records)?,
+        name: name(id, annotations.get(NAME_ANNOTATION), store, records)?,
         root: store.root().to_owned(),
         bundle: bundle.dir.clone(),
         config: prepared.config.clone(),
@@ -171,24 +171,16 @@ fn log_plan(flags: &Supervision, path: PathBuf) -> Result<LogPlan> {
 }
 
 /// The name that was asked for, if nobody has it; else words that nobody has.
-fn name(id: &str, asked: Option<&String>, records: &Records) -> Result<String> {
-    let taken: Vec<(String, String)> = records
-        .all()?
-        .into_iter()
-        .filter_map(|(_, record)| record.ok().map(|record| (record.name, record.id)))
-        .collect();
+fn name(id: &str, asked: Option<&String>, store: &StateStore, records: &Records) -> Result<String> {
     if let Some(asked) = asked {
-        crate::state::check_id(asked).with_context(|| format!("name {asked:?}"))?;
-        if let Some((_, owner)) = taken.iter().find(|(name, id)| name == asked || id == asked) {
-            let owner = crate::records::short(owner);
-            bail!("the name {asked:?} is container {owner}'s: delete that, or say another --name");
-        }
+        records.check_name(asked, id, store)?;
         return Ok(asked.clone());
     }
+    let taken = records.names(store)?;
     if !crate::records::is_generated(id) {
         return Ok(id.to_owned());
     }
-    let free = |name: &String| taken.iter().all(|(other, _)| other != name);
+    let free = |name: &String| taken.iter().all(|(_, other)| other != name);
     // With a thousand names and more containers than that, two share one.
     let name = (0..4096).map(|turn| names::generate(id, turn)).find(free);
     Ok(name.unwrap_or_else(|| names::generate(id, 0)))

@@ -54,6 +54,15 @@ impl Kind {
         }
     }
 
+    /// Its name in /proc/PID/ns.
+    pub(crate) fn file(self) -> &'static str {
+        match self {
+            Kind::Network => "net",
+            Kind::Mount => "mnt",
+            other => other.name(),
+        }
+    }
+
     /// Its `CLONE_NEW*` bit.
     pub(crate) fn flag(self) -> u64 {
         let flag = match self {

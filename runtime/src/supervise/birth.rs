@@ -166,7 +166,7 @@ fn deliver(settings: &Settings, supervisor: i32, restarts: u32, line: &Line) -> 
     let host = Host::probe(Program::Runtime, setup.rootless, setup.systemd_cgroup)?;
     // An end that nobody recorded leaves the live state behind.
     commands::clear_dead(&settings.id, &store)?;
-    let prepared = Prepared::again(&record)?;
+    let prepared = Prepared::again(&record, &host, &store, &records)?;
     prepared.must_have_process()?;
     let terminal = prepared.terminal();
     let (ours, theirs) = foreground::stdio(terminal, &prepared.bundle.spec)?;

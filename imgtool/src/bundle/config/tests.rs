@@ -26,6 +26,8 @@ fn config<'a>(
         maps: None,
         hostname: "box",
         own_network: true,
+        joined: Box::leak(Box::default()),
+        bundle_id: "b1",
         volumes: &[],
         hooks,
         annotations: BTreeMap::new(),
