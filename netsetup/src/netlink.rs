@@ -3,6 +3,7 @@
 
 pub(crate) mod address;
 pub(crate) mod bridge_port;
+mod lengths;
 pub(crate) mod link;
 pub(crate) mod removal;
 pub(crate) mod route;
@@ -151,12 +152,8 @@ impl Connection {
             let mut buffer = Vec::new();
             let flags = request.flags | REQUEST;
             self.append(&mut buffer, request.message.clone(), flags)?;
-            let consistent = self.answers(&buffer, flags & DUMP != 0, |whole| {
-                let message =
-                    NetlinkMessage::deserialize(whole).context("decode netlink message")?;
-                if let NetlinkPayload::InnerMessage(message) = message.payload {
-                    found.push(message);
-                }
+            let consistent = self.answers(&buffer, flags & DUMP != 0, |message| {
+                found.extend(message.decode()?);
                 Ok(())
             })?;
             if consistent {
@@ -172,7 +169,7 @@ impl Connection {
         &self,
         buffer: &[u8],
         dump: bool,
-        mut each: impl FnMut(&[u8]) -> Result<()>,
+        mut each: impl FnMut(&Message<'_>) -> Result<()>,
     ) -> Result<bool> {
         self.send(buffer)?;
         let mut consistent = true;
@@ -190,7 +187,7 @@ impl Connection {
                     answer?;
                     return Ok(consistent);
                 }
-                each(message.whole)?;
+                each(&message)?;
                 if !dump && message.flags & MULTI == 0 {
                     return Ok(consistent);
                 }
@@ -251,10 +248,7 @@ pub(crate) fn decoded<M: NetlinkDeserializable>(datagram: &[u8]) -> Result<Vec<M
             answer?;
             continue;
         }
-        let whole = NetlinkMessage::deserialize(message.whole).context("decode")?;
-        if let NetlinkPayload::InnerMessage(message) = whole.payload {
-            found.push(message);
-        }
+        found.extend(message.decode()?);
     }
     Ok(found)
 }
@@ -288,6 +282,16 @@ impl<'a> Iterator for Messages<'a> {
 }
 
 impl Message<'_> {
+    /// What it says, unless it is one of netlink's own.
+    fn decode<M: NetlinkDeserializable>(&self) -> Result<Option<M>> {
+        lengths::check(self.kind, self.whole).context("decode netlink message")?;
+        let message = NetlinkMessage::deserialize(self.whole).context("decode netlink message")?;
+        Ok(match message.payload {
+            NetlinkPayload::InnerMessage(message) => Some(message),
+            _ => None,
+        })
+    }
+
     /// The answer that this message carries if it is an acknowledgement.
     fn acknowledgement(&self) -> Result<Option<Result<(), KernelError>>> {
         if self.kind != TYPE_ERROR {
