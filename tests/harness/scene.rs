@@ -97,6 +97,8 @@ impl Scene {
             self.netsetup().args(["detach", &id]).run();
         }
         self.netsetup().args(["bridge", "delete", "e2e0"]).run();
+        // Other plugins' bridge of this name is not netsetup's to delete.
+        Cmd::line("ip link del e2e0").run();
         let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
         let dir = self.dir.path().display().to_string();
         for line in mounts.lines().rev() {
