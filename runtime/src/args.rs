@@ -13,6 +13,7 @@ mod completion;
 mod examples;
 mod grammar;
 mod line;
+mod quick;
 mod supervise;
 mod update;
 
@@ -202,7 +203,7 @@ impl Command {
 }
 
 /// What `create` and `run` have in common.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone, Debug, Default)]
 pub(crate) struct Setup {
     /// directory of the bundle (default: the current one)
     #[arg(long, short, value_name = "DIR")]
@@ -230,7 +231,7 @@ pub(crate) struct Setup {
 }
 
 /// What `create`, `run` and `exec` have in common.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone, Debug, Default)]
 pub(crate) struct ProcessSetup {
     /// unix socket that is sent the master end of the terminal
     #[arg(long, value_name = "SOCKET")]
@@ -269,7 +270,7 @@ pub(crate) struct Run {
     pub(crate) setup: Setup,
 }
 
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone, Debug, Default)]
 pub(crate) struct Exec {
     #[command(flatten)]
     pub(crate) process_setup: ProcessSetup,

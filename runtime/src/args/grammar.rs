@@ -21,6 +21,11 @@ pub(super) struct Words {
 }
 
 impl Words {
+    /// Of words that are known to begin with no flag.
+    pub(super) fn positional(words: &[String]) -> Self {
+        Self { flags: vec![], positional: words.to_vec(), help: false, version: false }
+    }
+
     /// Whether the flag of this long name was given.
     pub(super) fn has_flag(&self, long: &str) -> bool {
         self.flags.iter().any(|flag| {

@@ -6,7 +6,7 @@ use std::io::Write;
 use anyhow::{Context, Result, anyhow};
 use clap::{Args, FromArgMatches};
 
-use super::{Command, Globals, SPEC_VERSION, examples, grammar};
+use super::{Command, Globals, SPEC_VERSION, examples, grammar, quick};
 use crate::host::Program;
 
 const TOP_HELP: &str = "COMMANDS:
@@ -90,6 +90,15 @@ pub(crate) struct Opening {
 
 /// Reads the words up to the command.
 pub(crate) fn open(program: Program, words: &[String]) -> Result<Opening, Misuse> {
+    match quick::globals(words) {
+        Some((globals, rest)) => {
+            Ok(Opening { globals, rest: grammar::Words::positional(rest), program })
+        }
+        None => open_by_grammar(program, words),
+    }
+}
+
+pub(super) fn open_by_grammar(program: Program, words: &[String]) -> Result<Opening, Misuse> {
     let line = globals(program);
     let rest = grammar::read(&line, words, grammar::Order::Globals)
         .map_err(|message| misuse(&whole(program), &message))?;
@@ -135,6 +144,19 @@ fn verb(program: Program, name: &str) -> Option<clap::Command> {
 impl Opening {
     /// Reads the command.
     pub(crate) fn request(self) -> Result<Request, Misuse> {
+        let quick = match self.rest.positional.split_first() {
+            Some((name, words)) if !self.rest.help && !self.rest.version => {
+                quick::command(name, words)
+            }
+            _ => None,
+        };
+        match quick {
+            Some(command) => Ok(Request::Run(command)),
+            None => self.request_by_grammar(),
+        }
+    }
+
+    pub(super) fn request_by_grammar(self) -> Result<Request, Misuse> {
         if self.rest.version {
             return Ok(Request::Print(version(self.program)));
         }

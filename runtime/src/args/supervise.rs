@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 /// The flags that make `run` leave a supervisor beside the container.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone, Debug, Default)]
 pub(crate) struct Supervision {
     /// keep a small process beside the container, which writes its log and records its end
     #[arg(long)]
