@@ -1,9 +1,10 @@
 //! `runtime`: runs OCI bundles as containers, with runc's command line.
 
 #![cfg_attr(fuzzing, no_main, allow(dead_code))]
+// `sys/entry.rs` has it there.
+#![cfg_attr(all(target_env = "gnu", not(test)), no_main)]
 
 use std::ffi::OsString;
-use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow};
 
@@ -52,7 +53,13 @@ mod validate;
 #[cfg(fuzzing)]
 libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzz::chosen()(data));
 
-fn main() -> ExitCode {
+#[cfg(not(all(target_env = "gnu", not(test))))]
+fn main() -> std::process::ExitCode {
+    begin().into()
+}
+
+/// Does what the words say; returns the exit code.
+fn begin() -> u8 {
     let mut words = std::env::args_os();
     let argv0 = words.next().unwrap_or_default();
     let mut failure = 1;
@@ -61,11 +68,10 @@ fn main() -> ExitCode {
     } else {
         run(Program::from_argv0(&argv0), words, &mut failure)
     };
-    let code = code.unwrap_or_else(|error| {
+    code.unwrap_or_else(|error| {
         log::error(error::render(&error));
         failure
-    });
-    ExitCode::from(code)
+    })
 }
 
 /// Returns the exit code; `failure` is what it is to be after an error.

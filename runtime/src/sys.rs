@@ -7,6 +7,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use rustix::mount::{MountAttrFlags, MountPropagationFlags};
 
 pub(crate) mod bpf;
+#[cfg(all(target_env = "gnu", not(any(test, fuzzing))))]
+mod entry;
 pub(crate) mod inherited;
 pub(crate) mod pidfd;
 pub(crate) mod scheduling;

@@ -182,9 +182,9 @@ struct Tracer {
     starting: Vec<bool>,
     met: Vec<Pid>,
     struck: Option<Struck>,
-    /// Processes that execute something new, with how often they have set their signal stack since:
-    /// Rust's start asks for it and then sets it.
-    fresh: HashMap<Pid, usize>,
+    /// Processes that execute something new, with the call that ends their start, and how often it is
+    /// still to come.
+    fresh: HashMap<Pid, (i64, usize)>,
     output: [File; 2],
     /// Set once the command itself runs: the shell's own calls are none of its.
     counting: bool,
@@ -338,7 +338,11 @@ impl Tracer {
     fn executes(&mut self, pid: Pid) -> bool {
         let image = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
         let is = |name: &str| image.file_name().is_some_and(|image| image == name);
-        self.fresh.insert(pid, 0);
+        // Rust's start asks for the signal stack and then sets it; that of `runtime`, which has no path
+        // where it runs from a clone of its mount, ignores SIGPIPE last.
+        let own_start = is("runtime") || image == std::path::Path::new("/");
+        let end = if own_start { (libc::SYS_rt_sigaction, 1) } else { (libc::SYS_sigaltstack, 2) };
+        self.fresh.insert(pid, end);
         if self.ahead.is_some() {
             clock::without_vdso(pid);
         }
@@ -360,11 +364,11 @@ impl Tracer {
 
     /// Whether the call is of those that come before the program's first line.
     fn is_starting(&mut self, pid: Pid, call: i64) -> bool {
-        let Some(stacks) = self.fresh.get_mut(&pid) else { return false };
-        if call == libc::SYS_sigaltstack {
-            *stacks += 1;
+        let Some((end, left)) = self.fresh.get_mut(&pid) else { return false };
+        if call == *end {
+            *left -= 1;
         }
-        if *stacks == 2 {
+        if *left == 0 {
             self.fresh.remove(&pid);
         }
         true
