@@ -112,7 +112,7 @@ pub(crate) fn selinux_is_enabled() -> bool {
 
 /// The first user namespace maps every id to itself.
 fn in_user_namespace() -> Result<bool> {
-    let map = match std::fs::read_to_string("/proc/self/uid_map") {
+    let map = match crate::pseudo::read_to_string("/proc/self/uid_map") {
         Ok(map) => map,
         // A kernel without user namespaces.
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),

@@ -37,6 +37,7 @@ mod mutated;
 mod netlink;
 mod plan;
 mod procfs;
+mod pseudo;
 mod records;
 mod resctrl;
 mod rooted;

@@ -216,7 +216,8 @@ impl StateStore {
         bundle::in_config(spec::parse_outline(&self.config(id)?))
     }
 
-    fn config(&self, id: &str) -> Result<Vec<u8>> {
+    /// That copy as it is written.
+    pub(crate) fn config(&self, id: &str) -> Result<Vec<u8>> {
         bundle::read_config(&self.directory(id).join(bundle::CONFIG))
     }
 

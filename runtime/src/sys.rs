@@ -14,7 +14,7 @@ pub(crate) mod pidfd;
 pub(crate) mod scheduling;
 pub(crate) mod seccomp;
 #[cfg(all(target_arch = "x86_64", not(fuzzing)))]
-mod start;
+pub(crate) mod start;
 
 /// What `clone3` gives to the two sides.
 pub(crate) enum Cloned {

@@ -20,14 +20,19 @@ impl Cgroup {
     /// limits, a hierarchy that we may not write to is given up: the container then stays in
     /// our own cgroup there, and [`Cgroup::record`] no longer names it.
     pub(crate) fn create(&mut self, plan: &CgroupPlan) -> Result<()> {
-        if !self.is_started() {
+        let check = !self.is_started();
+        // v2's one directory is looked at when it is found to be there.
+        if check && self.mode != Mode::V2 {
             self.check_unused()?;
         }
         let mut made = Vec::new();
         let mut usable = Vec::new();
         for hierarchy in &self.hierarchies {
             let result = match self.mode {
-                Mode::V2 => create_unified(hierarchy, plan, &mut made),
+                Mode::V2 => {
+                    let found = || if check { self.check_unused() } else { Ok(()) };
+                    create_unified(hierarchy, plan, &mut made, found)
+                }
                 Mode::V1 | Mode::Hybrid => create_v1(hierarchy, plan, &mut made),
             };
             match result {
@@ -156,18 +161,30 @@ fn descend(path: &Path) -> Result<(Vec<Dir>, Vec<&str>)> {
     Ok((existing, missing))
 }
 
-/// Makes the missing part of `path`; `prepare` sees every level with its parent, outermost first.
+/// One level of a path, as it is prepared.
+struct Level<'a> {
+    dir: &'a Dir,
+    parent: Option<&'a Dir>,
+    new: bool,
+    /// It lies directly beneath the root of the hierarchy.
+    topmost: bool,
+}
+
+/// Makes the missing part of `path`; `prepare` sees every level, outermost first.
 fn make(
     path: &Path,
     made: &mut Vec<PathBuf>,
-    mut prepare: impl FnMut(&Dir, Option<&Dir>) -> Result<()>,
+    mut prepare: impl FnMut(Level) -> Result<()>,
 ) -> Result<()> {
     for attempt in 1.. {
         let (existing, missing) = descend(path)?;
         let mut parent: Option<Dir> = None;
+        let mut depth = 0;
         for dir in existing {
-            prepare(&dir, parent.as_ref())?;
+            let topmost = depth == 1;
+            prepare(Level { dir: &dir, parent: parent.as_ref(), new: false, topmost })?;
             parent = Some(dir);
+            depth += 1;
         }
         let mut vanished = false;
         for name in missing {
@@ -177,8 +194,10 @@ fn make(
                     if new {
                         made.push(child.path.clone());
                     }
-                    prepare(&child, Some(&dir))?;
+                    let topmost = depth == 1;
+                    prepare(Level { dir: &child, parent: Some(&dir), new, topmost })?;
                     parent = Some(child);
+                    depth += 1;
                 }
                 Err(error) if error.errno == Errno::NOENT && attempt < CREATE_ATTEMPTS => {
                     vanished = true;
@@ -196,7 +215,7 @@ fn make(
 
 fn create_v1(hierarchy: &Hierarchy, plan: &CgroupPlan, made: &mut Vec<PathBuf>) -> Result<()> {
     let cpuset = hierarchy.has("cpuset");
-    make(&hierarchy.path, made, |dir, parent| match parent {
+    make(&hierarchy.path, made, |Level { dir, parent, .. }| match parent {
         Some(parent) if cpuset => {
             let own = dir.path == hierarchy.path;
             inherit_cpuset(dir, parent, |file| own && plan.sets(file))
@@ -221,16 +240,31 @@ fn inherit_cpuset(dir: &Dir, parent: &Dir, planned: impl Fn(&str) -> bool) -> Re
     Ok(())
 }
 
-fn create_unified(hierarchy: &Hierarchy, plan: &CgroupPlan, made: &mut Vec<PathBuf>) -> Result<()> {
+fn create_unified(
+    hierarchy: &Hierarchy,
+    plan: &CgroupPlan,
+    made: &mut Vec<PathBuf>,
+    check_found: impl Fn() -> Result<()>,
+) -> Result<()> {
     let wanted: Vec<&str> = plan.controllers().collect();
-    make(&hierarchy.path, made, |dir, parent| {
-        if parent.is_some() {
+    make(&hierarchy.path, made, |Level { dir, parent, new, topmost }| {
+        let own = dir.path == hierarchy.path;
+        if own && !new {
+            check_found()?;
+        }
+        // The root of all, which has no type, is neither threaded nor frozen: nor is what is new in it.
+        let plain = match parent {
+            Some(parent) if new && topmost => !parent.exists("cgroup.type")?,
+            _ => false,
+        };
+        if parent.is_some() && !plain {
             controllers::adapt_type(dir, &wanted)?;
         }
-        if dir.path == hierarchy.path {
-            return refuse_frozen(dir);
+        match own {
+            true if plain => Ok(()),
+            true => refuse_frozen(dir),
+            false => controllers::hand_down(dir, &wanted),
         }
-        controllers::hand_down(dir, &wanted)
     })
 }
 

@@ -3,13 +3,15 @@
 
 use std::fmt::Display;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Dir as Entries, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::process::Uid;
+
+use crate::pseudo;
 
 const CGROUP_MAGIC: i64 = 0x0027_e0eb;
 const CGROUP2_MAGIC: i64 = 0x6367_7270;
@@ -159,7 +161,8 @@ impl Dir {
     }
 
     pub(super) fn read(&self, file: &str) -> Result<String, FileError> {
-        read_all(File::from(self.open_beneath(file, OFlags::RDONLY)?))
+        pseudo::read(File::from(self.open_beneath(file, OFlags::RDONLY)?))
+            .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::ILSEQ))
             .map_err(failed(format_args!("read {}", self.path.join(file).display())))
     }
 
@@ -239,11 +242,4 @@ impl AsFd for Dir {
 /// True if the cgroup has been removed: ENODEV where a file was open or its cgroup dying.
 pub(super) fn is_gone(errno: Errno) -> bool {
     matches!(errno, Errno::NOENT | Errno::NODEV)
-}
-
-fn read_all(mut file: File) -> Result<String, Errno> {
-    let mut text = String::new();
-    file.read_to_string(&mut text)
-        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::ILSEQ))?;
-    Ok(text)
 }

@@ -136,7 +136,7 @@ fn parse(line: &str) -> Result<i32> {
 /// The process that a thread belongs to; `None` if there is no such thread any more.
 fn process_of(thread: i32) -> Result<Option<i32>> {
     let path = format!("/proc/{thread}/status");
-    match std::fs::read_to_string(&path) {
+    match crate::pseudo::read_to_string(&path) {
         Ok(text) => {
             Ok(text.lines().find_map(|line| line.strip_prefix("Tgid:")?.trim().parse().ok()))
         }

@@ -14,6 +14,15 @@ const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const ATTEMPTS: u32 = 11;
 
 impl Cgroup {
+    /// Removes what is one directory, with nothing in it: the common case, in one call. False is no
+    /// failure, but for [`Cgroup::remove`] to deal with, which has to follow in any case.
+    pub(crate) fn remove_at_once(&self) -> bool {
+        match self.hierarchies.as_slice() {
+            [only] if self.unit().is_none() => remove_once(&only.path).is_ok(),
+            _ => false,
+        }
+    }
+
     /// Removes the cgroup in every hierarchy, with those that the container made beneath it.
     /// What is gone already is no error; what can't be removed does not keep the rest.
     pub(crate) fn remove(&self) -> Result<()> {

@@ -79,7 +79,7 @@ pub(super) fn places(mode: Mode) -> Result<Vec<Place>> {
 /// The directory of a process in the unified hierarchy; `None` if it has ended or can't be seen.
 pub(super) fn unified_path_of(pid: i32) -> Result<Option<PathBuf>> {
     let path = format!("/proc/{pid}/cgroup");
-    let text = match std::fs::read_to_string(&path) {
+    let text = match crate::pseudo::read_to_string(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error).with_context(|| format!("read {path}")),
@@ -221,7 +221,7 @@ fn own(text: &str) -> Vec<(Vec<String>, PathBuf)> {
 }
 
 fn read(path: &str) -> Result<String> {
-    std::fs::read_to_string(path).with_context(|| format!("read {path}"))
+    crate::pseudo::read_to_string(path).with_context(|| format!("read {path}"))
 }
 
 #[cfg(test)]

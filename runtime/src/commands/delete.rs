@@ -89,7 +89,7 @@ fn destroy(record: &Record, store: &StateStore) -> Result<()> {
     let outline = store.load_outline(&record.id);
     let cgroup = record.cgroup();
     kill_init(record, &cgroup)?;
-    if !cgroup.pids()?.is_empty() {
+    if !cgroup.remove_at_once() && !cgroup.pids()?.is_empty() {
         cgroup.kill(libc::SIGKILL).context("kill what is left in the cgroup")?;
     }
     cgroup.remove().context("remove the cgroup")?;

@@ -34,10 +34,11 @@ fn exec(mut args: Exec, host: &Host, store: &StateStore) -> Result<u8> {
         ),
         _ => {}
     }
-    let spec = store.load_spec(&args.id)?;
+    let config = store.config(&args.id)?;
+    let spec = bundle::parse_config(&config)?;
     let process = match &args.process {
         Some(path) => read_process(path)?,
-        None => process_of_bundle(&args, &record, &spec)?,
+        None => process_of_bundle(&args, &record, &spec, &config)?,
     };
     let terminal = process.terminal;
     let console = console(terminal, args.detach, socket.as_deref())?;
@@ -100,8 +101,9 @@ fn read_process(path: &Path) -> Result<Process> {
     Ok(process)
 }
 
-/// The bundle's own process, changed by the flags.
-fn process_of_bundle(args: &Exec, record: &Record, own: &Spec) -> Result<Process> {
+/// The bundle's own process, changed by the flags; `own` is what the container was made of, read from
+/// `config`.
+fn process_of_bundle(args: &Exec, record: &Record, own: &Spec, config: &[u8]) -> Result<Process> {
     if args.args.is_empty() {
         bail!("process args cannot be empty");
     }
@@ -109,7 +111,7 @@ fn process_of_bundle(args: &Exec, record: &Record, own: &Spec) -> Result<Process
         own.process.clone()
     } else {
         let raw = bundle::read_config(&record.bundle().join(bundle::CONFIG))?;
-        bundle::parse_config(&raw)?.process
+        if raw == config { own.process.clone() } else { bundle::parse_config(&raw)?.process }
     };
     merge(process.context("process property must not be empty")?, args)
 }

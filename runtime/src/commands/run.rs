@@ -11,7 +11,7 @@ use crate::foreground::{self, Foreground};
 use crate::host::Host;
 use crate::log;
 use crate::records::Records;
-use crate::spawn::Stdio;
+use crate::spawn::{Spawned, Stdio};
 use crate::state::StateStore;
 
 pub(super) fn run(args: Run, host: &Host, store: &StateStore, records: &Records) -> Result<u8> {
@@ -34,7 +34,7 @@ fn detached(args: Run, host: &Host, store: &StateStore, records: &Records) -> Re
     let socket = prepared.console_socket.as_deref();
     let console = create::console(prepared.terminal(), true, socket)?;
     let spawned = prepared.spawn(console, Stdio::Inherit, host, store)?;
-    start_or_destroy(&prepared.id, spawned.pid, store)?;
+    start_or_destroy(&prepared, &spawned, store)?;
     if prepared.generated {
         writeln!(std::io::stdout(), "{}", prepared.id).context("print the id")?;
     }
@@ -49,7 +49,7 @@ fn attached(args: Run, host: &Host, store: &StateStore, records: &Records) -> Re
     let (ours, theirs) = foreground::stdio(terminal, &prepared.bundle.spec)?;
     let mut foreground = Foreground::new(ours, !args.no_subreaper)?;
     let spawned = prepared.spawn(console, theirs, host, store)?;
-    start_or_destroy(&prepared.id, spawned.pid, store)?;
+    start_or_destroy(&prepared, &spawned, store)?;
     let outcome = foreground.wait(spawned);
     let destroyed = if args.keep { Ok(()) } else { delete::destroy_by_id(&prepared.id, store) };
     drop(foreground);
@@ -59,9 +59,15 @@ fn attached(args: Run, host: &Host, store: &StateStore, records: &Records) -> Re
 }
 
 /// What was created is unmade when it can't be started.
-pub(crate) fn start_or_destroy(id: &str, pid: i32, store: &StateStore) -> Result<()> {
-    log::debug(format_args!("created {id}, pid {pid}"));
-    let Err(error) = start::start(id, store) else { return Ok(()) };
+pub(crate) fn start_or_destroy(
+    prepared: &Prepared,
+    spawned: &Spawned,
+    store: &StateStore,
+) -> Result<()> {
+    let id = &prepared.id;
+    log::debug(format_args!("created {id}, pid {}", spawned.pid));
+    let hooks = prepared.bundle.spec.hooks.as_ref();
+    let Err(error) = start::start_own(id, &spawned.pidfd, hooks, store) else { return Ok(()) };
     match delete::destroy_by_id(id, store) {
         Ok(()) => Err(error),
         Err(also) => Err(error.context(format!("undo the creation: {also:#}"))),

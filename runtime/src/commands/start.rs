@@ -49,22 +49,38 @@ pub(super) fn start(id: &str, store: &StateStore) -> Result<()> {
              not be empty in config.json"
         );
     }
-    release(store, &record)?;
+    let pidfd = record.pidfd()?.context("cannot start a container that has stopped")?;
+    release(store, id, &pidfd)?;
     drop(claim);
     poststart(outline.hooks.as_ref(), &record)
 }
 
+/// Starts what this process itself has just created, of which nothing has to be found out anew.
+pub(super) fn start_own(
+    id: &str,
+    pidfd: &OwnedFd,
+    hooks: Option<&Hooks>,
+    store: &StateStore,
+) -> Result<()> {
+    let claim = store.claim(id)?;
+    release(store, id, pidfd)?;
+    drop(claim);
+    match hooks {
+        Some(hooks) if !hooks.poststart.is_empty() => poststart(Some(hooks), &store.load(id)?),
+        _ => Ok(()),
+    }
+}
+
 /// Opens the pipe that init waits on. Init may be dead already, or die at any moment: its pidfd
 /// is watched alongside, and what it wrote before it died still counts.
-fn release(store: &StateStore, record: &Record) -> Result<()> {
-    let path = store.directory(&record.id).join(EXEC_FIFO);
-    let pidfd = record.pidfd()?.context("cannot start a container that has stopped")?;
+fn release(store: &StateStore, id: &str, pidfd: &OwnedFd) -> Result<()> {
+    let path = store.directory(id).join(EXEC_FIFO);
     let mut fifo = OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW)
         .open(&path)
         .context("open exec fifo")?;
-    await_begin(&mut fifo, &pidfd)?;
+    await_begin(&mut fifo, pidfd)?;
     remove_fifo(&path)
 }
 

@@ -145,13 +145,17 @@ impl Pump {
     fn fill(&mut self) -> rustix::io::Result<usize> {
         self.buffer.clear();
         self.start = 0;
-        if self.budget == usize::MAX {
-            return rustix::io::read(&self.from, rustix::buffer::spare_capacity(&mut self.buffer));
+        let read = if self.budget >= self.buffer.capacity() {
+            rustix::io::read(&self.from, rustix::buffer::spare_capacity(&mut self.buffer))
+        } else {
+            self.buffer.resize(self.budget, 0);
+            let read = rustix::io::read(&self.from, &mut self.buffer[..]);
+            self.buffer.truncate(read.unwrap_or(0));
+            read
+        };
+        if self.budget != usize::MAX {
+            self.budget -= self.buffer.len();
         }
-        self.buffer.resize(BUFFER.min(self.budget), 0);
-        let read = rustix::io::read(&self.from, &mut self.buffer[..]);
-        self.buffer.truncate(read.unwrap_or(0));
-        self.budget -= self.buffer.len();
         read
     }
 

@@ -72,7 +72,7 @@ impl Child {
 /// The pid by which we know the process.
 fn pid_of(pidfd: &OwnedFd) -> Result<i32> {
     let path = format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd());
-    let text = std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+    let text = crate::pseudo::read_to_string(&path).with_context(|| format!("read {path}"))?;
     text.lines()
         .find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok())
         .filter(|pid| *pid > 0)

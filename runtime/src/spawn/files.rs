@@ -32,7 +32,7 @@ pub(super) fn check_preserved(count: u32) -> Result<()> {
 /// All that we open ourselves is close-on-exec.
 pub(crate) fn is_inherited(number: u32) -> Result<bool> {
     let path = format!("/proc/self/fdinfo/{number}");
-    let info = match std::fs::read_to_string(&path) {
+    let info = match crate::pseudo::read_to_string(&path) {
         Ok(info) => info,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(error).with_context(|| format!("read {path}")),

@@ -212,7 +212,7 @@ struct ProcessStat {
 
 impl ProcessStat {
     fn read(pid: i32) -> Result<Option<Self>> {
-        let text = match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
+        let text = match crate::pseudo::read_to_string(format!("/proc/{pid}/stat")) {
             Ok(text) => text,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(None),

@@ -182,7 +182,7 @@ fn deliver(settings: &Settings, supervisor: i32, restarts: u32, line: &Line) -> 
         if settings.check.is_some() {
             records.begin_health(&settings.id)?;
         }
-        commands::start_or_destroy(&settings.id, pid, &store)
+        commands::start_or_destroy(&prepared, &spawned, &store)
     });
     if let Err(error) = begun {
         commands::destroy_by_id(&settings.id, &store)?;

@@ -14,6 +14,7 @@
 
 use std::arch::{asm, global_asm};
 use std::mem::MaybeUninit;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 // The stack pointer stands at the count of words; what else the kernel has left for `_start` is given on.
 global_asm!(
@@ -111,11 +112,25 @@ fn is_protected() -> bool {
         let told = call(libc::SYS_fstatfs, file as usize, answer, 0, 0, 0);
         let seals = call(libc::SYS_fcntl, file as usize, libc::F_GET_SEALS as usize, 0, 0, 0);
         call(libc::SYS_close, file as usize, 0, 0, 0, 0);
-        told < 0
-            || word(answer + FLAGS * WORD) & READ_ONLY != 0
-            || (seals >= 0 && seals & libc::F_SEAL_WRITE as isize != 0)
+        if told < 0 {
+            return true;
+        }
+        let protected = word(answer + FLAGS * WORD) & READ_ONLY != 0
+            || (seals >= 0 && seals & libc::F_SEAL_WRITE as isize != 0);
+        if protected {
+            let found = &raw const FOUND_PROTECTED as usize;
+            asm!("mov byte ptr [{}], 1", in(reg) found, options(nostack));
+        }
+        protected
     }
 }
+
+/// Whether the file that we run from was seen to be protected when we began.
+pub(crate) fn found_protected() -> bool {
+    FOUND_PROTECTED.load(Ordering::Relaxed)
+}
+
+static FOUND_PROTECTED: AtomicBool = AtomicBool::new(false);
 
 /// Executes a copy of our mount that is read-only and mounted nowhere; comes back if that fails.
 unsafe fn execute_clone(words: usize, environment: usize) {
