@@ -31,6 +31,7 @@ mod hostile;
 mod init;
 mod interop;
 mod killed;
+mod life;
 mod lists;
 mod login;
 mod mirrors;

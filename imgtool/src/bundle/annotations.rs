@@ -23,13 +23,20 @@ pub(crate) const MANIFEST: &str = "org.imgtool.manifest";
 /// The command line, as JSON.
 pub(crate) const COMMAND: &str = "org.imgtool.command";
 /// The check of whether the container is healthy, as JSON: `args`, `retries`, and in nanoseconds
-/// `interval`, `timeout` and `startPeriod`.
+/// `interval`, `timeout`, `startPeriod` and perhaps `startInterval`.
 pub(crate) const HEALTHCHECK: &str = "org.imgtool.healthcheck";
 /// `id`: nobody asked for a host name, so the container's short id may replace ours.
 pub(crate) const HOSTNAME: &str = "org.imgtool.hostname";
 /// The containers whose namespaces are joined, `KIND=ID` with commas between: the runtime looks for their
 /// processes anew at each start, where the paths in the configuration say what they were.
 pub(crate) const JOIN: &str = "org.imgtool.join";
+/// When `runtime run --supervise` starts the container again, unless its own flag says otherwise.
+pub(crate) const RESTART: &str = "org.imgtool.restart";
+/// Seconds from the signal to stop to the kill; -1 for ever.
+pub(crate) const STOP_TIMEOUT: &str = "org.imgtool.stop-timeout";
+/// At how many bytes the log is moved aside, and how many files of it are kept.
+pub(crate) const LOG_MAX_SIZE: &str = "org.imgtool.log-max-size";
+pub(crate) const LOG_MAX_FILES: &str = "org.imgtool.log-max-files";
 /// The volumes by name, with commas between.
 pub(crate) const VOLUMES: &str = "org.imgtool.volumes";
 /// `true`: keep standard input open.

@@ -8,7 +8,9 @@ use serde_json::{Map, Value, json};
 
 use super::annotations;
 use super::files::FILES;
-use super::flags::{CPU_PERIOD_US, CpuTime, Memory, Options, ResourceLimit, Shared, Tmpfs};
+use super::flags::{
+    CPU_PERIOD_US, CpuTime, Memory, Options, Publish, ResourceLimit, Shared, Tmpfs,
+};
 use super::hooks::Hooks;
 use super::host::{Host, MESSAGE_QUEUES};
 use super::init;
@@ -431,6 +433,9 @@ fn annotations(inputs: &Inputs<'_>) -> Result<BTreeMap<String, String>> {
         all.insert("org.opencontainers.image.stopSignal".into(), signal.clone());
     }
     all.extend(inputs.options.annotations.iter().cloned());
+    let wishes = inputs.options.wishes.iter();
+    all.extend(wishes.map(|(key, value)| ((*key).to_owned(), value.clone())));
+    expose(&mut all, &inputs.options.exposed);
     all.extend(inputs.annotations.clone());
     let command = serde_json::to_string(inputs.arguments).context("write the command line")?;
     all.insert(annotations::COMMAND.into(), command);
@@ -450,6 +455,19 @@ fn annotations(inputs: &Inputs<'_>) -> Result<BTreeMap<String, String>> {
         all.insert(annotations::INTERACTIVE.into(), "true".into());
     }
     Ok(all)
+}
+
+/// Adds to what the image exposes.
+fn expose(all: &mut BTreeMap<String, String>, exposed: &[Publish]) {
+    const PORTS: &str = "org.opencontainers.image.exposedPorts";
+    let mut ports: Vec<String> = all.get(PORTS).cloned().into_iter().collect();
+    let more = exposed.iter().map(ToString::to_string);
+    ports.extend(
+        more.filter(|port| !all.get(PORTS).is_some_and(|it| it.split(',').any(|p| p == port))),
+    );
+    if !ports.is_empty() {
+        all.insert(PORTS.into(), ports.join(","));
+    }
 }
 
 fn section<'a>(config: &'a mut Value, name: &str) -> Result<&'a mut Map<String, Value>> {

@@ -7,9 +7,11 @@ mod environment;
 mod health;
 mod hosts;
 mod identity;
+mod life;
 mod limits;
 mod mount;
 mod namespaces;
+mod network;
 mod process;
 mod publish;
 mod quantity;
@@ -31,6 +33,7 @@ pub(crate) use identity::{Identity, Ids};
 pub(crate) use limits::{CpuTime, Limits, ResourceLimit};
 pub(crate) use mount::Tmpfs;
 pub(crate) use namespaces::{Memory, Namespaces, Shared};
+pub(crate) use network::{Network, Place};
 pub(crate) use process::Process;
 pub(crate) use publish::Publish;
 pub(crate) use quantity::CPU_PERIOD_US;
@@ -81,9 +84,8 @@ pub(crate) struct Words {
     publish_all: bool,
     #[command(flatten)]
     hosts: hosts::Words,
-    /// Network of the container: bridge (the default), none, host, the name of a bridge, or container:ID
-    #[arg(long, visible_alias = "net", value_name = "NAME")]
-    network: Option<String>,
+    #[command(flatten)]
+    network: network::Words,
     /// Name of the container, and of a bundle kept in the store
     #[arg(long)]
     name: Option<String>,
@@ -101,6 +103,8 @@ pub(crate) struct Words {
     pids_limit: Option<i64>,
     #[command(flatten)]
     limits: limits::Words,
+    #[command(flatten)]
+    life: life::Words,
     #[command(flatten)]
     namespaces: namespaces::Words,
     #[command(flatten)]
@@ -125,6 +129,9 @@ pub(crate) struct Words {
     /// Set a label, which is an annotation of the bundle
     #[arg(short = 'l', long, value_name = "KEY[=VALUE]")]
     label: Vec<String>,
+    /// Set the labels that stand in a file, a line each
+    #[arg(long, value_name = "FILE")]
+    label_file: Vec<PathBuf>,
     /// Set an annotation of the bundle
     #[arg(long, value_name = "KEY=VALUE")]
     annotation: Vec<String>,
@@ -168,6 +175,9 @@ pub(crate) struct Options {
     pub(crate) name: Option<String>,
     pub(crate) hostname: Option<String>,
     pub(crate) network: Network,
+    pub(crate) place: Place,
+    /// Ports that it listens on, beside those that the image exposes.
+    pub(crate) exposed: Vec<Publish>,
     pub(crate) publish: Vec<Publish>,
     /// Every port that the image exposes, too.
     pub(crate) publish_all: bool,
@@ -177,6 +187,8 @@ pub(crate) struct Options {
     pub(crate) devices: device::Wanted,
     /// Labels and annotations, which are one here.
     pub(crate) annotations: Vec<(String, String)>,
+    /// Annotations of ours for the runtime.
+    pub(crate) wishes: Vec<(&'static str, String)>,
     pub(crate) stop_signal: Option<String>,
     pub(crate) memory_bytes: Option<i64>,
     pub(crate) cpu_quota_us: Option<i64>,
@@ -191,29 +203,6 @@ pub(crate) struct Options {
     pub(crate) identity: Identity,
 }
 
-/// Which network the container gets.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub(crate) enum Network {
-    /// The default bridge of netsetup.
-    #[default]
-    Default,
-    /// A network namespace with a loopback device only.
-    None,
-    /// The host's own network.
-    Host,
-    /// A bridge that netsetup knows by this name.
-    Named(String),
-    /// That of another container.
-    Container(String),
-}
-
-impl Network {
-    /// Whether it is of the container's own.
-    fn is_own(&self) -> bool {
-        !matches!(self, Self::Host | Self::Container(_))
-    }
-}
-
 /// Checks `words` and the command after `--`. `cwd` makes relative volume sources absolute,
 /// `lookup` gives the value of a variable of our own environment.
 pub(crate) fn resolve(
@@ -222,13 +211,17 @@ pub(crate) fn resolve(
     cwd: &Path,
     lookup: impl Fn(&str) -> Option<String>,
 ) -> Result<Options> {
-    let network = words.network.as_deref().map_or(Ok(Network::Default), parse_network)?;
+    let (volumes, tmpfs) = mounts(&words, cwd)?;
+    let mut labels = environment::labels(&words.label_file)?;
+    labels.extend(words.label);
+    let labels = annotations(&labels, &words.annotation)?;
+    let wishes = words.life.resolve()?;
+    let (network, place, exposed) = words.network.resolve()?;
     let publish = words
         .publish
         .iter()
         .map(|word| Publish::parse(word).with_context(|| format!("invalid port {word:?}")))
         .collect::<Result<Vec<_>>>()?;
-    let (volumes, tmpfs) = mounts(&words, cwd)?;
     let memory_bytes = words.memory.as_deref().map(quantity::memory).transpose()?;
     if let Some(dir) = words.workdir.as_deref().filter(|dir| !dir.starts_with('/')) {
         bail!("the working directory {dir:?} is invalid, it needs to be an absolute path");
@@ -251,6 +244,8 @@ pub(crate) fn resolve(
         name: words.name.map(check_name).transpose()?,
         hostname: words.hostname.map(check_hostname).transpose()?,
         network,
+        place,
+        exposed,
         publish,
         publish_all: words.publish_all,
         hosts: words.hosts.resolve()?,
@@ -258,7 +253,8 @@ pub(crate) fn resolve(
         volumes,
         tmpfs,
         devices: words.devices.resolve()?,
-        annotations: annotations(&words.label, &words.annotation)?,
+        annotations: labels,
+        wishes,
         stop_signal: words.stop_signal.map(check_signal).transpose()?,
         memory_bytes,
         cpu_quota_us: words.cpus.as_deref().map(quantity::cpus).transpose()?,
@@ -362,21 +358,6 @@ fn check_signal(word: String) -> Result<String> {
     Ok(word)
 }
 
-fn parse_network(word: &str) -> Result<Network> {
-    Ok(match word {
-        "default" | "bridge" => Network::Default,
-        "none" => Network::None,
-        "host" => Network::Host,
-        name if is_plain_name(name) => Network::Named(name.to_owned()),
-        other => match other.strip_prefix("container:") {
-            Some(id) if is_plain_name(id) => Network::Container(id.to_owned()),
-            _ => bail!(
-                "invalid network {other:?}: use bridge, none, host, the name of a bridge or container:ID"
-            ),
-        },
-    })
-}
-
 /// Docker's rule for the names of containers and networks.
 pub(crate) fn is_plain_name(word: &str) -> bool {
     word.starts_with(|c: char| c.is_ascii_alphanumeric())
@@ -429,31 +410,14 @@ mod tests {
     }
 
     #[test]
-    fn networks_have_three_reserved_names() {
-        for (word, network) in [
-            ("bridge", Network::Default),
-            ("default", Network::Default),
-            ("none", Network::None),
-            ("host", Network::Host),
-            ("blue", Network::Named("blue".into())),
-            ("container:web", Network::Container("web".into())),
-        ] {
-            assert_eq!(parse_network(word).unwrap(), network, "{word}");
-        }
-        for word in ["", "container:", "a b", "../x"] {
-            assert!(parse_network(word).is_err(), "{word}");
-        }
-    }
-
-    #[test]
     fn published_ports_need_a_network_of_the_containers_own() {
         for network in ["none", "host", "container:web"] {
-            let words = Words {
-                publish: vec!["80:80".into()],
-                network: Some(network.into()),
-                ..Words::default()
+            let options = Options {
+                publish: vec![Publish::parse("80:80").unwrap()],
+                network: Network::parse(network).unwrap(),
+                ..Options::default()
             };
-            assert!(options(words).is_err(), "{network}");
+            assert!(check_together(&options).is_err(), "{network}");
         }
     }
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 
-use super::flags::{Network, Publish};
+use super::flags::{Network, Place, Publish};
 
 /// The program that gives a container its network.
 const NETSETUP: &str = "netsetup";
@@ -34,6 +34,7 @@ pub(crate) struct NetworkHook {
     pub(crate) program: String,
     pub(crate) network: Option<String>,
     pub(crate) publish: Vec<String>,
+    pub(crate) place: Place,
     pub(crate) environment: Vec<String>,
 }
 
@@ -50,6 +51,7 @@ impl NetworkHook {
     pub(crate) fn find(
         network: &Network,
         publish: &[Publish],
+        place: &Place,
         rootless: bool,
     ) -> Result<Option<Self>> {
         let Some(program) = find(NETSETUP)? else { return Ok(None) };
@@ -60,6 +62,7 @@ impl NetworkHook {
                 Network::Default | Network::None | Network::Host | Network::Container(_) => None,
             },
             publish: publish.iter().map(ToString::to_string).collect(),
+            place: place.clone(),
             environment: NETSETUP_VARIABLES
                 .iter()
                 .chain(ROOTLESS_VARIABLES.iter().filter(|_| rootless))
@@ -75,6 +78,16 @@ impl NetworkHook {
         }
         for word in &self.publish {
             args.extend(["--publish", word]);
+        }
+        let addresses: Vec<String> = self.place.addresses.iter().map(ToString::to_string).collect();
+        for address in &addresses {
+            args.extend(["--ip", address]);
+        }
+        if let Some(address) = &self.place.hardware_address {
+            args.extend(["--mac", address]);
+        }
+        for name in &self.place.aliases {
+            args.extend(["--alias", name]);
         }
         let mut hook = json!({"path": self.program, "args": args, "timeout": TIMEOUT_SECONDS});
         if !self.environment.is_empty() {
@@ -156,6 +169,7 @@ mod tests {
                 program: "/usr/bin/netsetup".into(),
                 network: Some("blue".into()),
                 publish: vec!["8080:80/tcp".into()],
+                place: Place { aliases: vec!["db".into()], ..Place::default() },
                 environment: vec![],
             }),
             remove: Some(RemoveHook {
@@ -166,7 +180,7 @@ mod tests {
         };
         let network = json!({
             "path": "/usr/bin/netsetup", "timeout": 60,
-            "args": ["netsetup", "hook", "--network", "blue", "--publish", "8080:80/tcp"],
+            "args": ["netsetup", "hook", "--network", "blue", "--publish", "8080:80/tcp", "--alias", "db"],
         });
         let remove = json!({
             "path": "/usr/bin/imgtool", "timeout": 60,

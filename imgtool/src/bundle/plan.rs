@@ -221,9 +221,11 @@ fn checked(directory: PathBuf, made: bool) -> Result<(PathBuf, bool)> {
 fn publish(options: &Options, image: &Image) -> Result<Vec<Publish>> {
     let mut all = options.publish.clone();
     if options.publish_all {
-        for word in image.config.config.exposed_ports.keys() {
-            let port =
-                Publish::parse(word).with_context(|| format!("port {word:?} of the image"))?;
+        let of_image = image.config.config.exposed_ports.keys().map(|word| {
+            Publish::parse(word).with_context(|| format!("port {word:?} of the image"))
+        });
+        for port in of_image.chain(options.exposed.iter().cloned().map(Ok)) {
+            let port = port?;
             let named = |other: &Publish| {
                 (other.container, other.protocol) == (port.container, port.protocol)
             };
@@ -247,20 +249,28 @@ fn network(
         Network::None => return Ok((true, None)),
         Network::Default | Network::Named(_) => {}
     }
-    let asked_for = !publish.is_empty() || matches!(options.network, Network::Named(_));
+    let asked_for = !publish.is_empty()
+        || matches!(options.network, Network::Named(_))
+        || !options.place.is_any();
     let rootless = host.rootless.is_some();
+    ensure!(
+        !rootless || options.place.is_any(),
+        "--ip, --ip6, --mac-address and --network-alias need root: without it there are no bridges"
+    );
     let missing = if rootless && matches!(options.network, Network::Named(_)) {
         "without root there are no bridges to name"
     } else if rootless && !USER_MODE.iter().any(|name| hooks::is_in_path(name)) {
         "without root the container is connected by pasta or slirp4netns, and neither is in PATH \
          (packages passt and slirp4netns)"
-    } else if let Some(hook) = NetworkHook::find(&options.network, publish, rootless)? {
+    } else if let Some(hook) =
+        NetworkHook::find(&options.network, publish, &options.place, rootless)?
+    {
         return Ok((true, Some(hook)));
     } else {
         "netsetup is neither beside imgtool nor in PATH"
     };
     if asked_for {
-        bail!("{missing}, but -p or --network asks for it");
+        bail!("{missing}, but -p, --network or --ip asks for it");
     }
     notes.push(format!("{missing}: the container gets a loopback device only"));
     Ok((true, None))

@@ -16,16 +16,16 @@ pub(crate) struct Supervision {
     /// forget the container when it has ended
     #[arg(long)]
     pub(crate) rm: bool,
-    /// start it again when it has ended: no, on-failure[:N], always or unless-stopped
+    /// start it again when it has ended: no, on-failure[:N], always or unless-stopped (default: the bundle's, else no)
     #[arg(long, value_name = "POLICY")]
     pub(crate) restart: Option<String>,
     /// file to write the log to (default: in the container's record)
     #[arg(long, value_name = "FILE")]
     pub(crate) log_path: Option<PathBuf>,
-    /// size at which a log is moved aside, with k, m or g (default: 20m)
+    /// size at which a log is moved aside, with k, m or g (default: the bundle's, else 20m)
     #[arg(long, value_name = "SIZE")]
     pub(crate) log_max_size: Option<String>,
-    /// how many files of the log are kept (default: 5)
+    /// how many files of the log are kept (default: the bundle's, else 5)
     #[arg(long, value_name = "N")]
     pub(crate) log_max_files: Option<u32>,
     /// keys that leave the container running (default: ctrl-p,ctrl-q)
@@ -103,9 +103,9 @@ pub(crate) struct Stats {
 /// Of `stop` and of `restart`.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Stop {
-    /// kill what has not ended after so many seconds; -1: wait for ever
-    #[arg(long, short, default_value = "10", value_name = "SECONDS")]
-    pub(crate) time: String,
+    /// kill what has not ended after so many seconds; -1: wait for ever (default: the bundle's, else 10)
+    #[arg(long, short, value_name = "SECONDS")]
+    pub(crate) time: Option<String>,
     /// signal to send (default: the image's, else SIGTERM)
     #[arg(long, short, value_name = "SIGNAL")]
     pub(crate) signal: Option<String>,

@@ -1,9 +1,8 @@
 //! `stop` and `restart`: a polite request, patience, and SIGKILL.
 
-use std::time::Duration;
+use anyhow::{Context, Result};
 
-use anyhow::{Context, Result, bail};
-
+use super::supervised::Patience;
 use super::{merge, supervised};
 use crate::args::Stop;
 use crate::records::Records;
@@ -37,11 +36,11 @@ fn stop_all(
     store: &StateStore,
     records: &Records,
 ) -> Result<Vec<(String, anyhow::Error)>> {
-    let patience = match args.time.parse::<i64>() {
-        Ok(-1) => None,
-        Ok(seconds @ 0..) => Some(Duration::from_secs(seconds.unsigned_abs())),
-        _ => bail!("invalid value {:?} for --time: seconds, or -1 to wait for ever", args.time),
-    };
+    let patience = args.time.as_deref().map(|time| {
+        let invalid = || format!("invalid value {time:?} for --time");
+        Patience::parse(time).with_context(invalid)
+    });
+    let patience = patience.transpose()?;
     let signal = args.signal.as_deref().map(signals::parse).transpose()?;
     Ok(supervised::stop_all(&args.ids, patience, signal, store, records))
 }

@@ -1,5 +1,6 @@
 //! What the verbs do for containers that have a supervisor, or had one.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
 use std::time::SystemTime;
@@ -20,12 +21,16 @@ use crate::supervise::{self, DEFAULT_KEYS, Ending, Keys, Restart, Settings, Visi
 
 mod life;
 
-pub(super) use life::{delete, note_kill, start, stop_all, wanted_at_boot};
+pub(super) use life::{Patience, delete, note_kill, start, stop_all, wanted_at_boot};
 
 /// By which imgtool passes on the user's `--interactive`.
 const INTERACTIVE_ANNOTATION: &str = "org.imgtool.interactive";
 /// The command line, as imgtool writes it down.
 const COMMAND_ANNOTATION: &str = "org.imgtool.command";
+/// What the bundle wishes where no flag says otherwise.
+const RESTART_ANNOTATION: &str = "org.imgtool.restart";
+const LOG_MAX_SIZE_ANNOTATION: &str = "org.imgtool.log-max-size";
+const LOG_MAX_FILES_ANNOTATION: &str = "org.imgtool.log-max-files";
 const DEFAULT_LOG_BYTES: i64 = 20 << 20;
 const DEFAULT_LOG_FILES: u32 = 5;
 const LOG_FILE: &str = "log";
@@ -104,9 +109,6 @@ fn refuse_nonsense(args: &Run) -> Result<()> {
     if let Some((flag, _)) = given.iter().find(|(_, given)| *given) {
         bail!("--{flag} and --supervise exclude each other");
     }
-    if args.supervision.rm && args.supervision.restart.as_deref().is_some_and(|it| it != "no") {
-        bail!("--rm and --restart exclude each other");
-    }
     Ok(())
 }
 
@@ -147,23 +149,44 @@ fn new_record(
             rootless: host.rootless_said,
             pid_file: prepared.process.pid_file.clone(),
         },
-        log: log_plan(flags, log_path.unwrap_or_else(|| directory.join(LOG_FILE)))?,
-        restart: Restart::parse(flags.restart.as_deref().unwrap_or("no"))?,
+        log: log_plan(flags, annotations, log_path.unwrap_or_else(|| directory.join(LOG_FILE)))?,
+        restart: restart(flags, annotations)?,
         interactive: flags.interactive || said,
         remove: flags.rm,
         life: Life::default(),
     })
 }
 
-fn log_plan(flags: &Supervision, path: PathBuf) -> Result<LogPlan> {
-    let max_bytes = match &flags.log_max_size {
+fn restart(flags: &Supervision, annotations: &BTreeMap<String, String>) -> Result<Restart> {
+    let text = match (&flags.restart, annotations.get(RESTART_ANNOTATION)) {
+        (Some(text), _) | (None, Some(text)) => text,
+        (None, None) => "no",
+    };
+    if flags.rm && text != "no" {
+        bail!("--rm and --restart exclude each other");
+    }
+    Restart::parse(text)
+}
+
+fn log_plan(
+    flags: &Supervision,
+    annotations: &BTreeMap<String, String>,
+    path: PathBuf,
+) -> Result<LogPlan> {
+    let max_bytes = match flags.log_max_size.as_ref().or(annotations.get(LOG_MAX_SIZE_ANNOTATION)) {
         None => DEFAULT_LOG_BYTES,
         Some(text) => match update::size(text) {
             Some(bytes) if bytes > 0 => bytes,
             _ => bail!("invalid value {text:?} for --log-max-size: a size such as 20m"),
         },
     };
-    let max_files = flags.log_max_files.unwrap_or(DEFAULT_LOG_FILES);
+    let max_files = match (flags.log_max_files, annotations.get(LOG_MAX_FILES_ANNOTATION)) {
+        (Some(files), _) => files,
+        (None, Some(text)) => text
+            .parse()
+            .with_context(|| format!("annotation {LOG_MAX_FILES_ANNOTATION}: {text:?}"))?,
+        (None, None) => DEFAULT_LOG_FILES,
+    };
     if max_files == 0 {
         bail!("invalid value 0 for --log-max-files: at least the file that is written to is kept");
     }

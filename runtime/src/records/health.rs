@@ -31,6 +31,9 @@ pub(crate) struct Check {
     timeout_ns: u64,
     #[serde(default, rename = "startPeriod")]
     start_period_ns: u64,
+    /// From one check to the next while the container starts; 0 for the usual time.
+    #[serde(default, rename = "startInterval")]
+    start_interval_ns: u64,
     /// Failures in a row that make the container unhealthy.
     retries: u32,
 }
@@ -51,7 +54,8 @@ impl Check {
         if check.args.is_empty() || check.retries == 0 {
             bail!("annotation {ANNOTATION}: args and retries must not be empty");
         }
-        if check.interval().min(check.timeout()) < SHORTEST {
+        let start = check.start_interval(Duration::ZERO);
+        if check.interval().min(check.timeout()).min(start) < SHORTEST {
             bail!("annotation {ANNOTATION}: interval and timeout are at least a millisecond");
         }
         Ok(Some(check))
@@ -60,6 +64,16 @@ impl Check {
     /// From the end of one check to the next.
     pub(crate) fn interval(&self) -> Duration {
         Duration::from_nanos(self.interval_ns)
+    }
+
+    /// The same of one that has started so long ago, and was not seen healthy yet.
+    pub(crate) fn start_interval(&self, age: Duration) -> Duration {
+        let starts = age < Duration::from_nanos(self.start_period_ns);
+        if starts && self.start_interval_ns > 0 {
+            Duration::from_nanos(self.start_interval_ns)
+        } else {
+            self.interval()
+        }
     }
 
     /// What takes longer has failed.
@@ -155,17 +169,18 @@ impl Records {
         self.save_health(id, &Health::default())
     }
 
-    /// Adds an outcome.
+    /// Adds an outcome; what is said of the container then.
     pub(crate) fn note_health(
         &self,
         id: &str,
         check: &Check,
         outcome: Outcome,
         age: Duration,
-    ) -> Result<()> {
+    ) -> Result<Word> {
         let mut health = self.health(id)?.unwrap_or_default();
         health.note(check, outcome, age);
-        self.save_health(id, &health)
+        self.save_health(id, &health)?;
+        Ok(health.status)
     }
 
     fn save_health(&self, id: &str, health: &Health) -> Result<()> {
@@ -186,6 +201,7 @@ mod tests {
             interval_ns: second,
             timeout_ns: second,
             start_period_ns: 5 * second,
+            start_interval_ns: second / 2,
             retries: 2,
         }
     }
@@ -216,6 +232,13 @@ mod tests {
         assert_eq!(after(&mut early, 0, 1), Word::Healthy);
         assert_eq!(after(&mut early, 1, 2), Word::Healthy);
         assert_eq!(after(&mut early, 1, 3), Word::Unhealthy, "the start is over");
+    }
+
+    #[test]
+    fn one_that_starts_is_looked_at_more_often() {
+        let check = check();
+        assert_eq!(check.start_interval(Duration::from_secs(4)), Duration::from_millis(500));
+        assert_eq!(check.start_interval(Duration::from_secs(5)), check.interval());
     }
 
     #[test]

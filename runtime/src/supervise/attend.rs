@@ -148,7 +148,7 @@ impl Supervisor {
 
     /// One of our children has ended, or what the container has left to us.
     pub(super) fn gone(&mut self, pid: i32, status: WaitStatus) {
-        if self.checks.gone(pid, &self.settings, self.stage.init().is_some()) {
+        if self.checks.gone(pid, status, &self.settings, self.stage.init().is_some()) {
             return;
         }
         match &mut self.stage {

@@ -17,7 +17,7 @@ use crate::clock;
 use crate::error;
 use crate::foreground::{self, Ours};
 use crate::host::{Host, Program};
-use crate::records::health::{Check, Outcome};
+use crate::records::health::{Check, Outcome, Word};
 use crate::records::{Records, Supervised};
 use crate::spawn::{self, Console, ExecRequest, SpawnOptions, Spawned};
 use crate::state::{self, Record, StateStore, Status};
@@ -30,20 +30,20 @@ const TURNS: usize = 16;
 /// The code of a check that did not end by itself.
 const NOT_ENDED: i32 = -1;
 
-/// The nurse's whole life.
-pub(super) fn look(settings: &Settings) {
+/// The nurse's whole life; whether the container is still not known to have started.
+pub(super) fn look(settings: &Settings) -> bool {
     // Nobody is there to be told; the next look comes anyway.
-    let _ = check(settings);
+    check(settings).is_ok_and(|word| word == Some(Word::Starting))
 }
 
-fn check(settings: &Settings) -> Result<()> {
-    let Some(check) = &settings.check else { return Ok(()) };
+fn check(settings: &Settings) -> Result<Option<Word>> {
+    let Some(check) = &settings.check else { return Ok(None) };
     let records = Records::new(Some(settings.records.clone()), &settings.root);
     let store = StateStore::new(settings.root.clone());
     let record = records.load(&settings.id)?;
     let live = store.load(&settings.id)?;
     if state::status(&store, &live)? != Status::Running {
-        return Ok(());
+        return Ok(None);
     }
     let began = SystemTime::now();
     let (exit_code, output) = match run(check, &record, &live, &store) {
@@ -60,7 +60,7 @@ fn check(settings: &Settings) -> Result<()> {
     let age = record.life.started.as_deref().and_then(clock::parse).and_then(|started| {
         began.duration_since(SystemTime::UNIX_EPOCH).ok()?.checked_sub(started)
     });
-    records.note_health(&settings.id, check, outcome, age.unwrap_or_default())
+    records.note_health(&settings.id, check, outcome, age.unwrap_or_default()).map(Some)
 }
 
 /// Runs the check; its exit code and what it wrote.

@@ -4,6 +4,7 @@ use anyhow::{Context, Result, ensure};
 use nix::unistd::geteuid;
 use serde_json::{Value, json};
 
+use crate::bundle::flags::Place;
 use crate::bundle::flags::{self, is_plain_name};
 use crate::bundle::hooks::{Hooks, NetworkHook};
 
@@ -64,7 +65,7 @@ impl Network {
             "without root there are no bridges: use --network host or none"
         );
         let wanted = name.clone().map_or(flags::Network::Default, flags::Network::Named);
-        let hook = NetworkHook::find(&wanted, &[], false)?;
+        let hook = NetworkHook::find(&wanted, &[], &Place::default(), false)?;
         let hook = hook.context(
             "netsetup is neither beside imgtool nor in PATH, but --network asks for a bridge",
         )?;

@@ -27,6 +27,19 @@ pub(super) fn resolve(
     Ok(all)
 }
 
+/// The labels of files, which are written as variables are.
+pub(super) fn labels(files: &[PathBuf]) -> Result<Vec<String>> {
+    let mut all = Vec::new();
+    for path in files {
+        let text = read(path).with_context(|| format!("read {}", path.display()))?;
+        let lines = text.lines().map(str::trim_start);
+        all.extend(
+            lines.filter(|line| !line.is_empty() && !line.starts_with('#')).map(str::to_owned),
+        );
+    }
+    Ok(all)
+}
+
 fn read(path: &Path) -> Result<String> {
     let length = std::fs::metadata(path)?.len();
     ensure!(length <= MAX_BYTES, "it is larger than the limit of {MAX_BYTES} bytes");

@@ -10,6 +10,7 @@ use crate::manifest::Config;
 /// Docker's, in nanoseconds.
 const INTERVAL_NS: u64 = 30_000_000_000;
 const TIMEOUT_NS: u64 = 30_000_000_000;
+const START_INTERVAL_NS: u64 = 5_000_000_000;
 const RETRIES: u32 = 3;
 
 /// As typed.
@@ -31,6 +32,9 @@ pub(crate) struct Words {
     /// Time in which failures do not count, after the start [default: 0s]
     #[arg(long, value_name = "TIME", conflicts_with = "no_healthcheck")]
     health_start_period: Option<String>,
+    /// Time between two checks in that time [default: 5s, or the interval]
+    #[arg(long, value_name = "TIME", conflicts_with = "no_healthcheck")]
+    health_start_interval: Option<String>,
     /// Do without the check that the image has
     #[arg(long)]
     no_healthcheck: bool,
@@ -44,6 +48,7 @@ pub(crate) struct Health {
     interval_ns: u64,
     timeout_ns: u64,
     start_period_ns: u64,
+    start_interval_ns: u64,
     retries: u32,
 }
 
@@ -59,6 +64,7 @@ impl Words {
             interval_ns: time("--health-interval", &self.health_interval)?,
             timeout_ns: time("--health-timeout", &self.health_timeout)?,
             start_period_ns: time("--health-start-period", &self.health_start_period)?,
+            start_interval_ns: time("--health-start-interval", &self.health_start_interval)?,
             retries: self.health_retries.unwrap_or_default(),
         })
     }
@@ -72,6 +78,7 @@ struct OfImage {
     interval: u64,
     timeout: u64,
     start_period: u64,
+    start_interval: u64,
     retries: u32,
 }
 
@@ -83,6 +90,9 @@ struct Check {
     interval: u64,
     timeout: u64,
     start_period: u64,
+    /// Said where there is such a time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    start_interval: Option<u64>,
     retries: u32,
 }
 
@@ -103,7 +113,8 @@ impl Health {
             None => of_image.test.unwrap_or_default(),
         };
         let Some(args) = arguments(test, image)? else {
-            let said = self.interval_ns | self.timeout_ns | self.start_period_ns;
+            let start = self.start_period_ns | self.start_interval_ns;
+            let said = self.interval_ns | self.timeout_ns | start;
             ensure!(
                 said == 0 && self.retries == 0,
                 "--health-… without a check: neither the image nor --health-cmd has one"
@@ -114,11 +125,16 @@ impl Health {
             [ours, image].into_iter().find(|value| *value > 0).unwrap_or(default)
         };
         let retries = [self.retries, of_image.retries].into_iter().find(|count| *count > 0);
+        let interval = first(self.interval_ns, of_image.interval, INTERVAL_NS);
+        let start_period = first(self.start_period_ns, of_image.start_period, 0);
+        let usual = interval.min(START_INTERVAL_NS);
+        let start_interval = first(self.start_interval_ns, of_image.start_interval, usual);
         let check = Check {
             args,
-            interval: first(self.interval_ns, of_image.interval, INTERVAL_NS),
+            interval,
             timeout: first(self.timeout_ns, of_image.timeout, TIMEOUT_NS),
-            start_period: first(self.start_period_ns, of_image.start_period, 0),
+            start_period,
+            start_interval: (start_period > 0).then_some(start_interval),
             retries: retries.unwrap_or(RETRIES),
         };
         serde_json::to_string(&check).context("write the health check").map(Some)

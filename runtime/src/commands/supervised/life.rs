@@ -21,6 +21,31 @@ const LOOK: Duration = Duration::from_millis(100);
 
 /// The image's wish for the signal that ends it, as imgtool passes it on.
 const STOP_SIGNAL_ANNOTATION: &str = "org.opencontainers.image.stopSignal";
+/// The user's wish for the time it is given then, in seconds.
+const STOP_TIMEOUT_ANNOTATION: &str = "org.imgtool.stop-timeout";
+/// As docker has it.
+const USUAL_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a container may take to end by itself.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::commands) enum Patience {
+    Forever,
+    Time(Duration),
+}
+
+impl Patience {
+    /// Seconds, or -1.
+    pub(in crate::commands) fn parse(text: &str) -> Result<Self> {
+        match text.parse::<i64>() {
+            Ok(-1) => Ok(Patience::Forever),
+            // What no clock reaches is for ever.
+            Ok(seconds @ 0..=0xffff_ffff) => {
+                Ok(Patience::Time(Duration::from_secs(seconds.unsigned_abs())))
+            }
+            _ => bail!("want seconds, or -1 to wait for ever"),
+        }
+    }
+}
 
 /// Starts one again that has ended.
 pub(in crate::commands) fn start(
@@ -140,28 +165,29 @@ struct Leaving {
     /// `None` once it is gone.
     init: Option<OwnedFd>,
     supervisor: Option<OwnedFd>,
+    /// When it is killed; `None` for never.
+    deadline: Option<Instant>,
 }
 
 /// `stop`: asks each to end, then waits for all, and kills what is left after so long (`None`: for
 /// ever). What can't be done comes with the id that it is of.
 pub(in crate::commands) fn stop_all(
     ids: &[String],
-    patience: Option<Duration>,
+    patience: Option<Patience>,
     signal: Option<i32>,
     store: &StateStore,
     records: &Records,
 ) -> Vec<(String, anyhow::Error)> {
     let mut failures = Vec::new();
     let mut leaving = Vec::new();
-    let deadline = patience.map(|patience| Instant::now() + patience);
     for id in ids {
-        match ask_to_end(id, signal, store, records) {
+        match ask_to_end(id, patience, signal, store, records) {
             Ok(one) => leaving.push(one),
             Err(error) => failures.push((id.clone(), error)),
         }
     }
     for one in leaving {
-        if let Err(error) = see_end(&one, deadline, store) {
+        if let Err(error) = see_end(&one, store) {
             failures.push((one.id, error));
         }
     }
@@ -170,6 +196,7 @@ pub(in crate::commands) fn stop_all(
 
 fn ask_to_end(
     id: &str,
+    patience: Option<Patience>,
     signal: Option<i32>,
     store: &StateStore,
     records: &Records,
@@ -192,6 +219,15 @@ fn ask_to_end(
         // An image's nonsense must not keep us from ending it.
         None => wish().and_then(Result::ok).unwrap_or(libc::SIGTERM),
     };
+    let said = match (&live, &kept) {
+        (Some(live), _) => {
+            live.annotations().get(STOP_TIMEOUT_ANNOTATION).map(|it| (*it).to_owned())
+        }
+        (None, Some(kept)) => kept.annotations.get(STOP_TIMEOUT_ANNOTATION).cloned(),
+        (None, None) => None,
+    };
+    let wished = || said.and_then(|text| Patience::parse(&text).ok());
+    let patience = patience.or_else(wished).unwrap_or(Patience::Time(USUAL_PATIENCE));
     let mut init = None;
     if let Some(live) = &live {
         init = live.pidfd()?;
@@ -202,7 +238,11 @@ fn ask_to_end(
             }
         }
     }
-    Ok(Leaving { id: id.to_owned(), init, supervisor })
+    let deadline = match patience {
+        Patience::Forever => None,
+        Patience::Time(time) => Some(Instant::now() + time),
+    };
+    Ok(Leaving { id: id.to_owned(), init, supervisor, deadline })
 }
 
 /// No policy is to start it again; its supervisor, if it has one.
@@ -214,9 +254,9 @@ fn want_end(kept: &Supervised, records: &Records) -> Result<Option<OwnedFd>> {
     Ok(Some(supervisor))
 }
 
-fn see_end(one: &Leaving, deadline: Option<Instant>, store: &StateStore) -> Result<()> {
+fn see_end(one: &Leaving, store: &StateStore) -> Result<()> {
     if let Some(init) = &one.init
-        && !await_exit(init, deadline)?
+        && !await_exit(init, one.deadline)?
     {
         let live = store.find(&one.id)?;
         if let Some(live) = live {
