@@ -21,6 +21,7 @@ mod record;
 mod registry;
 mod remove;
 pub(crate) mod seccomp;
+mod shared;
 mod shm;
 mod usage;
 pub(crate) mod user;

@@ -15,6 +15,8 @@ pub(crate) enum Progress {
     Silent,
     Lines,
     Bars(MultiProgress),
+    /// Not a word on standard output, which is the caller's.
+    BarsAlone(MultiProgress),
 }
 
 /// Which way a blob goes, for the words that docker has for it.
@@ -72,10 +74,18 @@ impl Progress {
         }
     }
 
+    /// Bars if standard error is a terminal, nothing otherwise.
+    pub(crate) fn aside(quiet: bool) -> Self {
+        match Self::new(quiet) {
+            Self::Bars(bars) => Self::BarsAlone(bars),
+            _ => Self::Silent,
+        }
+    }
+
     /// A line, unless it is to be silent.
     pub(crate) fn say(&self, text: &str) -> Result<()> {
         match self {
-            Self::Silent => Ok(()),
+            Self::Silent | Self::BarsAlone(_) => Ok(()),
             Self::Lines | Self::Bars(_) => line(text),
         }
     }
@@ -98,13 +108,13 @@ impl Progress {
     /// A member of an archive that is read. It has a bar and no lines: docker has none for it, and
     /// what it is loaded as is said at the end.
     pub(crate) fn loading(&self, name: &str, size: u64) -> Result<Item> {
-        let shown = matches!(self, Self::Bars(_));
+        let shown = matches!(self, Self::Bars(_) | Self::BarsAlone(_));
         self.item(name, size, shown, Direction::Load)
     }
 
     fn item(&self, name: &str, size: u64, shown: bool, direction: Direction) -> Result<Item> {
         let bar = match self {
-            Self::Bars(bars) if shown => {
+            Self::Bars(bars) | Self::BarsAlone(bars) if shown => {
                 let style = ProgressStyle::with_template(
                     "{prefix}: {msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} {eta}",
                 )?

@@ -170,3 +170,46 @@ fn what_is_done_elsewhere_is_said_in_one_line() {
         said(scene, &same, "true").0.success();
     });
 }
+
+#[test]
+fn volumes_of_another_container_are_shared() {
+    with_busybox(|scene| {
+        let host = scene.path("host");
+        fs::create_dir(&host).unwrap();
+        let bind = format!("{}:/host", host.display());
+        let flags = ["-v", &bind, "-v", "named:/named", "-v", "/own", "--tmpfs", "/tmp"];
+        let script = "for at in named own host; do echo theirs > /$at/a; done; exec sleep 600";
+        let id = supervise(scene, &flags, script);
+        let written = || fs::read_to_string(host.join("a")).is_ok_and(|text| text == "theirs\n");
+        assert!(eventually(written));
+        let from = ["--volumes-from", &id[..12]];
+        let script = "cat /host/a /named/a /own/a && echo ours > /own/b; grep -c ' /tmp ' /proc/mounts || true";
+        assert_eq!(said_from(scene, &from, script), "theirs\ntheirs\ntheirs\n0\n");
+        let seen = scene.runtime().args(["exec", &id, "cat", "/own/b"]).run().success().stdout;
+        assert_eq!(seen, "ours\n");
+        // Read-only, and where the user says something else of a place that comes first.
+        let read_only = format!("{id}:ro");
+        let more = ["--volumes-from", &read_only, "-v", "/named"];
+        let script = "ls /named; touch /own/c 2>/dev/null || echo read-only";
+        assert_eq!(said_from(scene, &more, script), "read-only\n");
+        // A volume that is so mounted is in use.
+        let dir = scene.path("user");
+        let made = scene.imgtool().args(["bundle", "--volumes-from", &id, NAME]).arg(&dir);
+        made.run().success();
+        delete(scene, &id);
+        scene.imgtool().args(["volume", "rm", "named"]).run().refused(&["in use by bundle"]);
+        scene.imgtool().arg("rm").arg(&dir).run().success();
+        scene.imgtool().args(["volume", "rm", "named"]).run().success();
+        refused(scene, &["--volumes-from", "none-such"], &["--volumes-from none-such", "no such"]);
+        refused(scene, &["--volumes-from", "a:x"], &["CONTAINER:ro"]);
+    });
+}
+
+/// What a second container says.
+fn said_from(scene: &Scene, flags: &[&str], script: &str) -> String {
+    let own = [&["--network", "none"], flags].concat();
+    super::bundle(scene, &own, NAME, "second", &["sh", "-c", script]);
+    let outcome = super::run(scene, "second").success();
+    remove(scene, "second");
+    outcome.stdout
+}

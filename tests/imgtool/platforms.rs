@@ -95,3 +95,38 @@ fn the_tree_of_images_shows_what_each_takes_and_what_is_in_use() {
         scene.imgtool().args(["images", "--tree", "--quiet"]).run().code(125);
     });
 }
+
+#[test]
+fn a_bundle_pulls_its_image_when_it_is_told_to() {
+    in_a_registry(|scene, _registry, name, _digest| {
+        let dir = scene.path("b");
+        let bundle = |flags: &[&str]| {
+            scene.imgtool().arg("bundle").args(flags).arg(name).arg(&dir).args(["--", "/x"]).run()
+        };
+        let remove = || scene.imgtool().arg("rm").arg(&dir).run().success();
+        let architecture = || {
+            let config = fs::read(dir.join("config.json")).unwrap();
+            let config: serde_json::Value = serde_json::from_slice(&config).unwrap();
+            let annotations = &config["annotations"];
+            annotations["org.opencontainers.image.architecture"].as_str().unwrap().to_owned()
+        };
+        for flags in [&[][..], &["--pull", "never"]] {
+            bundle(flags).refused(&["no such image", "imgtool pull"]);
+        }
+        // Its directory is all that is printed.
+        let printed = bundle(&["--pull", "missing"]).success().stdout;
+        assert_eq!(printed, format!("{}\n", dir.display()));
+        assert_eq!(
+            (architecture(), here(scene, name)),
+            ("amd64".into(), vec!["linux/amd64".into()])
+        );
+        remove();
+        bundle(&["--platform", "linux/arm64"]).refused(&["linux/arm64"]);
+        bundle(&["--pull", "missing", "--platform", "linux/arm64"]).success();
+        assert_eq!(architecture(), "arm64");
+        remove();
+        bundle(&["--pull", "missing", "--platform", "linux/mips"]).refused(&["linux/mips"]);
+        bundle(&["--pull", "sometimes"]).code(125);
+        assert!(!dir.exists());
+    });
+}

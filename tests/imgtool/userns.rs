@@ -163,7 +163,9 @@ fn maps_that_can_t_be_are_refused() {
         refused(&["--uidmap", "x"], &["CONTAINER:HOST"]);
         refused(&["--userns", "keep-id"], &["ordinary users", "--uidmap"]);
         refused(&["--userns", "private"], &["--uidmap"]);
-        refused(&["--userns", "auto"], &["host, private or keep-id"]);
+        refused(&["--userns", "auto"], &["--userns auto", "--uidmap"]);
+        refused(&["--userns", "nomap"], &["--userns nomap", "keep-id"]);
+        refused(&["--userns", "pod"], &["host, private or keep-id"]);
         refused(&["--uidmap", MAP, "--user", "70000"], &["70000", "--uidmap"]);
         refused(&["-v", "/tmp:/x:idmap"], &["idmap needs --uidmap"]);
     });

@@ -17,8 +17,8 @@ use super::plan::Plan;
 use super::record::{Mode, TREE, write_json};
 use super::registry::{self, Entry, Held, State};
 use super::{
-    ROOTFS, annotations, cdi, config, files, host, init, overlay, profile, remove, seccomp, shm,
-    user, volumes,
+    ROOTFS, annotations, cdi, config, files, host, init, overlay, profile, remove, seccomp, shared,
+    shm, user, volumes,
 };
 use crate::layer;
 use crate::layer::metadata::Place;
@@ -30,6 +30,8 @@ use crate::volumes::options;
 /// What the user asked for.
 pub(crate) struct Request {
     pub(crate) image: String,
+    /// `None` for this host's.
+    pub(crate) platform: Option<Platform>,
     /// `None` keeps the bundle in the store.
     pub(crate) directory: Option<PathBuf>,
     pub(crate) copy: bool,
@@ -49,7 +51,11 @@ pub(crate) fn create(store: &Store, request: &Request) -> Result<Created> {
     let _lock = store.lock_shared()?;
     let left = remove::clear(store);
     let mut notes: Vec<String> = left.iter().map(|error| format!("{error:#}")).collect();
-    let image = store.resolve(&request.image)?;
+    let image = store.resolve_for(&request.image, request.platform.as_ref())?;
+    if let Some(wanted) = &request.platform {
+        let actual = image.config.platform();
+        ensure!(wanted.runs(&actual), "image {} is for {actual}, not for {wanted}", request.image);
+    }
     let plan = Plan::make(store, &image, request, &mut notes)?;
     let mut held = registry::begin(
         store,
@@ -106,6 +112,7 @@ fn make(
     }
     add_groups(&mut identity, plan, &options.process.groups, rootfs.as_fd())?;
     let mut volumes = volume_mounts(store, image, request, plan, rootfs.as_fd(), notes)?;
+    held.entry.record.volumes = volumes.iter().map(|volume| volume.target.clone()).collect();
     if let Some(program) = &plan.init {
         volumes.push(init::copy(program, directory)?);
     }
@@ -127,14 +134,23 @@ fn make(
     if held.entry.record.mode == Mode::Overlay {
         words.insert(annotations::BUNDLE.to_owned(), "overlay".to_owned());
     }
-    let named: Vec<&str> = options
+    let mut named: Vec<String> = options
         .volumes
         .iter()
         .filter_map(|volume| match &volume.source {
-            Source::Named(name) => Some(name.as_str()),
+            Source::Named(name) => Some(name.clone()),
             Source::Host(_) | Source::Bundle => None,
         })
         .collect();
+    for word in &options.volumes_from {
+        let more = shared::names(store, &word.container)?;
+        named.extend(more.into_iter().filter(|name| {
+            !options
+                .volumes
+                .iter()
+                .any(|volume| matches!(&volume.source, Source::Named(other) if other == name))
+        }));
+    }
     if !named.is_empty() {
         words.insert(annotations::VOLUMES.to_owned(), named.join(","));
     }
@@ -279,6 +295,23 @@ fn volume_mounts(
                     give_volume(&path, plan)?;
                 }
                 mounts.push(Mount { mapped: maps_volumes(plan), ..bind(volume, &path)? });
+            }
+        }
+    }
+    for word in &options.volumes_from {
+        let theirs = shared::volumes(store, word)
+            .with_context(|| format!("--volumes-from {}", word.container))?;
+        for mut mount in theirs {
+            let taken = |target: &String| *target == mount.target;
+            let is_tmpfs = options.tmpfs.iter().any(|tmpfs| taken(&tmpfs.target));
+            // What the user says of the place himself comes first.
+            if !is_tmpfs
+                && !own.iter().any(taken)
+                && !mounts.iter().any(|other| taken(&other.target))
+            {
+                let in_store = Path::new(&mount.source).starts_with(store.root());
+                mount.mapped = maps_volumes(plan) && (mount.mapped || in_store);
+                mounts.push(mount);
             }
         }
     }

@@ -38,7 +38,7 @@ pub(crate) use process::Process;
 pub(crate) use publish::Publish;
 pub(crate) use quantity::CPU_PERIOD_US;
 pub(crate) use security::{Seccomp, Security};
-pub(crate) use volume::{Source, Volume, clean_target};
+pub(crate) use volume::{PROPAGATION, Source, Volume, VolumesFrom, clean_target};
 
 use super::annotations::PREFIX;
 use super::capabilities::CapabilityChange;
@@ -73,6 +73,9 @@ pub(crate) struct Words {
     /// Mount something: type=bind|volume|tmpfs,source=…,target=…,readonly
     #[arg(long, value_name = "KEY=VALUE,…")]
     mount: Vec<String>,
+    /// Mount the volumes of another container or bundle, which must outlive this one
+    #[arg(long, value_name = "CONTAINER[:ro]")]
+    volumes_from: Vec<String>,
     /// Mount a file system in memory
     #[arg(long, value_name = "TARGET[:OPTIONS]")]
     tmpfs: Vec<String>,
@@ -183,6 +186,7 @@ pub(crate) struct Options {
     pub(crate) publish_all: bool,
     pub(crate) hosts: Hosts,
     pub(crate) volumes: Vec<Volume>,
+    pub(crate) volumes_from: Vec<VolumesFrom>,
     pub(crate) tmpfs: Vec<Tmpfs>,
     pub(crate) devices: device::Wanted,
     /// Labels and annotations, which are one here.
@@ -251,6 +255,11 @@ pub(crate) fn resolve(
         hosts: words.hosts.resolve()?,
         namespaces: words.namespaces.resolve()?,
         volumes,
+        volumes_from: words
+            .volumes_from
+            .iter()
+            .map(|word| VolumesFrom::parse(word))
+            .collect::<Result<_>>()?,
         tmpfs,
         devices: words.devices.resolve()?,
         annotations: labels,

@@ -127,6 +127,7 @@ impl Plan {
                 mode,
                 mount_points: Vec::new(),
                 ids,
+                volumes: Vec::new(),
                 shared_memory_bytes: shareable
                     .then(|| options.limits.shm_bytes.unwrap_or(config::SHM_BYTES)),
             },

@@ -42,6 +42,9 @@ pub(crate) struct Record {
     /// The ids of a container that has other ones than we see.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) ids: Option<Maps>,
+    /// Where volumes are mounted in the container, for others to have them too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) volumes: Vec<String>,
     /// How large the shared memory is that lies in the bundle, for other containers to join.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) shared_memory_bytes: Option<i64>,

@@ -22,6 +22,7 @@ use crate::build::{Built, Failure, Named, Request, build, check, parse_argument}
 use crate::error::printable;
 use crate::manifest::Platform;
 use crate::output;
+use crate::progress::Progress;
 use crate::reference::Reference;
 use crate::rewrite;
 use crate::store::Store;
@@ -231,7 +232,7 @@ pub(crate) fn run(store: &Store, args: &Args) -> Result<()> {
     let access = args.access.access()?;
     let bring = |name: &str, platform: Option<&Platform>| match name.strip_prefix(LAYOUT) {
         Some(place) => cache::bring_layout(store, place, platform, &access).map(Some),
-        None => pull::bring(store, name, platform, &access).map(|()| None),
+        None => pull::bring(store, name, platform, &access, &Progress::Silent).map(|()| None),
     };
     let caches = cache::open(store, &args.cache_from, &access);
     let deliver = |store: &Store, built: &Built| {

@@ -5,8 +5,12 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
+use super::{access, pull};
 use crate::bundle::{self, Created, Request, flags};
+use crate::error::NoSuchImage;
+use crate::manifest::Platform;
 use crate::output;
+use crate::progress::Progress;
 use crate::store::Store;
 
 /// Make an OCI bundle from an image and print its directory
@@ -19,6 +23,15 @@ pub(crate) struct Args {
     help: Option<bool>,
     #[command(flatten)]
     words: flags::Words,
+    /// Whether the image is pulled first: never, missing or always [default: never]
+    #[arg(long, value_name = "WHEN")]
+    pull: Option<When>,
+    /// Show nothing of the pull
+    #[arg(short, long)]
+    quiet: bool,
+    /// The image of an index to take [default: this host's]
+    #[arg(long, value_name = "OS/ARCH")]
+    platform: Option<String>,
     /// Make a plain tree instead of an overlay mount
     #[arg(long)]
     copy: bool,
@@ -31,11 +44,51 @@ pub(crate) struct Args {
     command: Vec<String>,
 }
 
+/// When an image is pulled.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[clap(rename_all = "lower")]
+enum When {
+    #[default]
+    Never,
+    Missing,
+    Always,
+}
+
+impl When {
+    /// Pulls it, if it is to be.
+    fn pull(
+        self,
+        store: &Store,
+        image: &str,
+        platform: Option<&Platform>,
+        progress: &Progress,
+    ) -> Result<()> {
+        let is_missing = || match store.resolve_for(image, platform) {
+            Ok(found) => Ok(!platform.is_none_or(|wanted| wanted.runs(&found.config.platform()))),
+            Err(error) if error.is::<NoSuchImage>() || platform.is_some() => Ok(true),
+            Err(error) => Err(error),
+        };
+        if self == Self::Always || (self == Self::Missing && is_missing()?) {
+            let access = access::Flags::default().access()?;
+            pull::bring(store, image, platform, &access, progress)?;
+        }
+        Ok(())
+    }
+}
+
 pub(crate) fn run(store: &Store, args: Args) -> Result<()> {
     let cwd = std::env::current_dir().context("find the current directory")?;
     let options = flags::resolve(args.words, args.command, &cwd, |key| std::env::var(key).ok())?;
-    let request =
-        Request { image: args.image, directory: args.directory, copy: args.copy, options };
+    let platform = args.platform.as_deref().map(Platform::parse).transpose()?;
+    let progress = Progress::aside(args.quiet);
+    args.pull.unwrap_or_default().pull(store, &args.image, platform.as_ref(), &progress)?;
+    let request = Request {
+        image: args.image,
+        platform,
+        directory: args.directory,
+        copy: args.copy,
+        options,
+    };
     let created = bundle::create(store, &request)?;
     // A bundle whose place nobody learns would stay for ever.
     print(&created).or_else(|error| {

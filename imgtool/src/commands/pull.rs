@@ -128,12 +128,13 @@ fn run_one(
     Ok(())
 }
 
-/// Brings the image that a build is based on, without a word on standard output.
+/// Brings the image that a build or a bundle is based on, without a word on standard output.
 pub(crate) fn bring(
     store: &Store,
     image: &str,
     platform: Option<&Platform>,
     access: &Access,
+    progress: &Progress,
 ) -> Result<()> {
     let conf = RegistriesConf::read(access.registries.as_deref())?;
     let candidates = match conf.short_name(image)? {
@@ -142,7 +143,6 @@ pub(crate) fn bring(
     };
     ensure!(!candidates.is_empty(), "{image}: registries.conf names nothing to pull");
     let wanted = platform.cloned().unwrap_or_else(Platform::host);
-    let progress = Progress::Silent;
     let mut failed = super::Failures::default();
     for name in candidates {
         let name = name.with_default_tag().digest_over_tag();
@@ -152,7 +152,7 @@ pub(crate) fn bring(
         let pull = Pull {
             store,
             access,
-            progress: &progress,
+            progress,
             wanted: Wanted::Platforms(vec![wanted.clone()]),
             chosen: platform.is_some(),
             unpack: false,

@@ -8,7 +8,7 @@ use crate::userns::{Maps, Range, check, to_outside};
 #[derive(Debug, Default, clap::Args)]
 #[group(id = "identity")]
 pub(super) struct Words {
-    /// User namespace: host, private (with --uidmap) or keep-id[:uid=N,gid=N]
+    /// User namespace: host, private (with --uidmap), or without root keep-id[:uid=N,gid=N]
     #[arg(long, value_name = "MODE")]
     userns: Option<String>,
     /// Which ids of the host the container's users are; its groups as well without --gidmap
@@ -64,6 +64,14 @@ impl Words {
             "private" => bail!("--userns private needs --uidmap CONTAINER:HOST:LENGTH"),
             "host" => Ok(Identity::Ours),
             "keep-id" => kept(rest.unwrap_or_default()),
+            // Who is nobody in there is kept out of the bundle itself, which is yours.
+            "nomap" => bail!(
+                "--userns nomap: your own directories, and the bundle in them, would be closed to the container: \
+                 use keep-id, and --user for whom it runs as"
+            ),
+            "auto" => bail!(
+                "--userns auto: no ranges are chosen here: say which, with --uidmap 0:100000:65536"
+            ),
             other => {
                 bail!("invalid user namespace {other:?}: use host, private or keep-id")
             }

@@ -22,6 +22,34 @@ pub(crate) struct Volume {
     pub(crate) mapped: bool,
 }
 
+/// How mounts beneath a volume come to others, as mount(8) says it.
+pub(crate) const PROPAGATION: [&str; 6] =
+    ["shared", "rshared", "slave", "rslave", "private", "rprivate"];
+
+/// One `--volumes-from`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct VolumesFrom {
+    /// A container or a bundle.
+    pub(crate) container: String,
+    pub(crate) read_only: bool,
+}
+
+impl VolumesFrom {
+    /// `CONTAINER[:ro|rw]`.
+    pub(super) fn parse(word: &str) -> Result<Self> {
+        let (container, read_only) = match word.rsplit_once(':') {
+            Some((container, "ro")) => (container, true),
+            Some((container, "rw")) => (container, false),
+            Some(_) => bail!(
+                "invalid --volumes-from {word:?}: want CONTAINER, CONTAINER:ro or CONTAINER:rw"
+            ),
+            None => (word, false),
+        };
+        ensure!(!container.is_empty(), "--volumes-from names no container");
+        Ok(Self { container: container.to_owned(), read_only })
+    }
+}
+
 /// Where the content of a volume lies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Source {
@@ -88,8 +116,7 @@ impl Volume {
     }
 
     pub(super) fn set_propagation(&mut self, word: &str) -> Result<()> {
-        const WORDS: [&str; 6] = ["shared", "rshared", "slave", "rslave", "private", "rprivate"];
-        let known = WORDS.iter().find(|known| **known == word);
+        let known = PROPAGATION.iter().find(|known| **known == word);
         self.propagation = known.with_context(|| format!("unknown propagation {word:?}"))?;
         Ok(())
     }
