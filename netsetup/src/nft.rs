@@ -126,7 +126,7 @@ fn elements(contents: &Contents) -> Vec<(&'static str, Vec<Element>)> {
             subnets.filter(move |(_, subnet)| subnet.family() == family)
         });
         let (mut masqueraded, mut outbound) = (Vec::new(), Vec::new());
-        let (mut subnets, mut hairpin) = (Vec::new(), Vec::new());
+        let mut subnets = Vec::new();
         for (bridge, subnet) in pairs {
             if bridge.masquerade && !bridge.internal {
                 match bridge.outbound(family) {
@@ -135,12 +135,6 @@ fn elements(contents: &Contents) -> Vec<(&'static str, Vec<Element>)> {
                 }
             }
             subnets.extend(range(subnet));
-            let link = interface(&bridge.name);
-            hairpin.push(Element {
-                key: [address(subnet.first()), link.clone()].concat(),
-                key_end: Some([address(subnet.last()), link].concat()),
-                ..Element::default()
-            });
         }
         let ports = contents.ports.iter();
         let ports = ports.filter(|port| Family::of(port.binding.host_ip) == family);
@@ -150,7 +144,6 @@ fn elements(contents: &Contents) -> Vec<(&'static str, Vec<Element>)> {
             (names.masqueraded, masqueraded),
             (names.outbound, outbound),
             (names.subnets, subnets),
-            (names.hairpin, hairpin),
             (names.ports, anywhere.into_iter().map(port).collect()),
             (names.ports_at, somewhere.into_iter().map(port).collect()),
         ]);
@@ -262,21 +255,13 @@ mod tests {
         };
         assert_eq!(
             sets(&bridge),
-            [
-                "bridges",
-                "masqueraded",
-                "subnets",
-                "hairpin",
-                "masqueraded6",
-                "subnets6",
-                "hairpin6"
-            ]
+            ["bridges", "masqueraded", "subnets", "masqueraded6", "subnets6"]
         );
         let outbound = Bridge { outbound: vec!["192.0.2.7".parse().unwrap()], ..bridge.clone() };
         assert!(sets(&outbound).contains(&"outbound") && sets(&outbound).contains(&"masqueraded6"));
         bridge = Bridge { internal: true, isolation: Isolation::None, ..bridge };
         bridge.subnets.pop();
-        assert_eq!(sets(&bridge), ["bridges", "inside", "internal", "open", "subnets", "hairpin"]);
+        assert_eq!(sets(&bridge), ["bridges", "inside", "internal", "open", "subnets"]);
     }
 
     #[test]

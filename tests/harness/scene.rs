@@ -96,9 +96,11 @@ impl Scene {
             let id = entry.file_name().to_string_lossy().trim_end_matches(".json").to_owned();
             self.netsetup().args(["detach", &id]).run();
         }
-        self.netsetup().args(["bridge", "delete", "e2e0"]).run();
-        // Other plugins' bridge of this name is not netsetup's to delete.
-        Cmd::line("ip link del e2e0").run();
+        for bridge in ["e2e0", "e2e1"] {
+            self.netsetup().args(["bridge", "delete", bridge]).run();
+            // Other plugins' bridge of this name is not netsetup's to delete.
+            Cmd::line("ip link del").arg(bridge).run();
+        }
         let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
         let dir = self.dir.path().display().to_string();
         for line in mounts.lines().rev() {

@@ -31,9 +31,6 @@ pub(super) struct Names {
     pub(super) outbound: &'static str,
     /// Subnets of all bridges.
     pub(super) subnets: &'static str,
-    /// (subnet, its bridge): a container that reaches a neighbour, or itself, through a
-    /// published port must see the answer come back through the host.
-    pub(super) hairpin: &'static str,
     /// protocol . port -> address . port, for ports published on every address.
     pub(super) ports: &'static str,
     /// address . protocol . port -> address . port, for ports published on one address.
@@ -47,7 +44,6 @@ pub(super) fn names(family: Family) -> Names {
             masqueraded: "masqueraded",
             outbound: "outbound",
             subnets: "subnets",
-            hairpin: "hairpin",
             ports: "ports",
             ports_at: "ports_at",
         },
@@ -55,7 +51,6 @@ pub(super) fn names(family: Family) -> Names {
             masqueraded: "masqueraded6",
             outbound: "outbound6",
             subnets: "subnets6",
-            hairpin: "hairpin6",
             ports: "ports6",
             ports_at: "ports6_at",
         },
@@ -73,17 +68,14 @@ fn sets() -> Vec<Set> {
     ];
     for family in Family::BOTH {
         let names = names(family);
-        let (address, at_link, at_port, target): (&[Kind], &[Kind], &[Kind], &[Kind]) = match family
-        {
+        let (address, at_port, target): (&[Kind], &[Kind], &[Kind]) = match family {
             Family::V4 => (
                 &[Kind::Address4],
-                &[Kind::Address4, Kind::Interface],
                 &[Kind::Address4, Kind::Protocol, Kind::Port],
                 &[Kind::Address4, Kind::Port],
             ),
             Family::V6 => (
                 &[Kind::Address6],
-                &[Kind::Address6, Kind::Interface],
                 &[Kind::Address6, Kind::Protocol, Kind::Port],
                 &[Kind::Address6, Kind::Port],
             ),
@@ -93,7 +85,6 @@ fn sets() -> Vec<Set> {
             Set { name: names.masqueraded, key: address, data: &[], intervals: true },
             Set { name: names.outbound, key: address, data: address, intervals: true },
             Set { name: names.subnets, key: address, data: &[], intervals: true },
-            Set { name: names.hairpin, key: at_link, data: &[], intervals: true },
             Set { name: names.ports, key: port, data: target, intervals: false },
             Set { name: names.ports_at, key: at_port, data: target, intervals: false },
         ]);
@@ -229,19 +220,25 @@ fn forward() -> Vec<(&'static str, Vec<Expression>)> {
 
 fn postrouting(family: Family) -> Vec<(&'static str, Vec<Expression>)> {
     let names = names(family);
-    let own_answer = [
-        e::source_address(family, Register::Reg32_00),
-        e::meta(MetaKey::Oifname, e::behind_address(family)),
-        e::is_in(names.hairpin, Register::Reg1),
-        e::masquerade(),
-    ];
+    // A container that reaches a neighbour, itself, or one that is a neighbour by another of its networks,
+    // through a published port, must see the answer come back through the host.
+    let own_answer = rule([
+        &e::is_published(),
+        &e::is(family),
+        &to(BRIDGES),
+        &[
+            e::source_address(family, Register::Reg1),
+            e::is_in(names.subnets, Register::Reg1),
+            e::masquerade(),
+        ],
+    ]);
     let source = e::source_address(family, Register::Reg1);
     let leaves = [
         e::destination_address(family, Register::Reg1),
         e::is_not_in(names.subnets, Register::Reg1),
     ];
     let leaves = rule([&e::is(family), &leaves, &e::destination_is_not_multicast(family)]);
-    let mut rules = vec![("postrouting", rule([&e::is_published(), &e::is(family), &own_answer]))];
+    let mut rules = vec![("postrouting", own_answer)];
     if family == Family::V4 {
         // A program of the host that came by 127.0.0.1 cannot be answered there.
         let from_loopback = rule([
