@@ -93,6 +93,7 @@ fn exec(mut words: Iter<String>) -> Option<Exec> {
         "--cwd" => flag.value().map(|value| exec.cwd = Some(value.to_owned())),
         "--detach" | "-d" => flag.switch(&mut exec.detach),
         "--env" | "-e" => flag.value().map(|value| exec.env.push(value.to_owned())),
+        "--no-new-privs" => flag.switch(&mut exec.no_new_privs),
         "--process" | "-p" => flag.path(&mut exec.process),
         "--tty" | "-t" => flag.switch(&mut exec.tty),
         "--user" | "-u" => flag.value().map(|value| exec.user = Some(value.to_owned())),
@@ -213,7 +214,7 @@ mod tests {
             "delete c -f",
             "exec c true",
             "exec --process /f --detach --pid-file /p --console-socket /s c",
-            "exec -t -e A=1 --env B=2,3 --env=C= --cwd /w -u 1:2 c ls -l --all --",
+            "exec -t --no-new-privs -e A=1 --env B=2,3 --env=C= --cwd /w -u 1:2 c ls -l --all --",
             "exec c - -x",
             "--root /a --root /b state c",
         ] {
