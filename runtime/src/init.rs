@@ -192,8 +192,10 @@ fn create_steps(start: &Create, channel: &mut Option<Channel>) -> Result<Infalli
     be_undumpable()?;
     if !plan.hooks.create_container.is_empty() {
         let state = state_document(start.record, Status::Creating)?;
-        // In the root, whose files they name by relative paths: so runc has it.
-        hooks::run("createContainer", &plan.hooks.create_container, &state, &plan.root.path)?;
+        // In the root, whose files they name by relative paths: so runc has it. Its path may lead through
+        // directories that are closed to the container's ids.
+        rustix::process::fchdir(root.as_fd()).context("chdir to the root file system")?;
+        hooks::run("createContainer", &plan.hooks.create_container, &state, Path::new("."))?;
     }
 
     if own_mounts {
