@@ -7,6 +7,7 @@ use serde_json::json;
 use super::under_ours;
 use crate::harness::Bundle;
 use crate::harness::command::binary;
+use crate::harness::pty::Pty;
 
 #[test]
 fn an_id_left_out_begins_with_the_host_name_that_was_made_for_it() {
@@ -90,5 +91,40 @@ fn an_id_is_written_to_a_file_if_the_container_comes_about() {
             assert_ne!(outcome.code, 0);
             assert!(outcome.stderr.contains("flag provided but not defined"), "{}", outcome.stderr);
         }
+    });
+}
+
+#[test]
+fn a_list_for_people_fits_their_terminal() {
+    under_ours(|it| {
+        let image = format!("registry.example/{}:latest", "long/".repeat(6));
+        let args = json!(["/probe", "pause", "with", "a", "long", "line", "of", "words"]);
+        let bundle = Bundle::new(it.scene, &["pause"])
+            .edit("/process/args", args)
+            .edit("/annotations", json!({ "org.imgtool.image": image }));
+        let name = it.scene.id("wide");
+        let create = it.cmd(["create", "--name", &name, "--bundle"]).arg(bundle.write());
+        let id = create.run().success().word().to_owned();
+        let filter = format!("id={id}");
+        let words = ["list", "-f", "wide", "--filter", &filter];
+        let seen = |columns: u16| {
+            let (code, text) = Pty::start(it.cmd(words), 24, columns).end();
+            assert_eq!(code, 0, "{text}");
+            text.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>()
+        };
+        for columns in [80, 90, 100, 120] {
+            let lines = seen(columns);
+            assert_eq!(lines.len(), 2, "{lines:?}");
+            for line in &lines {
+                assert!(line.chars().count() <= usize::from(columns), "{columns}: {line}");
+                assert!(!line.contains(&image));
+            }
+            assert!(lines[1].starts_with(&id[..12]), "{lines:?}");
+        }
+        let whole = seen(200);
+        assert!(whole[1].contains(&image) && whole[1].ends_with(&name), "{whole:?}");
+        // What is read by a program is whole.
+        it.run(words).success().stdout_has(&image);
+        it.run(["delete", "--force", &id]).success();
     });
 }

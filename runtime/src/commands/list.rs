@@ -15,6 +15,7 @@ use crate::records::{Records, Supervised, health};
 use crate::state::{Record, StateStore};
 
 mod filter;
+mod fit;
 pub(super) mod table;
 mod wide;
 
@@ -52,7 +53,7 @@ pub(super) fn run(args: &List, host: &Host, store: &StateStore, records: &Record
     let text = if args.quiet {
         found.iter().fold(String::new(), |text, one| text + &one.id + "\n")
     } else if format == Format::Wide {
-        wide::text(&found, store)
+        wide::text(&found, store, fit::width())
     } else {
         let documents = found.iter().filter_map(|one| document(one, store, records));
         of_documents(&documents.collect::<Vec<_>>(), format)?

@@ -2,11 +2,23 @@
 
 use std::fmt::Write as _;
 
+/// Blanks between two columns.
+pub(crate) const GAP: usize = 3;
+
 /// Columns three blanks apart and as wide as their widest cell, at least `least`; the last one ends
 /// where it ends.
 pub(crate) fn columns<const N: usize>(lines: &[[String; N]], least: usize) -> String {
+    columns_apart(lines, least, GAP)
+}
+
+/// The same with another number of blanks between.
+pub(crate) fn columns_apart<const N: usize>(
+    lines: &[[String; N]],
+    least: usize,
+    gap: usize,
+) -> String {
     let width = |column: usize| {
-        let cells = lines.iter().map(|line| line[column].chars().count() + 3);
+        let cells = lines.iter().map(|line| line[column].chars().count() + gap);
         cells.max().unwrap_or(0).max(least)
     };
     let widths: [usize; N] = std::array::from_fn(width);

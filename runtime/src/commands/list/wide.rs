@@ -4,7 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::Found;
 use super::filter::{self, Filter, Key};
-use super::table;
+use super::fit::{self, Cut};
 use crate::clock;
 use crate::records::standing::{self, Standing};
 use crate::records::{self, health, names};
@@ -12,6 +12,16 @@ use crate::state::{self, StateStore, Status};
 
 /// A longer command line is cut.
 const COMMAND_WIDTH: usize = 20;
+
+/// What a narrow terminal does without: of the command, the image, the ports, the name, the times.
+const CUTS: [Cut; 6] = [
+    Cut { column: 2, least: 9 },
+    Cut { column: 1, least: 12 },
+    Cut { column: 5, least: 7 },
+    Cut { column: 6, least: 10 },
+    Cut { column: 3, least: 10 },
+    Cut { column: 4, least: 11 },
+];
 
 /// One container as people see it.
 pub(super) struct Row<'a> {
@@ -117,7 +127,7 @@ impl<'a> Row<'a> {
     fn cells(&self, now: u64) -> [String; 7] {
         [
             records::short(&self.one.id).to_owned(),
-            if self.image.is_empty() { "-".to_owned() } else { self.image.to_owned() },
+            if self.image.is_empty() { "-".to_owned() } else { familiar(self.image).to_owned() },
             shown_command(&self.command),
             format!("{} ago", age(self.created, now)),
             self.status(now),
@@ -127,14 +137,16 @@ impl<'a> Row<'a> {
     }
 }
 
-pub(super) fn text(found: &[Found], store: &StateStore) -> String {
+/// The table; for a terminal of this width, if that is where it goes.
+pub(super) fn text(found: &[Found], store: &StateStore, width: Option<usize>) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let header = ["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"];
     let mut rows: Vec<Row> = found.iter().map(|one| Row::new(one, store)).collect();
     // The newest first, as docker has them.
     rows.sort_by(|a, b| b.created.cmp(a.created));
     let lines = rows.iter().map(|row| row.cells(now));
-    table::columns(&std::iter::once(header.map(str::to_owned)).chain(lines).collect::<Vec<_>>(), 0)
+    let lines = std::iter::once(header.map(str::to_owned)).chain(lines).collect();
+    fit::columns(lines, width, &CUTS)
 }
 
 /// `status=` of the filter.
@@ -150,6 +162,12 @@ fn word(standing: Standing) -> &'static str {
 
 fn age(time: &str, now: u64) -> String {
     clock::age(now.saturating_sub(clock::parse_seconds(time).unwrap_or(now)))
+}
+
+/// As people write it, and docker shows it.
+fn familiar(image: &str) -> &str {
+    let bare = image.strip_prefix("docker.io/").unwrap_or(image);
+    bare.strip_prefix("library/").filter(|_| bare.len() < image.len()).unwrap_or(bare)
 }
 
 /// With or without its tag or digest, its registry and the library's name.
@@ -213,6 +231,18 @@ mod tests {
         }
         for wanted in ["ello", "hello:v1", "lo:latest"] {
             assert!(!is_image(image, wanted), "{wanted}");
+        }
+    }
+
+    #[test]
+    fn images_are_shown_as_people_write_them() {
+        for (image, shown) in [
+            ("docker.io/library/hello:latest", "hello:latest"),
+            ("docker.io/me/hello:1", "me/hello:1"),
+            ("localhost:5000/library/hello", "localhost:5000/library/hello"),
+            ("sha256:abc", "sha256:abc"),
+        ] {
+            assert_eq!(familiar(image), shown);
         }
     }
 
