@@ -113,3 +113,34 @@ fn a_docker_of_ten_lines_runs_lists_reads_and_removes() {
         }
     });
 }
+
+/// The table of docker's flags names no flag that is not there, and none is there twice.
+#[test]
+fn every_flag_of_the_readme_is_one() {
+    scene(|scene| {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
+        let text = fs::read_to_string(path).unwrap();
+        let table = text.split("### The flags of `docker run`").nth(1).unwrap();
+        let table = table.split("###").next().unwrap();
+        let rows = table.lines().filter(|line| line.starts_with("| ")).skip(1);
+        let flags: Vec<&str> = rows
+            .flat_map(|row| row.split('`').skip(1).step_by(2))
+            .filter(|word| word.starts_with('-'))
+            .collect();
+        assert!(flags.len() > 80, "{}", flags.len());
+        let help = scene.imgtool().args(["bundle", "--help"]).run().success().stdout;
+        let known = |flag: &&str| {
+            help.lines().any(|line| {
+                let words = line.trim_start().split([' ', ',']);
+                words
+                    .take_while(|word| word.is_empty() || word.starts_with('-'))
+                    .any(|word| word == *flag)
+            })
+        };
+        let unknown: Vec<_> = flags.iter().filter(|flag| !known(flag)).collect();
+        assert!(unknown.is_empty(), "{unknown:?}");
+        let twice: Vec<_> =
+            flags.iter().filter(|flag| flags.iter().filter(|it| it == flag).count() > 1).collect();
+        assert!(twice.is_empty(), "{twice:?}");
+    });
+}
