@@ -11,6 +11,7 @@ pub(crate) mod command;
 pub(crate) mod containerd;
 pub(crate) mod cri;
 pub(crate) mod daemon;
+pub(crate) mod disk;
 pub(crate) mod docker;
 pub(crate) mod host;
 pub(crate) mod hostile;

@@ -21,6 +21,7 @@ mod parallel;
 mod publish;
 mod restore;
 mod rootless;
+mod scarce;
 mod vlan;
 mod wishes;
 

@@ -1,8 +1,8 @@
 //! Small files that are old or new, never half written.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
-use std::os::unix::fs::symlink;
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{FileExt, symlink};
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 fn found<T>(outcome: io::Result<T>) -> io::Result<Option<T>> {
     match outcome {
         Ok(value) => Ok(Some(value)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
 }
@@ -36,9 +36,28 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     serde_json::from_str(&text).map(Some).with_context(|| format!("read {}", path.display()))
 }
 
-/// Writes a file that need not outlive a reboot.
+/// Writes a file that need not outlive a reboot. One that is there already is overwritten where there is
+/// no room for another: what is taken away must not need room.
 pub(crate) fn write(path: &Path, contents: &[u8]) -> Result<()> {
-    replace(path, |staged| fs::write(staged, contents))
+    replace(path, |staged| fs::write(staged, contents)).or_else(|error| {
+        let cause = error.downcast_ref::<io::Error>().map(io::Error::kind);
+        let full = matches!(cause, Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded));
+        if full && overwrite(path, contents).is_ok() { Ok(()) } else { Err(error) }
+    })
+}
+
+/// Writes over a file without a moment in which it is half of each: the kernel takes a page at once.
+fn overwrite(path: &Path, contents: &[u8]) -> io::Result<()> {
+    const PAGE: u64 = 4096;
+    let file = File::options().write(true).open(path)?;
+    let length = file.metadata()?.len();
+    let mut contents = contents.to_vec();
+    // JSON may end in spaces; a file cut shorter would be half of each for a moment.
+    contents.resize(contents.len().max(usize::try_from(length).unwrap_or(0)), b'\n');
+    if length == 0 || contents.len() as u64 > PAGE {
+        return Err(ErrorKind::StorageFull.into());
+    }
+    file.write_all_at(&contents, 0)
 }
 
 /// Writes a file that outlives a power cut.
@@ -98,10 +117,7 @@ pub(crate) fn remove(path: &Path) -> Result<()> {
 pub(crate) fn remove_directory(path: &Path) -> Result<()> {
     match fs::remove_dir(path) {
         Err(error)
-            if !matches!(
-                error.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty
-            ) =>
+            if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::DirectoryNotEmpty) =>
         {
             Err(error).with_context(|| format!("remove {}", path.display()))
         }
