@@ -22,6 +22,7 @@ mod mounts;
 mod names;
 mod netdevices;
 mod rootless;
+mod scarce;
 mod seccomp;
 mod storm;
 mod supervised;

@@ -1,12 +1,12 @@
 //! What is kept of supervised containers: `<records>/<id>/record.json` and beside it the log. It
 //! lies where a reboot spares it, apart from the live state that runc's users know.
 //!
-//! The record is only ever replaced whole. While a supervisor lives, its own children write it; a
+//! The record is only ever replaced whole, unless there is no room for another. While a supervisor lives, its own children write it; a
 //! command that starts or deletes a container holds the lock on its directory meanwhile.
 
 use std::fs::{DirBuilder, File};
 use std::io::ErrorKind;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -25,6 +25,8 @@ pub(crate) use record::{Life, LogPlan, ProcessId, Setup, Supervised};
 
 const RECORD_FILE: &str = "record.json";
 const TEMPORARY: &str = ".record.json.tmp";
+/// What the kernel counts the room of a file in.
+const BLOCK: u64 = 512;
 /// Present once somebody has asked for the end: then no policy starts the container again.
 const STOPPED: &str = "stopped";
 /// The socket that `attach` goes through.
@@ -115,11 +117,22 @@ impl Records {
             .with_context(|| format!("lock {}", directory.display()))
     }
 
-    /// Replaces the record in one step.
+    /// Replaces the record in one step. On a full disk, which is often full of the container's own log,
+    /// it is overwritten: how the container ended must not be lost for want of a second copy.
     pub(crate) fn save(&self, record: &Supervised) -> Result<()> {
         let directory = self.directory(&record.id)?;
         let bytes = serde_json::to_vec_pretty(record).context("write the record")?;
-        state::replace(&directory, TEMPORARY, RECORD_FILE, &bytes)
+        let full = |error: &anyhow::Error| {
+            let errno =
+                error.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error);
+            errno.is_some_and(|errno| [libc::ENOSPC, libc::EDQUOT].contains(&errno))
+        };
+        match state::replace(&directory, TEMPORARY, RECORD_FILE, &bytes) {
+            Err(error) if full(&error) => {
+                overwrite(&directory.join(RECORD_FILE), &bytes).map_err(|_| error)
+            }
+            replaced => replaced,
+        }
     }
 
     /// Waits until what was saved would outlive a crash of the host.
@@ -275,6 +288,19 @@ pub(crate) const SHORT_ID: usize = 12;
 /// How an id is shown to people.
 pub(crate) fn short(id: &str) -> &str {
     if is_generated(id) { &id[..SHORT_ID] } else { id }
+}
+
+/// Overwrites a file that has room for so many bytes on the disk already.
+fn overwrite(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let file = File::options().write(true).custom_flags(libc::O_NOFOLLOW).open(path)?;
+    let metadata = file.metadata()?;
+    let mut bytes = bytes.to_vec();
+    // One write, and no other length before it and after it: who reads meanwhile sees JSON.
+    bytes.resize(bytes.len().max(usize::try_from(metadata.len()).unwrap_or(0)), b'\n');
+    if bytes.len() as u64 > metadata.blocks() * BLOCK {
+        return Err(ErrorKind::StorageFull.into());
+    }
+    file.write_all_at(&bytes, 0)
 }
 
 #[cfg(test)]

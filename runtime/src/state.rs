@@ -318,20 +318,30 @@ pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
 /// there whole or as it was.
 pub(crate) fn replace(directory: &Path, temporary: &str, name: &str, bytes: &[u8]) -> Result<()> {
     let path = directory.join(temporary);
+    let written = write_new(&path, bytes).and_then(|()| {
+        if temporary == name {
+            return Ok(());
+        }
+        std::fs::rename(&path, directory.join(name))
+            .with_context(|| format!("rename {}", path.display()))
+    });
+    if written.is_err() {
+        // On a full disk this half would take up what room there is; the error that counts is the first.
+        drop(std::fs::remove_file(&path));
+    }
+    written
+}
+
+fn write_new(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut file = OpenOptions::new()
         .write(true)
         .create(true)
         .truncate(true)
         .mode(0o600)
         .custom_flags(libc::O_NOFOLLOW)
-        .open(&path)
+        .open(path)
         .with_context(|| format!("create {}", path.display()))?;
-    file.write_all(bytes).with_context(|| format!("write {}", path.display()))?;
-    if temporary != name {
-        std::fs::rename(&path, directory.join(name))
-            .with_context(|| format!("rename {}", path.display()))?;
-    }
-    Ok(())
+    file.write_all(bytes).with_context(|| format!("write {}", path.display()))
 }
 
 #[cfg(test)]

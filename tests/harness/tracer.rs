@@ -11,6 +11,8 @@
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
@@ -162,14 +164,19 @@ pub(crate) fn observe(command: Cmd, plan: Option<(At, Fault)>, bounds: Bounds) -
 
 /// Runs a command to its end whose clock, and that of all it starts, is ahead by so many seconds.
 pub(crate) fn ahead(command: Cmd, seconds: i64) -> Traced {
+    with_clock(command, Arc::new(AtomicI64::new(seconds)))
+}
+
+/// The same until all that it has started has ended, too, with a clock that may be set meanwhile.
+pub(crate) fn with_clock(command: Cmd, ahead: Arc<AtomicI64>) -> Traced {
     let mut tracer = Tracer::start(command, None, None);
-    tracer.ahead = Some(seconds);
+    tracer.ahead = Some(ahead);
     tracer.run()
 }
 
 struct Tracer {
     /// By how many seconds clocks are ahead.
-    ahead: Option<i64>,
+    ahead: Option<Arc<AtomicI64>>,
     first: Pid,
     alive: HashSet<Pid>,
     /// Those of whose end we were told before their birth.
@@ -425,8 +432,8 @@ impl Tracer {
     }
 
     fn leave(&mut self, pid: Pid) {
-        if let Some(seconds) = self.ahead {
-            clock::advance(pid, seconds);
+        if let Some(ahead) = &self.ahead {
+            clock::advance(pid, ahead.load(Ordering::Relaxed));
         }
         if let Some(Some(errno)) = self.inside.remove(&pid) {
             let mut registers = ptrace::getregs(pid).expect("read registers");

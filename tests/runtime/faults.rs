@@ -84,7 +84,7 @@ impl Case<'_> {
 
     fn try_here(&self) {
         self.write_bundle();
-        let before = self.mounts();
+        let mut before = self.mounts();
         self.prepare();
         let model = self.observe(None);
         assert_eq!(model.code, 0, "{:?}: {model:?}", self.verb);
@@ -105,8 +105,11 @@ impl Case<'_> {
                     self.sweep();
                 }
             }
-            if self.mounts() != before {
-                found.push(format!("{what}: a mount is left"));
+            let mounts = self.mounts();
+            if mounts != before {
+                let left: Vec<_> = mounts.iter().filter(|it| !before.contains(it)).collect();
+                found.push(format!("{what}: mounts are left: {left:#?}"));
+                before = mounts;
             }
         }
         println!("{:?}: {} calls; (hit, exit 0): {tried:?}", self.verb, model.calls.len());
