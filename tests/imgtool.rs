@@ -43,6 +43,7 @@ mod property;
 mod push;
 mod referrers;
 mod rootless;
+mod scarce;
 mod transfers;
 mod userns;
 mod volumes;

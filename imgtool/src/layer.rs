@@ -72,7 +72,9 @@ pub(crate) fn unpack_from(store: &Store, image: &Image, open: OpenLayer<'_>) -> 
         make_dir(&store.layers_dir())?;
         let mut lowers = layers.clone();
         let mut staged = Vec::new();
-        for (index, layer) in missing.iter().zip(unpack_alone(store, image, &missing, open)?) {
+        let alone = unpack_alone(store, image, &missing, open)
+            .with_context(|| format!("unpack into {}", store.layers_dir().display()))?;
+        for (index, layer) in missing.iter().zip(alone) {
             let layer = complete(store, image, *index, layer, &lowers[..*index], open)?;
             warnings.extend(layer.summary.warnings);
             lowers[*index] = layer.home.path().join("diff");

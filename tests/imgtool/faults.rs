@@ -13,6 +13,7 @@ use nix::errno::Errno;
 use super::{Image, Scene, load, scene};
 use crate::harness::Cmd;
 use crate::harness::command::binary;
+use crate::harness::disk::Disk;
 use crate::harness::image::{BUSYBOX, Compression};
 use crate::harness::registry::Registry;
 use crate::harness::tarball::{Entry, Tarball};
@@ -37,21 +38,8 @@ struct Case<'a> {
 }
 
 /// The store lies in memory: its disk is synced a hundred times for every command.
-struct Memory<'a>(&'a Scene);
-
-impl<'a> Memory<'a> {
-    fn of(scene: &'a Scene) -> Self {
-        fs::create_dir(scene.store()).unwrap();
-        let mount = Cmd::line("mount -t tmpfs -o mode=700 tmpfs").arg(scene.store());
-        mount.run().success();
-        Self(scene)
-    }
-}
-
-impl Drop for Memory<'_> {
-    fn drop(&mut self) {
-        Cmd::line("umount --lazy").arg(self.0.store()).run();
-    }
+fn in_memory(scene: &Scene) -> Disk {
+    Disk::at(&scene.store(), "size=50%")
 }
 
 /// Two layers of all kinds of entries, the upper of which takes away from the lower.
@@ -78,7 +66,7 @@ fn image() -> Image {
 #[test]
 fn whatever_a_pull_came_to_the_next_one_finishes() {
     scene(|scene| {
-        let _memory = Memory::of(scene);
+        let _memory = in_memory(scene);
         let registry = Registry::start(scene);
         let authority = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes \
                          -subj /CN=e2e -keyout /dev/null -out";
@@ -93,7 +81,7 @@ fn whatever_a_pull_came_to_the_next_one_finishes() {
 #[test]
 fn whatever_a_load_came_to_the_next_one_finishes() {
     scene(|scene| {
-        let _memory = Memory::of(scene);
+        let _memory = in_memory(scene);
         let archive = image().docker_archive(&scene.path("image.tar"), NAME).display().to_string();
         Case::of(scene, &["load", "--input", &archive], NAME).try_all();
     });
@@ -102,7 +90,7 @@ fn whatever_a_load_came_to_the_next_one_finishes() {
 #[test]
 fn whatever_a_commit_came_to_the_next_one_finishes() {
     scene(|scene| {
-        let _memory = Memory::of(scene);
+        let _memory = in_memory(scene);
         load(scene, &image(), "e2e.test/faults:base");
         let bundle = super::bundle(scene, &[], "e2e.test/faults:base", "bundle", &[]);
         fs::write(bundle.join("rootfs/etc/added"), "added").unwrap();
@@ -116,7 +104,7 @@ fn whatever_a_commit_came_to_the_next_one_finishes() {
 #[test]
 fn whatever_a_build_came_to_the_next_one_finishes() {
     scene(|scene| {
-        let _memory = Memory::of(scene);
+        let _memory = in_memory(scene);
         load(scene, &Image::busybox(), BUSYBOX);
         let context = scene.path("context");
         fs::create_dir(&context).unwrap();

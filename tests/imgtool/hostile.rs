@@ -19,7 +19,7 @@ use crate::harness::tarball::{Entry, Tarball};
 const BASIC: &str = "Basic dGVzdGVyOnMzOmNyZXQ=";
 const CREDS: [&str; 2] = ["--creds", "tester:s3:cret"];
 
-fn noise(length: usize) -> Vec<u8> {
+pub(super) fn noise(length: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut bytes = Vec::with_capacity(length + 8);
     while bytes.len() < length {

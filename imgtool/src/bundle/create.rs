@@ -233,7 +233,8 @@ fn root_file_system(
     }
     let rootfs = fs::File::open(directory.join(ROOTFS))
         .with_context(|| format!("open {}", directory.join(ROOTFS).display()))?;
-    notes.extend(layer::unpack_flat(store, image, rootfs.as_fd())?);
+    let unpacked = layer::unpack_flat(store, image, rootfs.as_fd());
+    notes.extend(unpacked.with_context(|| format!("unpack into {}", directory.display()))?);
     if let Some(ids) = &held.entry.record.ids {
         shift::give(Place::itself(rootfs.as_fd()), ids)?;
         shift::read_as(ids);

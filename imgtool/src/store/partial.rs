@@ -95,7 +95,8 @@ impl Partial {
             self.blob.digest,
             self.blob.size
         );
-        self.file.write_all(bytes).context("write download")?;
+        let written = self.file.write_all(bytes);
+        written.with_context(|| format!("write download {}", self.path.display()))?;
         self.hasher.update(bytes);
         self.length = length;
         if length - self.sent >= WRITE_BACK {
