@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ErrorKind};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands;
@@ -134,6 +134,41 @@ impl Cli {
     }
 }
 
+/// What docker's verbs are here, where they are none of ours.
+const DOCKERS: [(&str, &str); 24] = [
+    ("attach", "runtime attach"),
+    ("container", "runtime list -f wide, runtime inspect, …"),
+    ("create", "runtime create -b \"$(imgtool bundle IMAGE)\" ID"),
+    ("exec", "runtime exec"),
+    ("image", "imgtool images, imgtool inspect, imgtool rmi, …"),
+    ("kill", "runtime kill"),
+    ("logs", "runtime logs"),
+    ("ls", "imgtool images"),
+    ("network", "netsetup bridge"),
+    ("pause", "runtime pause"),
+    ("port", "netsetup ports"),
+    ("ps", "runtime list -f wide"),
+    ("restart", "runtime restart"),
+    ("run", "runtime run -b \"$(imgtool bundle IMAGE)\" ID"),
+    ("start", "runtime start"),
+    ("stats", "runtime stats"),
+    ("stop", "runtime stop"),
+    ("system", "imgtool info, imgtool prune"),
+    ("top", "runtime ps"),
+    ("unpause", "runtime resume"),
+    ("update", "runtime update"),
+    ("version", "imgtool --version"),
+    ("volumes", "imgtool volume ls"),
+    ("wait", "runtime wait"),
+];
+
+/// The line for a verb of docker's.
+fn dockers(error: &clap::Error) -> Option<String> {
+    let invalid = error.get(ContextKind::InvalidSubcommand).map(ToString::to_string);
+    let (verb, here) = DOCKERS.iter().find(|(verb, _)| invalid.as_deref() == Some(*verb))?;
+    Some(format!("there is no {verb} here: it is `{here}`"))
+}
+
 /// Prints what clap has to say: help in full, a mistake in one line with a hint.
 pub(crate) fn report(error: &clap::Error) -> ExitCode {
     match error.kind() {
@@ -147,6 +182,10 @@ pub(crate) fn report(error: &clap::Error) -> ExitCode {
             ExitCode::from(USAGE)
         }
         _ => {
+            if let Some(instead) = dockers(error) {
+                crate::output::say(&instead);
+                return ExitCode::from(USAGE);
+            }
             let text = error.to_string();
             let text = text.strip_prefix("error: ").unwrap_or(&text);
             let summary: Vec<&str> = text

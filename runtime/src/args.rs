@@ -280,6 +280,9 @@ pub(crate) struct Exec {
     /// add to the environment
     #[arg(long, short, value_name = "KEY=VALUE")]
     pub(crate) env: Vec<String>,
+    /// taken as docker has it: standard input is always passed on
+    #[arg(long, short)]
+    pub(crate) interactive: bool,
     /// allocate a terminal
     #[arg(long, short)]
     pub(crate) tty: bool,
@@ -372,6 +375,9 @@ pub(crate) struct List {
     /// display only container IDs
     #[arg(long, short)]
     pub(crate) quiet: bool,
+    /// taken as docker has it: those that have ended are always shown
+    #[arg(long, short)]
+    pub(crate) all: bool,
     /// only those of this id, name, image, status, exit code (exited) or annotation (label)
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) filter: Vec<String>,

@@ -128,3 +128,31 @@ fn a_list_for_people_fits_their_terminal() {
         it.run(["delete", "--force", &id]).success();
     });
 }
+
+#[test]
+fn words_of_docker_s_are_taken_or_told_what_is_here() {
+    under_ours(|it| {
+        let id = it.scene.id("words");
+        let bundle = Bundle::new(it.scene, &["pause"]);
+        it.cmd(["run", "--detach", "--bundle"]).arg(bundle.write()).arg(&id).run().success();
+        it.cmd(["exec", "-i", &id, "/probe", "echo", "in"]).run().success().stdout_has("in\n");
+        let exec = it.cmd(["exec", "-it", &id, "/probe", "echo", "in"]).on_terminal().run();
+        exec.success().stdout_has("in");
+        it.run(["list", "-aq"]).success().stdout_has(&id);
+        it.run(["delete", "--force", &id]).success();
+        for (verb, here) in [("rm", "runtime delete"), ("images", "imgtool images")] {
+            it.run([verb, "x"]).code(3).stderr_has(here);
+        }
+        let imgtool = |verb: &str| it.scene.imgtool().args([verb, "x"]).run();
+        for (verb, here) in [("run", "imgtool bundle IMAGE"), ("ps", "runtime list -f wide")] {
+            imgtool(verb).code(125).stderr_has(here);
+        }
+        // Who is called runc has none of it.
+        let runc = it.scene.path("runc");
+        std::os::unix::fs::symlink(binary("runtime"), &runc).unwrap();
+        for words in [["list", "-a"], ["list", "-aq"], ["exec", "-it"]] {
+            let outcome = crate::harness::Cmd::new(&runc).args(words).arg("x").arg("y").run();
+            outcome.code(1).stderr_has("flag provided but not defined");
+        }
+    });
+}

@@ -12,6 +12,13 @@ pub(super) enum Order {
     Mixed,
 }
 
+/// Whether switches of one letter may stand behind one dash, as in `-it`. runc knows no such thing.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Letters {
+    Apart,
+    Together,
+}
+
 /// The words in the one spelling that clap is given.
 pub(super) struct Words {
     flags: Vec<String>,
@@ -47,7 +54,12 @@ impl Words {
 }
 
 /// Sorts `words` by what `command` knows of flags.
-pub(super) fn read(command: &Command, words: &[String], order: Order) -> Result<Words, String> {
+pub(super) fn read(
+    command: &Command,
+    words: &[String],
+    order: Order,
+    letters: Letters,
+) -> Result<Words, String> {
     let mut out = Words { flags: vec![], positional: vec![], help: false, version: false };
     let mut rest = words.iter();
     while let Some(word) = rest.next() {
@@ -71,10 +83,30 @@ pub(super) fn read(command: &Command, words: &[String], order: Order) -> Result<
         match name {
             "h" | "help" => out.help = true,
             "v" | "version" if order == Order::Globals => out.version = true,
+            _ if letters == Letters::Together && is_cluster(command, word) => {
+                for letter in name.chars() {
+                    one_flag(command, &letter.to_string(), None, &mut rest, &mut out.flags)?;
+                }
+            }
             _ => one_flag(command, name, value, &mut rest, &mut out.flags)?,
         }
     }
     Ok(out)
+}
+
+/// Switches, of which the last may be a flag with a value.
+fn is_cluster(command: &Command, word: &str) -> bool {
+    let letters = word.strip_prefix('-').unwrap_or_default();
+    let named = command.get_arguments().any(|argument| argument.get_long() == Some(letters));
+    let count = letters.chars().count();
+    !named
+        && count > 1
+        && letters.chars().enumerate().all(|(index, letter)| {
+            let known = command.get_arguments().find(|it| it.get_short() == Some(letter));
+            known.is_some_and(|known| {
+                index + 1 == count || matches!(known.get_action(), ArgAction::SetTrue)
+            })
+        })
 }
 
 fn one_flag<'a>(

@@ -31,12 +31,14 @@ const EXTENSIONS: [&str; 10] = [
 ];
 
 /// The flags that runc does not have, by command.
-const EXTENSION_FLAGS: [(&str, &str); 18] = [
+const EXTENSION_FLAGS: [(&str, &str); 20] = [
     ("create", "cidfile"),
     ("create", "config"),
     ("create", "name"),
     ("delete", "regex"),
+    ("exec", "interactive"),
     ("kill", "regex"),
+    ("list", "all"),
     ("list", "filter"),
     ("run", "cidfile"),
     ("run", "config"),
@@ -50,6 +52,38 @@ const EXTENSION_FLAGS: [(&str, &str); 18] = [
     ("run", "rm"),
     ("run", "supervise"),
     ("start", "boot"),
+];
+
+/// What docker's verbs are here, where they are none of ours.
+const DOCKERS: [(&str, &str); 28] = [
+    ("build", "imgtool build"),
+    ("commit", "imgtool commit"),
+    ("container", "runtime list -f wide, runtime inspect, …"),
+    ("cp", "imgtool cp"),
+    ("diff", "imgtool diff"),
+    ("export", "imgtool export"),
+    ("history", "imgtool history"),
+    ("image", "imgtool images, imgtool inspect, …"),
+    ("images", "imgtool images"),
+    ("import", "imgtool import"),
+    ("info", "runtime features, imgtool info and netsetup status"),
+    ("load", "imgtool load"),
+    ("login", "imgtool login"),
+    ("logout", "imgtool logout"),
+    ("ls", "runtime list"),
+    ("network", "netsetup bridge"),
+    ("port", "netsetup ports"),
+    ("pull", "imgtool pull"),
+    ("push", "imgtool push"),
+    ("rename", "runtime run --name, of the next one"),
+    ("rm", "runtime delete"),
+    ("rmi", "imgtool rmi"),
+    ("save", "imgtool save"),
+    ("search", "imgtool search"),
+    ("tag", "imgtool tag"),
+    ("top", "runtime ps"),
+    ("unpause", "runtime resume"),
+    ("volume", "imgtool volume"),
 ];
 
 /// What the words before and with the command come to.
@@ -100,7 +134,7 @@ pub(crate) fn open(program: Program, words: &[String]) -> Result<Opening, Misuse
 
 pub(super) fn open_by_grammar(program: Program, words: &[String]) -> Result<Opening, Misuse> {
     let line = globals(program);
-    let rest = grammar::read(&line, words, grammar::Order::Globals)
+    let rest = grammar::read(&line, words, grammar::Order::Globals, grammar::Letters::Apart)
         .map_err(|message| misuse(&whole(program), &message))?;
     let globals = line
         .try_get_matches_from(rest.canonical(program.name(), false))
@@ -176,8 +210,12 @@ impl Opening {
             "exec" | "kill" | "ps" => grammar::Order::FlagsFirst,
             _ => grammar::Order::Mixed,
         };
-        let words =
-            grammar::read(&command, words, order).map_err(|message| misuse(&command, &message))?;
+        let letters = match self.program {
+            Program::Runc => grammar::Letters::Apart,
+            Program::Runtime => grammar::Letters::Together,
+        };
+        let words = grammar::read(&command, words, order, letters)
+            .map_err(|message| misuse(&command, &message))?;
         if words.help {
             return Ok(Request::Print(help(&command)));
         }
@@ -203,6 +241,9 @@ impl Opening {
     fn guess(&self, name: &str) -> String {
         if self.program == Program::Runc {
             return String::new();
+        }
+        if let Some((_, here)) = DOCKERS.iter().find(|(verb, _)| *verb == name) {
+            return format!(": it is `{here}`");
         }
         let near = Command::NAMES.iter().map(|known| (distance(name, known), known));
         match near.min().filter(|(distance, known)| *distance <= 1 + known.len() / 4) {
@@ -389,7 +430,9 @@ mod tests {
             let wanted = format!("No help topic for '{typed}': did you mean '{meant}'?");
             assert_eq!(message, wanted);
         }
-        assert_eq!(failure(Program::Runtime, "images").message, "No help topic for 'images'");
+        let message = |program| failure(program, "images").message;
+        assert_eq!(message(Program::Runc), "No help topic for 'images'");
+        assert_eq!(message(Program::Runtime), "No help topic for 'images': it is `imgtool images`");
         let misuse = failure(Program::Runc, "state --foo x");
         assert_eq!(misuse.message, "flag provided but not defined: -foo");
         assert!(misuse.help.starts_with("Incorrect Usage: flag provided"), "{}", misuse.help);

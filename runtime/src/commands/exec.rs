@@ -172,6 +172,7 @@ mod tests {
 
     fn args() -> Exec {
         Exec {
+            interactive: false,
             process_setup: ProcessSetup {
                 console_socket: None,
                 pidfd_socket: None,
