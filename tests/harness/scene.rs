@@ -76,17 +76,18 @@ impl Scene {
     /// Takes away what a failed test left, so that the tests after it are judged by themselves.
     fn sweep(&self) {
         let mark = format!("e2e-{}-", std::process::id());
+        let here = self.dir.path().display().to_string();
         for root in ["/run/runtime", "/run/runc"] {
             for entry in fs::read_dir(root).into_iter().flatten().flatten() {
                 let id = entry.file_name().to_string_lossy().into_owned();
-                if id.starts_with(&mark) {
+                // Ids may be generated: what is this scene's has its bundle here.
+                let state = fs::read_to_string(entry.path().join("state.json"));
+                if id.starts_with(&mark) || state.is_ok_and(|state| state.contains(&here)) {
                     self.runtime().args(["--root", root, "delete", "-f", &id]).run();
                 }
             }
         }
-        let here = self.dir.path().display().to_string();
         for entry in fs::read_dir("/var/lib/runtime").into_iter().flatten().flatten() {
-            // Ids may be generated: what is this scene's has its bundle here.
             let record = fs::read_to_string(entry.path().join("record.json"));
             if record.is_ok_and(|record| record.contains(&here)) {
                 self.runtime().args(["delete", "-f"]).arg(entry.file_name()).run();
