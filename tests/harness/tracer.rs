@@ -244,7 +244,7 @@ impl Tracer {
         // Only this thread's children: what other tests left running is theirs.
         let flags = WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD;
         let (watch, ended) = watch(self.first);
-        while !self.alive.is_empty() {
+        while !self.alive.is_empty() || self.finds_orphans(code.is_some()) {
             let status = match waitpid(None, Some(flags)) {
                 Err(Errno::ECHILD) => break,
                 status => status.expect("wait for the traced"),
@@ -280,6 +280,27 @@ impl Tracer {
             struck: self.struck,
             code: code.expect("the command ended"),
         }
+    }
+
+    /// Looks for those of whose birth nobody has told us, since who bore them was killed at that moment.
+    /// They are traced from birth: left alone they would stand still, with all locks that they inherited.
+    fn finds_orphans(&mut self, ended: bool) -> bool {
+        let tracer = format!("TracerPid:\t{}", nix::unistd::gettid());
+        for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+                continue;
+            };
+            // One that is gone meanwhile needs nothing any more.
+            let status = std::fs::read_to_string(entry.path().join("status")).unwrap_or_default();
+            if status.lines().any(|line| line == tracer) && !status.contains("State:\tZ") {
+                self.alive.insert(Pid::from_raw(pid));
+                self.met.push(Pid::from_raw(pid));
+            }
+        }
+        if ended {
+            self.interrupt_others();
+        }
+        !self.alive.is_empty()
     }
 
     /// Only what has stopped can be let go.
