@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use libc::{SECCOMP_RET_ERRNO, SECCOMP_RET_KILL_THREAD};
 
 use super::abi::Abi;
-use super::profile::{Comparison, Condition, Profile, Rule};
-use super::table::{self, X32_BIT};
+use super::profile::{Comparison, Condition, Named, Profile, Rule};
+use super::table::{Call, X32_BIT};
 
 /// The filter's answer to a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -153,21 +153,21 @@ fn newest_named(profile: &Profile, abi: Abi) -> Option<u32> {
     if !profile.new_calls_are_unknown {
         return None;
     }
-    let counts = |name: &&str| !abi.is_multiplexed() || multiplexer(name).is_none();
-    let newest = profile.named.iter().copied().filter(counts);
-    newest.filter_map(|name| table::number(name, abi)).max().filter(|&number| number > 0)
+    let counts = |named: &&Named| !abi.is_multiplexed() || named.through.is_none();
+    let newest = profile.named.iter().filter(counts);
+    newest.filter_map(|named| named.call.number(abi)).max().filter(|&number| number > 0)
 }
 
 /// The first rule without conditions decides a call; without one, all others, in their order.
 fn decisions(profile: &Profile, abi: Abi) -> BTreeMap<u32, Decision> {
     let mut decisions = BTreeMap::new();
     for rule in &profile.rules {
-        if let Some(number) = table::number(rule.name, abi) {
+        if let Some(number) = rule.named.call.number(abi) {
             merge(&mut decisions, number, clause(rule, &rule.conditions, abi));
         }
         if abi.is_multiplexed()
-            && let Some((through, selector)) = multiplexer(rule.name)
-            && let Some(number) = table::number(through, abi)
+            && let Some((through, selector)) = rule.named.through
+            && let Some(number) = through.number(abi)
         {
             merge(&mut decisions, number, multiplexed_clause(rule, selector, abi));
         }
@@ -186,10 +186,11 @@ fn merge(decisions: &mut BTreeMap<u32, Decision>, number: u32, clause: Clause) {
     }
 }
 
-fn multiplexer(name: &str) -> Option<(&'static str, u64)> {
+/// The call that has the one of that name as one of its kinds, and the kind's number.
+pub(super) fn multiplexer(name: &str) -> Option<(Call, u64)> {
     let position = MULTIPLEXED.binary_search_by_key(&name, |(name, ..)| name).ok()?;
     let (_, through, selector) = MULTIPLEXED[position];
-    Some((through, selector))
+    Some((Call::find(through, &mut 0)?, selector))
 }
 
 /// The selector takes the place of a condition on the first argument.

@@ -8,7 +8,8 @@ use libc::{
 };
 
 use super::abi::{self, Abi};
-use super::table;
+use super::decision::multiplexer;
+use super::table::Call;
 use crate::spec::seccomp::{Argument, Seccomp, Syscall};
 
 /// What a profile says, names resolved.
@@ -23,7 +24,7 @@ pub(super) struct Profile<'a> {
     /// The rules that say something else than the default.
     pub(super) rules: Vec<Rule<'a>>,
     /// Every known call that the profile names: they tell how new a kernel it was written for.
-    pub(super) named: Vec<&'a str>,
+    pub(super) named: Vec<Named>,
     /// Names that no ABI has.
     pub(super) unknown: Vec<&'a str>,
     /// Flags for the kernel.
@@ -32,10 +33,19 @@ pub(super) struct Profile<'a> {
     pub(super) notifies: bool,
 }
 
+/// A call that the profile names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Named {
+    pub(super) call: Call,
+    /// The call that has it as one of its kinds on some ABIs, and the kind's number.
+    pub(super) through: Option<(Call, u64)>,
+}
+
 /// A value for one call, if all conditions hold.
 #[derive(Debug)]
 pub(super) struct Rule<'a> {
     pub(super) name: &'a str,
+    pub(super) named: Named,
     pub(super) value: u32,
     pub(super) conditions: Vec<Condition>,
 }
@@ -118,8 +128,9 @@ impl<'a> Profile<'a> {
             flags,
             notifies: false,
         };
+        let mut near = 0;
         for (position, syscall) in written.syscalls.iter().enumerate() {
-            profile.add(syscall, position)?;
+            profile.add(syscall, position, &mut near)?;
         }
         if profile.notifies {
             ensure!(
@@ -131,7 +142,8 @@ impl<'a> Profile<'a> {
         Ok(profile)
     }
 
-    fn add(&mut self, syscall: &'a Syscall, position: usize) -> Result<()> {
+    /// `near` is where the table's last find was.
+    fn add(&mut self, syscall: &'a Syscall, position: usize, near: &mut usize) -> Result<()> {
         let place = || format!("linux.seccomp.syscalls[{position}]");
         let value = parse_action(&syscall.action, syscall.errno_ret)
             .with_context(|| format!("{}.action", place()))?;
@@ -155,21 +167,22 @@ impl<'a> Profile<'a> {
                 "{}.names: SCMP_ACT_NOTIFY cannot be used for the write syscall",
                 place()
             );
-            if !table::is_known(name) {
+            let Some(call) = Call::find(name, near) else {
                 self.unknown.push(name);
                 continue;
-            }
-            self.named.push(name);
+            };
+            let named = Named { call, through: multiplexer(name) };
+            self.named.push(named);
             if value == self.default {
                 continue;
             }
             if repeats_an_argument(&conditions) {
                 for condition in &conditions {
-                    self.add_rule(Rule { name, value, conditions: vec![*condition] })
+                    self.add_rule(Rule { name, named, value, conditions: vec![*condition] })
                         .with_context(place)?;
                 }
             } else {
-                self.add_rule(Rule { name, value, conditions: conditions.clone() })
+                self.add_rule(Rule { name, named, value, conditions: conditions.clone() })
                     .with_context(place)?;
             }
         }

@@ -2,20 +2,53 @@
 
 use super::abi::Abi;
 
-/// The number of `name` in `abi`; `None` where that ABI has no such call.
-pub(super) fn number(name: &str, abi: Abi) -> Option<u32> {
-    if let Some(&(_, number)) = ARM_PRIVATE.iter().find(|(private, _)| *private == name) {
-        return (abi == Abi::Arm).then_some(number);
-    }
-    let row = TABLE.binary_search_by_key(&name, |(known, _)| known).ok()?;
-    let number = u32::try_from(TABLE[row].1[abi.column()]).ok()?;
-    Some(if abi == Abi::X32 { number | X32_BIT } else { number })
+/// A call of some ABI, by its place in the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Call {
+    Common(usize),
+    /// One of ARM's own.
+    Arm(u32),
 }
 
-/// Whether any ABI has a call of that name.
-pub(super) fn is_known(name: &str) -> bool {
-    TABLE.binary_search_by_key(&name, |(known, _)| known).is_ok()
-        || ARM_PRIVATE.iter().any(|(private, _)| *private == name)
+impl Call {
+    /// The call of that name; `None` if no ABI has one. Profiles list names in order, as the table does:
+    /// the search begins at `near`, which is where the last one ended.
+    pub(super) fn find(name: &str, near: &mut usize) -> Option<Self> {
+        let close = TABLE.iter().skip(*near).take(NEIGHBOURS);
+        let place = close.zip(*near..).find(|((known, _), _)| *known == name);
+        let place = match place {
+            Some((_, place)) => Some(place),
+            None => TABLE.binary_search_by_key(&name, |(known, _)| known).ok(),
+        };
+        if let Some(place) = place {
+            *near = place + 1;
+            return Some(Self::Common(place));
+        }
+        ARM_PRIVATE
+            .iter()
+            .find(|(private, _)| *private == name)
+            .map(|&(_, number)| Self::Arm(number))
+    }
+
+    /// Its number in `abi`; `None` where that ABI has no such call.
+    pub(super) fn number(self, abi: Abi) -> Option<u32> {
+        match self {
+            Self::Arm(number) => (abi == Abi::Arm).then_some(number),
+            Self::Common(place) => {
+                let number = u32::try_from(TABLE[place].1[abi.column()]).ok()?;
+                Some(if abi == Abi::X32 { number | X32_BIT } else { number })
+            }
+        }
+    }
+}
+
+/// So many rows are compared before the whole table is searched.
+const NEIGHBOURS: usize = 4;
+
+/// The number of `name` in `abi`.
+#[cfg(test)]
+pub(super) fn number(name: &str, abi: Abi) -> Option<u32> {
+    Call::find(name, &mut 0)?.number(abi)
 }
 
 /// Every name of the table.
@@ -484,6 +517,18 @@ mod tests {
         ] {
             assert_eq!(number(name, abi), expected, "{name} {abi:?}");
         }
-        assert!(is_known("breakpoint") && is_known("open") && !is_known("no_such_call"));
+    }
+
+    #[test]
+    fn a_call_is_found_from_wherever_the_search_begins() {
+        for (place, name) in names().enumerate() {
+            for near in [0, place.saturating_sub(2), place, place + 1, TABLE.len()] {
+                let mut near = near;
+                assert_eq!(Call::find(name, &mut near), Some(Call::Common(place)));
+                assert_eq!(near, place + 1);
+            }
+        }
+        assert_eq!(Call::find("breakpoint", &mut 3), Some(Call::Arm(0xf_0001)));
+        assert_eq!(Call::find("no_such_call", &mut 3), None);
     }
 }
