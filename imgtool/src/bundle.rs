@@ -185,15 +185,18 @@ pub(crate) fn running(directory: &Path) -> Vec<Container> {
     containers
 }
 
-/// Takes the overlay off `rootfs/`; refused while somebody is in it.
+/// Takes the overlay off `rootfs/`, and the memory that is shared; refused while somebody is in it.
 pub(crate) fn unmount(store: &Store, directory: &Path) -> Result<()> {
     let held = hold(store, directory)?;
-    if held.entry.record.mode == Mode::Overlay && overlay::is_mounted(&directory.join(ROOTFS))? {
+    let record = &held.entry.record;
+    let overlay = record.mode == Mode::Overlay && overlay::is_mounted(&directory.join(ROOTFS))?;
+    if overlay || record.shared_memory_bytes.is_some() {
         refuse_if_inside(directory)?;
-        overlay::unmount(directory)?;
-        shm::unmount(directory)?;
     }
-    Ok(())
+    if overlay {
+        overlay::unmount(directory)?;
+    }
+    shm::unmount(directory)
 }
 
 fn refuse_if_inside(directory: &Path) -> Result<()> {

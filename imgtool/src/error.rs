@@ -2,6 +2,14 @@
 
 use thiserror::Error;
 
+/// The store has the image, but of other platforms.
+#[derive(Debug, Error)]
+#[error("no image for {wanted} in the store, only for: {present}")]
+pub(crate) struct NoSuchPlatform {
+    pub(crate) wanted: String,
+    pub(crate) present: String,
+}
+
 /// Nothing in the store has this name or ID.
 #[derive(Debug, Error)]
 pub(crate) struct NoSuchImage {

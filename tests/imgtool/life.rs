@@ -66,6 +66,7 @@ fn a_bundle_says_how_its_container_is_kept_and_ended() {
 
         refused(scene, &["--restart", "never"], &["--restart", "unless-stopped"]);
         refused(scene, &["--stop-timeout", "-2"], &["--stop-timeout -2"]);
+        refused(scene, &["--rm", "--restart", "always"], &["--rm and --restart"]);
         refused(scene, &["--log-opt", "tag=x"], &["tag=x", "max-size"]);
     });
 }

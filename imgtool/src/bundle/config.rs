@@ -259,7 +259,7 @@ fn shared_memory(mounts: &mut Vec<Value>, inputs: &Inputs<'_>) {
         match (target.as_str(), &namespaces.ipc, namespaces.memory) {
             (SHARED_MEMORY, Shared::Nobody, Memory::None) if ours => return false,
             (SHARED_MEMORY, Shared::Nobody, Memory::Shareable) if ours => {
-                bind(mount, shm::DIRECTORY);
+                bind(mount, shm::SHARED);
             }
             (MESSAGE_QUEUES, Shared::Host, _) if ours && !inputs.host.message_queues => {
                 return false;

@@ -220,6 +220,12 @@ pub(crate) fn resolve(
     labels.extend(words.label);
     let labels = annotations(&labels, &words.annotation)?;
     let wishes = words.life.resolve()?;
+    let again =
+        wishes.iter().any(|(key, policy)| *key == super::annotations::RESTART && policy != "no");
+    ensure!(
+        !(words.remove && again),
+        "--rm and --restart exclude each other: what is removed at its end can't be started again"
+    );
     let (network, place, exposed) = words.network.resolve()?;
     let publish = words
         .publish

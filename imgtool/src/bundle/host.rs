@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 
 use super::capabilities;
 use super::flags::{Block, Device, Limits, Rule};
@@ -160,10 +161,7 @@ pub(crate) fn device_rules(rules: &[Rule]) -> Vec<Value> {
 
 /// `linux.resources.blockIO`, which has numbers where the user has names of nodes.
 pub(crate) fn block(block: &Block) -> Result<Option<Value>> {
-    let mut lists = Map::new();
-    if let Some(weight) = block.weight {
-        lists.insert("weight".into(), json!(weight));
-    }
+    let mut lists: BTreeMap<&str, Vec<Value>> = BTreeMap::new();
     for disk in &block.disks {
         let metadata =
             std::fs::metadata(&disk.path).with_context(|| format!("disk {}", disk.path))?;
@@ -176,12 +174,14 @@ pub(crate) fn block(block: &Block) -> Result<Option<Value>> {
         );
         let key = if disk.list == "weightDevice" { "weight" } else { "rate" };
         let entry = json!({"major": major, "minor": minor, key: disk.value});
-        match lists.entry(disk.list).or_insert_with(|| json!([])) {
-            Value::Array(list) => list.push(entry),
-            other => *other = json!([entry]),
-        }
+        lists.entry(disk.list).or_default().push(entry);
     }
-    Ok((!lists.is_empty()).then_some(Value::Object(lists)))
+    let mut limits: Map<String, Value> =
+        lists.into_iter().map(|(name, list)| (name.to_owned(), list.into())).collect();
+    if let Some(weight) = block.weight {
+        limits.insert("weight".to_owned(), json!(weight));
+    }
+    Ok((!limits.is_empty()).then_some(Value::Object(limits)))
 }
 
 fn add_nodes(host: &str, container: &str, depth: usize, nodes: &mut Vec<Value>) -> Result<()> {

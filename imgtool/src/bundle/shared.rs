@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde_json::Value;
 
 use super::config::Mount;
@@ -22,10 +22,15 @@ pub(crate) fn volumes(store: &Store, from: &VolumesFrom) -> Result<Vec<Mount>> {
         let target = mount["destination"].as_str();
         record.volumes.iter().any(|volume| Some(volume.as_str()) == target)
     };
-    Ok(mounts
+    mounts
         .filter(is_volume)
-        .filter_map(|mount| read(mount, &directory, from.read_only))
-        .collect())
+        .map(|mount| {
+            read(mount, &directory, from.read_only).with_context(|| {
+                let (target, bundle) = (&mount["destination"], directory.display());
+                format!("--volumes-from: what bundle {bundle} mounts on {target} is not understood")
+            })
+        })
+        .collect()
 }
 
 /// The volumes that have names, for whoever asks whether they are used.

@@ -2,6 +2,7 @@
 //! lies in the bundle and is bound into each of them.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -10,7 +11,11 @@ use rustix::mount::MountFlags;
 use super::overlay::{is_mounted, unmount_all};
 
 /// Its place within the bundle.
-pub(crate) const DIRECTORY: &str = "shm";
+const DIRECTORY: &str = "shm";
+
+/// What of it containers have as /dev/shm: a directory within, so that one that is not mounted, as after a
+/// reboot, is missed and not taken for a place on the disk.
+pub(crate) const SHARED: &str = "shm/shared";
 
 /// Mounts it, if it is not.
 pub(crate) fn mount(bundle: &Path, size_bytes: i64) -> Result<()> {
@@ -24,10 +29,14 @@ pub(crate) fn mount(bundle: &Path, size_bytes: i64) -> Result<()> {
     }
     .with_context(|| format!("create {}", place.display()))?;
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    let data = std::ffi::CString::new(format!("mode=1777,size={size_bytes}"))
+    let data = std::ffi::CString::new(format!("mode=755,size={size_bytes}"))
         .context("write the options of a tmpfs")?;
     rustix::mount::mount("shm", &place, "tmpfs", flags, data.as_c_str())
-        .with_context(|| format!("mount a tmpfs on {}", place.display()))
+        .with_context(|| format!("mount a tmpfs on {}", place.display()))?;
+    let shared = bundle.join(SHARED);
+    fs::create_dir(&shared)
+        .and_then(|()| fs::set_permissions(&shared, fs::Permissions::from_mode(0o1777)))
+        .with_context(|| format!("create {}", shared.display()))
 }
 
 /// Takes it off, with what is in it.

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 
 use super::{access, pull};
 use crate::bundle::{self, Created, Request, flags};
-use crate::error::NoSuchImage;
+use crate::error::{NoSuchImage, NoSuchPlatform};
 use crate::manifest::Platform;
 use crate::output;
 use crate::progress::Progress;
@@ -65,7 +65,7 @@ impl When {
     ) -> Result<()> {
         let is_missing = || match store.resolve_for(image, platform) {
             Ok(found) => Ok(!platform.is_none_or(|wanted| wanted.runs(&found.config.platform()))),
-            Err(error) if error.is::<NoSuchImage>() || platform.is_some() => Ok(true),
+            Err(error) if error.is::<NoSuchImage>() || error.is::<NoSuchPlatform>() => Ok(true),
             Err(error) => Err(error),
         };
         if self == Self::Always || (self == Self::Missing && is_missing()?) {

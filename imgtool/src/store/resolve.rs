@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::{Store, entry_name};
 use crate::digest::Digest;
-use crate::error::NoSuchImage;
+use crate::error::{NoSuchImage, NoSuchPlatform};
 use crate::manifest::{
     Descriptor, Document, ImageConfig, Index, MAX_CONFIG_SIZE, MAX_INDEX_DEPTH, MAX_MANIFEST_SIZE,
     Manifest, Platform,
@@ -188,11 +188,11 @@ impl Store {
         });
         match chosen {
             Some(entry) => self.find_manifest(entry, platform, depth + 1),
-            None => bail!(
-                "no image for {} in the store, only for: {}",
-                platform.unwrap_or(&host),
-                platforms(&present)
-            ),
+            None => Err(NoSuchPlatform {
+                wanted: platform.unwrap_or(&host).to_string(),
+                present: platforms(&present),
+            }
+            .into()),
         }
     }
 
