@@ -255,13 +255,13 @@ mod tests {
         };
         assert_eq!(
             sets(&bridge),
-            ["bridges", "masqueraded", "subnets", "masqueraded6", "subnets6"]
+            ["bridges", "masqueraded", "neighbours", "masqueraded6", "neighbours6"]
         );
         let outbound = Bridge { outbound: vec!["192.0.2.7".parse().unwrap()], ..bridge.clone() };
         assert!(sets(&outbound).contains(&"outbound") && sets(&outbound).contains(&"masqueraded6"));
         bridge = Bridge { internal: true, isolation: Isolation::None, ..bridge };
         bridge.subnets.pop();
-        assert_eq!(sets(&bridge), ["bridges", "inside", "internal", "open", "subnets"]);
+        assert_eq!(sets(&bridge), ["bridges", "inside", "internal", "open", "neighbours"]);
     }
 
     #[test]

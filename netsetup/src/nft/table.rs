@@ -29,7 +29,8 @@ pub(super) struct Names {
     pub(super) masqueraded: &'static str,
     /// subnet -> address, for subnets whose packets leave with an address in particular.
     pub(super) outbound: &'static str,
-    /// Subnets of all bridges.
+    /// Subnets of all bridges. An earlier version's set had another name: a table of its rules lacks this
+    /// one, and is made anew.
     pub(super) subnets: &'static str,
     /// protocol . port -> address . port, for ports published on every address.
     pub(super) ports: &'static str,
@@ -43,14 +44,14 @@ pub(super) fn names(family: Family) -> Names {
         Family::V4 => Names {
             masqueraded: "masqueraded",
             outbound: "outbound",
-            subnets: "subnets",
+            subnets: "neighbours",
             ports: "ports",
             ports_at: "ports_at",
         },
         Family::V6 => Names {
             masqueraded: "masqueraded6",
             outbound: "outbound6",
-            subnets: "subnets6",
+            subnets: "neighbours6",
             ports: "ports6",
             ports_at: "ports6_at",
         },

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{FileExt, symlink};
+use std::os::unix::fs::{FileExt, OpenOptionsExt, symlink};
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -36,10 +36,15 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     serde_json::from_str(&text).map(Some).with_context(|| format!("read {}", path.display()))
 }
 
-/// Writes a file that need not outlive a reboot. One that is there already is overwritten where there is
-/// no room for another: what is taken away must not need room.
+/// Writes a file that need not outlive a reboot.
 pub(crate) fn write(path: &Path, contents: &[u8]) -> Result<()> {
-    replace(path, |staged| fs::write(staged, contents)).or_else(|error| {
+    replace(path, |staged| fs::write(staged, contents))
+}
+
+/// The same of JSON. One that is there already is overwritten where there is no room for another: what is
+/// taken away must not need room.
+fn write_or_overwrite(path: &Path, contents: &[u8]) -> Result<()> {
+    write(path, contents).or_else(|error| {
         let cause = error.downcast_ref::<io::Error>().map(io::Error::kind);
         let full = matches!(cause, Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded));
         if full && overwrite(path, contents).is_ok() { Ok(()) } else { Err(error) }
@@ -49,7 +54,7 @@ pub(crate) fn write(path: &Path, contents: &[u8]) -> Result<()> {
 /// Writes over a file without a moment in which it is half of each: the kernel takes a page at once.
 fn overwrite(path: &Path, contents: &[u8]) -> io::Result<()> {
     const PAGE: u64 = 4096;
-    let file = File::options().write(true).open(path)?;
+    let file = File::options().write(true).custom_flags(nix::libc::O_NOFOLLOW).open(path)?;
     let length = file.metadata()?.len();
     let mut contents = contents.to_vec();
     // JSON may end in spaces; a file cut shorter would be half of each for a moment.
@@ -83,7 +88,7 @@ fn replace(path: &Path, fill: impl FnOnce(&Path) -> io::Result<()>) -> Result<()
 }
 
 pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
-    write(path, &json(path, value)?)
+    write_or_overwrite(path, &json(path, value)?)
 }
 
 pub(crate) fn write_json_through<T: Serialize>(path: &Path, value: &T) -> Result<()> {
