@@ -1,5 +1,5 @@
 //! Files that the kernel writes as they are read: their size says nothing, so none is asked for, and one
-//! read takes what most of them hold.
+//! read takes what most of them hold. For those that every start reads.
 
 use std::fs::File;
 use std::io::{self, Read};

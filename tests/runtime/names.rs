@@ -82,6 +82,11 @@ fn an_id_is_written_to_a_file_if_the_container_comes_about() {
         let outcome = it.cmd(["run", "--cidfile"]).arg(&file).arg("--bundle").arg(lost.write());
         assert_ne!(outcome.run().code, 0);
         assert!(!file.exists(), "the file of none");
+        let hooks = json!({ "poststart": [{ "path": "/bin/false" }] });
+        let ended = Bundle::new(it.scene, &["pause"]).edit("/hooks", hooks);
+        let outcome = it.cmd(["run", "--detach", "--cidfile"]).arg(&file).arg("--bundle");
+        assert_ne!(outcome.arg(ended.write()).run().code, 0);
+        assert!(!file.exists(), "the file of one that was ended at once");
         // runc has neither, and who is called so has them neither.
         let runc = it.scene.path("runc");
         std::os::unix::fs::symlink(binary("runtime"), &runc).unwrap();

@@ -177,13 +177,13 @@ mod tests {
     use super::*;
     use crate::host::Program;
 
-    /// What the line comes to by both ways, as text; the first is `None` where it is not a plain one.
-    fn both(line: &str) -> (Option<String>, String) {
-        let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+    /// What the words come to by both ways, as text; the first is `None` where they are no plain line.
+    fn both(program: Program, words: &[&str]) -> (Option<String>, String) {
+        let words: Vec<String> = words.iter().map(|&word| word.to_owned()).collect();
         let quick = globals(&words)
             .and_then(|(globals, rest)| Some((globals, command(&rest[0], &rest[1..])?)))
             .map(|read| format!("{read:?}"));
-        let slow = match open_by_grammar(Program::Runtime, &words) {
+        let slow = match open_by_grammar(program, &words) {
             Err(misuse) => misuse.message,
             Ok(opening) => {
                 let globals = opening.globals.clone();
@@ -195,6 +195,10 @@ mod tests {
             }
         };
         (quick, slow)
+    }
+
+    fn split(line: &str) -> Vec<&str> {
+        line.split_whitespace().collect()
     }
 
     #[test]
@@ -218,8 +222,13 @@ mod tests {
             "exec c - -x",
             "--root /a --root /b state c",
         ] {
-            let (quick, slow) = both(line);
-            assert_eq!(quick.as_deref(), Some(slow.as_str()), "{line}");
+            for program in [Program::Runtime, Program::Runc] {
+                let (quick, slow) = both(program, &split(line));
+                // runc has no --records.
+                if program == Program::Runtime || !line.contains("--records") {
+                    assert_eq!(quick.as_deref(), Some(slow.as_str()), "{line}");
+                }
+            }
         }
     }
 
@@ -266,7 +275,7 @@ mod tests {
             "exec -e",
             "create --bundle",
         ] {
-            assert_eq!(both(line).0, None, "{line}");
+            assert_eq!(both(Program::Runtime, &split(line)).0, None, "{line}");
         }
     }
 
@@ -314,11 +323,11 @@ mod tests {
         for _ in 0..2_000 {
             let count = 1 + next(6);
             let line: Vec<&str> = (0..count).map(|_| words[next(words.len())]).collect();
-            let line = line.join(" ");
-            let (quick, slow) = both(&line);
+            let program = if next(2) == 0 { Program::Runtime } else { Program::Runc };
+            let (quick, slow) = both(program, &line);
             if let Some(quick) = quick {
                 quick_ones += 1;
-                assert_eq!(quick, slow, "{line}");
+                assert_eq!(quick, slow, "{line:?}");
             }
         }
         assert!(quick_ones > 20, "{quick_ones}");

@@ -20,19 +20,14 @@ impl Cgroup {
     /// limits, a hierarchy that we may not write to is given up: the container then stays in
     /// our own cgroup there, and [`Cgroup::record`] no longer names it.
     pub(crate) fn create(&mut self, plan: &CgroupPlan) -> Result<()> {
-        let check = !self.is_started();
-        // v2's one directory is looked at when it is found to be there.
-        if check && self.mode != Mode::V2 {
+        if !self.is_started() {
             self.check_unused()?;
         }
         let mut made = Vec::new();
         let mut usable = Vec::new();
         for hierarchy in &self.hierarchies {
             let result = match self.mode {
-                Mode::V2 => {
-                    let found = || if check { self.check_unused() } else { Ok(()) };
-                    create_unified(hierarchy, plan, &mut made, found)
-                }
+                Mode::V2 => create_unified(hierarchy, plan, &mut made),
                 Mode::V1 | Mode::Hybrid => create_v1(hierarchy, plan, &mut made),
             };
             match result {
@@ -57,6 +52,12 @@ impl Cgroup {
     /// Refuses a cgroup that has processes or is frozen: the container would share its fate with
     /// strangers, or hang at once.
     pub(crate) fn check_unused(&self) -> Result<()> {
+        if self.mode == Mode::V2
+            && let [only] = self.hierarchies.as_slice()
+            && Dir::open_if_exists(&only.path)?.is_none()
+        {
+            return Ok(());
+        }
         let processes = self.pids()?.len();
         if processes != 0 {
             bail!("container's cgroup is not empty: {processes} process(es) found");
@@ -240,18 +241,10 @@ fn inherit_cpuset(dir: &Dir, parent: &Dir, planned: impl Fn(&str) -> bool) -> Re
     Ok(())
 }
 
-fn create_unified(
-    hierarchy: &Hierarchy,
-    plan: &CgroupPlan,
-    made: &mut Vec<PathBuf>,
-    check_found: impl Fn() -> Result<()>,
-) -> Result<()> {
+fn create_unified(hierarchy: &Hierarchy, plan: &CgroupPlan, made: &mut Vec<PathBuf>) -> Result<()> {
     let wanted: Vec<&str> = plan.controllers().collect();
     make(&hierarchy.path, made, |Level { dir, parent, new, topmost }| {
         let own = dir.path == hierarchy.path;
-        if own && !new {
-            check_found()?;
-        }
         // The root of all, which has no type, is neither threaded nor frozen: nor is what is new in it.
         let plain = match parent {
             Some(parent) if new && topmost => !parent.exists("cgroup.type")?,

@@ -15,12 +15,15 @@ const ATTEMPTS: u32 = 11;
 
 impl Cgroup {
     /// Removes what is one directory, with nothing in it: the common case, in one call. False is no
-    /// failure, but for [`Cgroup::remove`] to deal with, which has to follow in any case.
-    pub(crate) fn remove_at_once(&self) -> bool {
+    /// failure, but for [`Cgroup::remove`] to deal with.
+    pub(crate) fn remove_at_once(&self) -> Result<bool> {
         match self.hierarchies.as_slice() {
-            [only] if self.unit().is_none() => remove_once(&only.path).is_ok(),
-            _ => false,
+            [only] if self.unit().is_none() && remove_once(&only.path).is_ok() => {}
+            _ => return Ok(false),
         }
+        let mut failures = Vec::new();
+        self.remove_parents(&mut failures);
+        if failures.is_empty() { Ok(true) } else { Err(anyhow!(failures.join("; "))) }
     }
 
     /// Removes the cgroup in every hierarchy, with those that the container made beneath it.
@@ -35,6 +38,11 @@ impl Cgroup {
                 failures.push(format!("{error:#}"));
             }
         }
+        self.remove_parents(&mut failures);
+        if failures.is_empty() { Ok(()) } else { Err(anyhow!(failures.join("; "))) }
+    }
+
+    fn remove_parents(&self, failures: &mut Vec<String>) {
         for path in self.made_parents.iter().rev() {
             match remove_once(path) {
                 Ok(()) => {}
@@ -43,7 +51,6 @@ impl Cgroup {
                 Err(error) => failures.push(format!("{error}: {}", error.errno)),
             }
         }
-        if failures.is_empty() { Ok(()) } else { Err(anyhow!(failures.join("; "))) }
     }
 }
 

@@ -28,6 +28,7 @@ fn create(setup: Setup, host: &Host, store: &StateStore, records: &Records) -> R
     let console = console(prepared.terminal(), true, prepared.console_socket.as_deref())?;
     let (id, generated) = (prepared.id.clone(), prepared.generated);
     prepared.spawn(console, Stdio::Inherit, host, store)?;
+    prepared.keep_cidfile();
     if generated {
         writeln!(std::io::stdout(), "{id}").context("print the id")?;
     }
@@ -148,7 +149,6 @@ impl Prepared {
         store: &StateStore,
     ) -> Result<Spawned> {
         let spawned = self.make(console, stdio, host, store)?;
-        self.keep_cidfile();
         for warning in &spawned.warnings {
             log::warn(warning);
         }

@@ -89,10 +89,12 @@ fn destroy(record: &Record, store: &StateStore) -> Result<()> {
     let outline = store.load_outline(&record.id);
     let cgroup = record.cgroup();
     kill_init(record, &cgroup)?;
-    if !cgroup.remove_at_once() && !cgroup.pids()?.is_empty() {
-        cgroup.kill(libc::SIGKILL).context("kill what is left in the cgroup")?;
+    if !cgroup.remove_at_once().context("remove the cgroup")? {
+        if !cgroup.pids()?.is_empty() {
+            cgroup.kill(libc::SIGKILL).context("kill what is left in the cgroup")?;
+        }
+        cgroup.remove().context("remove the cgroup")?;
     }
-    cgroup.remove().context("remove the cgroup")?;
     resctrl::remove(&record.resctrl_groups).context("remove the class of service")?;
     store.remove(&record.id)?;
     let poststop = match outline {

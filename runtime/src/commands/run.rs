@@ -35,6 +35,7 @@ fn detached(args: Run, host: &Host, store: &StateStore, records: &Records) -> Re
     let console = create::console(prepared.terminal(), true, socket)?;
     let spawned = prepared.spawn(console, Stdio::Inherit, host, store)?;
     start_or_destroy(&prepared, &spawned, store)?;
+    prepared.keep_cidfile();
     if prepared.generated {
         writeln!(std::io::stdout(), "{}", prepared.id).context("print the id")?;
     }
@@ -50,6 +51,7 @@ fn attached(args: Run, host: &Host, store: &StateStore, records: &Records) -> Re
     let mut foreground = Foreground::new(ours, !args.no_subreaper)?;
     let spawned = prepared.spawn(console, theirs, host, store)?;
     start_or_destroy(&prepared, &spawned, store)?;
+    prepared.keep_cidfile();
     let outcome = foreground.wait(spawned);
     let destroyed = if args.keep { Ok(()) } else { delete::destroy_by_id(&prepared.id, store) };
     drop(foreground);

@@ -63,12 +63,12 @@ pub(super) fn start_own(
     store: &StateStore,
 ) -> Result<()> {
     let claim = store.claim(id)?;
+    let hooks = hooks.filter(|hooks| !hooks.poststart.is_empty());
+    // Before another may delete what has ended already.
+    let record = hooks.map(|_| store.load(id)).transpose()?;
     release(store, id, pidfd)?;
     drop(claim);
-    match hooks {
-        Some(hooks) if !hooks.poststart.is_empty() => poststart(Some(hooks), &store.load(id)?),
-        _ => Ok(()),
-    }
+    record.map_or(Ok(()), |record| poststart(hooks, &record))
 }
 
 /// Opens the pipe that init waits on. Init may be dead already, or die at any moment: its pidfd

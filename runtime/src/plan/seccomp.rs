@@ -6,6 +6,7 @@ mod abi;
 mod check;
 mod decision;
 mod emit;
+mod multiplexed;
 mod profile;
 mod table;
 #[cfg(test)]

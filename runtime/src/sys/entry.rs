@@ -5,6 +5,7 @@
 use std::ffi::{c_char, c_int};
 
 /// glibc hands the words to the standard library by itself; other C libraries do not.
+// SAFETY: the name is the one by which the C library's start calls a program, and nothing else has it.
 #[unsafe(no_mangle)]
 extern "C" fn main(_count: c_int, _words: *const *const c_char) -> c_int {
     have_standard_streams();

@@ -103,7 +103,8 @@ fn is_protected() -> bool {
     // `struct statfs` of 64 bits.
     let mut statfs = MaybeUninit::<[usize; 15]>::uninit();
     let answer = &raw mut statfs as usize;
-    // SAFETY: the string ends with a zero, and `statfs` has room for the answer.
+    // SAFETY: the string ends with a zero, `statfs` has room for the answer, and the byte is one of our own
+    // that was zero until now; nobody else runs yet.
     unsafe {
         let file = call(libc::SYS_openat, here, exe, flags, 0, 0);
         if file < 0 {

@@ -37,11 +37,11 @@ impl Patience {
     /// Seconds, or -1.
     pub(in crate::commands) fn parse(text: &str) -> Result<Self> {
         match text.parse::<i64>() {
-            Ok(-1) => Ok(Patience::Forever),
-            // What no clock reaches is for ever.
             Ok(seconds @ 0..=0xffff_ffff) => {
                 Ok(Patience::Time(Duration::from_secs(seconds.unsigned_abs())))
             }
+            // What no clock reaches is for ever, too.
+            Ok(-1 | 0x1_0000_0000..) => Ok(Patience::Forever),
             _ => bail!("want seconds, or -1 to wait for ever"),
         }
     }
@@ -169,8 +169,8 @@ struct Leaving {
     deadline: Option<Instant>,
 }
 
-/// `stop`: asks each to end, then waits for all, and kills what is left after so long (`None`: for
-/// ever). What can't be done comes with the id that it is of.
+/// `stop`: asks each to end, then waits for all, and kills what is left after so long (`None`: as its
+/// bundle says, else docker's ten seconds). What can't be done comes with the id that it is of.
 pub(in crate::commands) fn stop_all(
     ids: &[String],
     patience: Option<Patience>,

@@ -6,7 +6,7 @@ use libc::{SECCOMP_RET_ERRNO, SECCOMP_RET_KILL_THREAD};
 
 use super::abi::Abi;
 use super::profile::{Comparison, Condition, Named, Profile, Rule};
-use super::table::{Call, X32_BIT};
+use super::table::X32_BIT;
 
 /// The filter's answer to a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,42 +48,6 @@ pub(super) struct Segment {
 pub(super) const UNKNOWN_CALL: u32 = SECCOMP_RET_ERRNO | libc::ENOSYS.unsigned_abs();
 /// The value for calls of an ABI that the profile does not list.
 pub(super) const FOREIGN_CALL: u32 = SECCOMP_RET_KILL_THREAD;
-
-/// `socketcall`'s and `ipc`'s numbers for what are calls of their own elsewhere.
-const MULTIPLEXED: [(&str, &str, u64); 32] = [
-    ("accept", "socketcall", 5),
-    ("accept4", "socketcall", 18),
-    ("bind", "socketcall", 2),
-    ("connect", "socketcall", 3),
-    ("getpeername", "socketcall", 7),
-    ("getsockname", "socketcall", 6),
-    ("getsockopt", "socketcall", 15),
-    ("listen", "socketcall", 4),
-    ("msgctl", "ipc", 14),
-    ("msgget", "ipc", 13),
-    ("msgrcv", "ipc", 12),
-    ("msgsnd", "ipc", 11),
-    ("recv", "socketcall", 10),
-    ("recvfrom", "socketcall", 12),
-    ("recvmmsg", "socketcall", 19),
-    ("recvmsg", "socketcall", 17),
-    ("semctl", "ipc", 3),
-    ("semget", "ipc", 2),
-    ("semop", "ipc", 1),
-    ("semtimedop", "ipc", 4),
-    ("send", "socketcall", 9),
-    ("sendmmsg", "socketcall", 20),
-    ("sendmsg", "socketcall", 16),
-    ("sendto", "socketcall", 11),
-    ("setsockopt", "socketcall", 14),
-    ("shmat", "ipc", 21),
-    ("shmctl", "ipc", 24),
-    ("shmdt", "ipc", 22),
-    ("shmget", "ipc", 23),
-    ("shutdown", "socketcall", 13),
-    ("socket", "socketcall", 1),
-    ("socketpair", "socketcall", 8),
-];
 
 /// Cuts the numbers of one architecture into segments, the first at 0.
 pub(super) fn segments(profile: &Profile, abi: Abi) -> Vec<Segment> {
@@ -186,13 +150,6 @@ fn merge(decisions: &mut BTreeMap<u32, Decision>, number: u32, clause: Clause) {
     }
 }
 
-/// The call that has the one of that name as one of its kinds, and the kind's number.
-pub(super) fn multiplexer(name: &str) -> Option<(Call, u64)> {
-    let position = MULTIPLEXED.binary_search_by_key(&name, |(name, ..)| name).ok()?;
-    let (_, through, selector) = MULTIPLEXED[position];
-    Some((Call::find(through, &mut 0)?, selector))
-}
-
 /// The selector takes the place of a condition on the first argument.
 fn multiplexed_clause(rule: &Rule, selector: u64, abi: Abi) -> Clause {
     let mut conditions = vec![Condition {
@@ -217,14 +174,4 @@ fn clause(rule: &Rule, conditions: &[Condition], abi: Abi) -> Clause {
         }
     });
     Clause { tests: tests.collect(), value: rule.value }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn multiplexed_calls_are_sorted() {
-        assert!(MULTIPLEXED.is_sorted_by(|left, right| left.0 < right.0));
-    }
 }

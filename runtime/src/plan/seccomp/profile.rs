@@ -8,7 +8,7 @@ use libc::{
 };
 
 use super::abi::{self, Abi};
-use super::decision::multiplexer;
+use super::multiplexed::multiplexer;
 use super::table::Call;
 use crate::spec::seccomp::{Argument, Seccomp, Syscall};
 
