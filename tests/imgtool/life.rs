@@ -66,6 +66,10 @@ fn a_bundle_says_how_its_container_is_kept_and_ended() {
 
         refused(scene, &["--restart", "never"], &["--restart", "unless-stopped"]);
         refused(scene, &["--stop-timeout", "-2"], &["--stop-timeout -2"]);
+        let flags = ["--network", "none", "--restart", "always"];
+        super::bundle(scene, &flags, NAME, "b", &["true"]);
+        super::run(scene, "b").success().stderr_has("--restart always").stderr_has("--supervise");
+        remove(scene, "b");
         refused(scene, &["--rm", "--restart", "always"], &["--rm and --restart"]);
         refused(scene, &["--log-opt", "tag=x"], &["tag=x", "max-size"]);
     });

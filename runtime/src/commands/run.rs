@@ -31,6 +31,7 @@ pub(super) fn run(args: Run, host: &Host, store: &StateStore, records: &Records)
 fn detached(args: Run, host: &Host, store: &StateStore, records: &Records) -> Result<u8> {
     let prepared = Prepared::new(args.setup, host, store, records)?;
     prepared.must_have_process()?;
+    supervised::tell_what_is_not_done(&prepared);
     let socket = prepared.console_socket.as_deref();
     let console = create::console(prepared.terminal(), true, socket)?;
     let spawned = prepared.spawn(console, Stdio::Inherit, host, store)?;
@@ -45,6 +46,7 @@ fn detached(args: Run, host: &Host, store: &StateStore, records: &Records) -> Re
 fn attached(args: Run, host: &Host, store: &StateStore, records: &Records) -> Result<u8> {
     let prepared = Prepared::new(args.setup, host, store, records)?;
     prepared.must_have_process()?;
+    supervised::tell_what_is_not_done(&prepared);
     let terminal = prepared.terminal();
     let console = create::console(terminal, false, prepared.console_socket.as_deref())?;
     let (ours, theirs) = foreground::stdio(terminal, &prepared.bundle.spec)?;

@@ -97,6 +97,16 @@ pub(super) fn refuse_without(flags: &Supervision) -> Result<()> {
     }
 }
 
+/// What the bundle asks for, and nobody but a supervisor does, is not dropped in silence.
+pub(super) fn tell_what_is_not_done(prepared: &Prepared) {
+    let policy = prepared.bundle.spec.annotations.get(RESTART_ANNOTATION);
+    if let Some(policy) = policy.filter(|policy| *policy != "no") {
+        crate::log::warn(format_args!(
+            "the bundle asks for --restart {policy}: only `run --supervise` starts it again"
+        ));
+    }
+}
+
 fn refuse_nonsense(args: &Run) -> Result<()> {
     let process = &args.setup.process;
     let given = [
